@@ -11,7 +11,7 @@ import uuid_utils.compat as uuid
 from service import telemetry
 from service.access.principal import Principal
 from service.batching import Batcher
-from service.db.notifier import EVENTS, WORK, CommitHints, Notifier
+from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import BY_SQLSTATE, Busy, Misfit, NotFound, Refused
@@ -157,7 +157,7 @@ class MessageStore(MessageControl):
         super().__init__(database)
         self._reads = reads or database
         self._lists = lists or database
-        self._notifier, self._commit_hints = notifier, CommitHints()
+        self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
         self._submits = self._batcher(calls=1)
@@ -311,23 +311,21 @@ class MessageStore(MessageControl):
         """`batch`: the messages as JSON. `alone`: there is one. `patient`: wait a moment for locks. `strict`: raise the
         first refusal, and write none of the batch."""
         began = time.monotonic()
-        hint_with_commit = alone and self._commit_hints.wanted
-        rows = await self._database.fetch(
-            SUBMIT,
-            batch,
-            principal.tenant,
-            hint_with_commit,
-            self._max_queue_size,
-            patient,
-            LOCK_TIMEOUT,
-            strict,
-            principal.reach,
-        )
+        with self._notifier.with_commit(single=alone) as hinted:
+            rows = await self._database.fetch(
+                SUBMIT,
+                batch,
+                principal.tenant,
+                hinted,
+                self._max_queue_size,
+                patient,
+                LOCK_TIMEOUT,
+                strict,
+                principal.reach,
+            )
         submitted = [Submitted(*row) for row in rows]
         _tell(principal, messages, submitted, began)
-        if hint_with_commit:
-            self._commit_hints.took(time.monotonic() - began)
-        else:
+        if not hinted:
             self._hint(submitted)
         return submitted
 

@@ -176,17 +176,16 @@ class TopicStore:
 
     async def _publish(self, batch: Sequence[Request], patient: bool) -> list[list[Published] | Exception]:
         first = batch[0]
-        # The hint of a single call travels with its commit; those of many would make commits wait for each other.
-        alone = len(batch) == 1 and len(first.records) == 1
-        rows = await self._database.fetch(
-            PUBLISH,
-            first.topic,
-            _encode([record for request in batch for record in request.records]),
-            first.principal.tenant,
-            alone,
-            first.principal.reach,
-        )
-        if not alone:
+        with self._notifier.with_commit(single=len(batch) == 1 and len(first.records) == 1) as hinted:
+            rows = await self._database.fetch(
+                PUBLISH,
+                first.topic,
+                _encode([record for request in batch for record in request.records]),
+                first.principal.tenant,
+                hinted,
+                first.principal.reach,
+            )
+        if not hinted:
             self._notifier.hint(RECORDS, "*")
         published = iter([Published(*row) for row in rows])
         return [[next(published) for _ in request.records] for request in batch]

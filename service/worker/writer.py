@@ -7,7 +7,7 @@ from uuid import UUID
 
 from service import telemetry
 from service.batching import Batcher
-from service.db.notifier import EVENTS, WORK, CommitHints, Notifier, event_hint
+from service.db.notifier import EVENTS, WORK, Notifier, event_hint
 from service.errors import Busy
 from service.leases.model import Append, Appended, Claim, Finish, Finished, FinishStatus
 from service.leases.store import LeaseStore
@@ -29,7 +29,6 @@ class Writer:
         self._notifier = notifier
         self._janitor = janitor
         self._max_losses = max_losses
-        self._commit_hints = CommitHints()
         self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
         self._appends: Batcher[Append, Appended] = Batcher(
             self._append,
@@ -77,41 +76,38 @@ class Writer:
         began = time.monotonic()
         if _sends(batch[0]):
             answers = [await persist("append", lambda: self._store.append_and_send(batch[0], patient))]
-            hint = None
+            hinted = False
         else:
-            hint = self._hint_with_commit(batch)
-            answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
+            with self._notifier.with_commit(single=len(batch) == 1) as hinted:
+                hint = _event_hint(batch[0]) if hinted else None
+                answers = await persist("append", lambda: self._store.append(batch, patient, hint), len(batch))
         events = sum([len(append.events) for append in batch])
         telemetry.append(appends=len(batch), events=events, seconds=time.monotonic() - began)
-        self._hint_written(batch, hint, began)
+        self._hint_written(batch, hinted=hinted)
         return [Busy("The thread's log is locked.") if answer.status == "busy" else answer for answer in answers]
 
     async def _finish(self, batch: Sequence[Finish], patient: bool) -> list[Finished | Exception]:
         losses, began = self._max_losses, time.monotonic()
         if _is_not_plain(batch[0]):
             answers = [await persist("conclude", lambda: self._store.conclude(batch[0], patient, losses))]
-            hint = None
+            hinted = False
         else:
-            hint = self._hint_with_commit(batch)
-            answers = await persist("finish", lambda: self._store.finish(batch, patient, losses, hint), len(batch))
+            with self._notifier.with_commit(single=len(batch) == 1) as hinted:
+                hint = _event_hint(batch[0]) if hinted else None
+                answers = await persist("finish", lambda: self._store.finish(batch, patient, losses, hint), len(batch))
         events = sum([len(finish.events) for finish in batch])
         telemetry.settle(attempts=len(batch), events=events, seconds=time.monotonic() - began)
-        self._hint_written(batch, hint, began)
+        self._hint_written(batch, hinted=hinted)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status == "queued":
                 self._tend_queued(finish)
         return [Busy("The thread is locked.") if answer.status == "busy" else answer for answer in answers]
 
-    def _hint_with_commit(self, batch: Sequence[Append | Finish]) -> str | None:
-        return _event_hint(batch[0]) if len(batch) == 1 and self._commit_hints.wanted else None
-
-    def _hint_written(self, batch: Sequence[Append | Finish], hint: str | None, began: float) -> None:
-        """Tell readers of the logs. `hint`: they have heard it with the commit of the call that began then."""
-        if hint is not None:
-            self._commit_hints.took(time.monotonic() - began)
+    def _hint_written(self, batch: Sequence[Append | Finish], *, hinted: bool) -> None:
+        """Tell readers of the logs, unless they have heard it with the commit."""
         for item in batch:
             self._started.pop(item.message_id, None)
-            if hint is None:
+            if not hinted:
                 self._notifier.hint(EVENTS, _event_hint(item))
 
     def _send_started(self) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from service.access.principal import COMMAND_LINE
 from service.db import notifier
-from service.db.notifier import CommitHints, Notifier
+from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
@@ -124,15 +124,20 @@ async def test_hints_travel_apart_for_a_while_after_a_slow_commit(
     assert sent["hint"] >= 1  # those of the first message went with its commits, which seemed slow
 
 
-def test_a_commit_is_slow_once_and_its_successors_are_tried_again() -> None:
+def test_hints_travel_with_commits_while_these_are_fast(database: Database) -> None:
     now = 0.0
-    hints = CommitHints(lambda: now)
-    hints.took(notifier.SLOW_COMMIT_SECONDS / 2)
-    assert hints.wanted
-    hints.took(notifier.SLOW_COMMIT_SECONDS * 2)
-    assert not hints.wanted
-    now = notifier.APART_SECONDS
-    assert hints.wanted
+    hints = Notifier(database, lambda: now)
+
+    def write(seconds: float, *, single: bool = True) -> bool:
+        nonlocal now
+        with hints.with_commit(single=single) as hinted:
+            now += seconds
+        return hinted
+
+    slow = 2 * notifier.SLOW_COMMIT_SECONDS
+    assert [write(0.0), write(slow, single=False), write(slow), write(0.0)] == [True, False, True, False]
+    now += notifier.APART_SECONDS
+    assert [write(0.0), write(0.0)] == [True, True]
 
 
 async def test_emitted_events_cost_one_append_and_no_hint(

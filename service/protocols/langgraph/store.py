@@ -11,8 +11,8 @@ from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
 from service.limits import MAX_POSITION
+from service.messages.lookup.store import JSON_COLUMNS, STATUS_COLUMNS
 from service.messages.model import Question, Status
-from service.messages.store import JSON_COLUMNS, STATUS_COLUMNS
 from service.patience import HELD_SECONDS, Patience
 from service.protocols.langgraph.conversation import Turn
 from service.protocols.langgraph.model import Json, ThreadSearch

@@ -109,23 +109,6 @@ begin
 end $$;
 comment on function treadle.remote_claim is 'Take messages of its tenant, for its agents, for a remote worker';
 
--- The steps that earlier attempts at these messages have finished, with their results as JSON text.
-create or replace function treadle.remote_steps(ids uuid[])
-returns table (message_id uuid, name text, result text)
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off as $$
-#variable_conflict use_column
-begin
-    return query
-        select e.message_id, e.data ->> 'name', (e.data -> 'result')::text
-        from treadle.events e
-        where e.message_id = any(ids)
-            and e.type = 'step'
-        order by e.message_id, e.seq;
-end $$;
-comment on function treadle.remote_steps is 'The finished steps of messages, for a remote worker that tries them again';
-
 -- The leases that remote workers name in a call and hold, in the order of the call. Null: one that is not the worker's,
 -- or whose message stands in the call before (`again`). Such an item locks no row.
 create or replace function treadle._remote_leases(

@@ -108,7 +108,10 @@ declare
         remote_register      app
         remote_worker        app
         remote_claim         app
-        remote_steps         app
+        remote_sender        app
+        remote_earlier       app
+        remote_append_and_send app
+        remote_conclude      app
         remote_append        app
         remote_finish        app
         remote_heartbeat     app

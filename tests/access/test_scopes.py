@@ -26,7 +26,8 @@ NEEDS = {
     " declareTopic deleteTopic declareSubscription deleteSubscription"
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",
-    "work": "registerWorker claimMessages appendEvents finishMessage sendHeartbeat deregisterWorker",
+    "work": "registerWorker claimMessages appendEvents finishMessage sendHeartbeat deregisterWorker"
+    " placeMessage placeRecord readHistory",
     "admin": "createKey listKeys revokeKey rotateKey listAudit listTenants createTenant suspendTenant resumeTenant"
     " deleteTenant createWebhook listWebhooks getWebhook changeWebhook deleteWebhook rotateWebhook testWebhook"
     " getCallbackSecret rotateCallbackSecret",

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -54,8 +55,8 @@ def sync(context: Any, text: str) -> str:
 
 @agent("refuse")
 async def refuse(context: Context, text: str) -> str:
-    if text == "history":
-        await context.history()
+    if text == "gather":
+        await context.gather()
     raise Rejected("never")
 
 
@@ -64,6 +65,38 @@ async def hang(context: Context, text: str) -> str:
     await context.emit("begun")
     await asyncio.Event().wait()
     return text
+
+
+@agent("relay")
+async def relay(context: Context, text: str) -> Any:
+    """Sends, publishes and asks; its first attempt fails after its step."""
+    past = [[exchange.message, exchange.result] for exchange in await context.history(limit=2)]
+    first = await context.send(f"{text} 1", agent="echo")
+
+    async def order() -> str:
+        return await context.send(f"{text} 2", agent="echo", priority="high", metadata={"a": 1})
+
+    second = await context.step("order", order)
+    record = await context.publish("told", {"text": text}, key="k")
+    if context.attempt == 1:
+        raise RetryAfter(0, "once more")
+    said = await context.input({"send": text})
+    third = await context.send(f"{text} {said}", agent="echo")
+    return {"past": past, "sent": [first, second, third], "record": record, "said": said}
+
+
+@agent("relay-sync")
+def relay_sync(context: Any, text: str) -> Any:
+    sent = [context.step("order", lambda: context.send(text, agent="echo")), context.send(text, agent="echo")]
+    return {"sent": sent, "said": context.input("Well?", name="well"), "past": len(context.history())}
+
+
+@agent("fickle")
+async def fickle(context: Context, text: str) -> None:
+    """Sends something else in each attempt."""
+    await context.send(f"{text} {context.attempt}", agent="echo")
+    await context.step("order", lambda: None)
+    raise RetryAfter(0, "once more")
 
 
 @contextlib.asynccontextmanager
@@ -96,11 +129,47 @@ async def test_agents_run_in_a_program_of_their_own(api_with_worker: Client, sql
         twice = await api.submit("order", agent="sync")
         assert (await api.settled(twice))["result"] == "order False"
         assert calls == ["order"]  # the step ran once
-        for text, reason in [("x", "never"), ("history", "context.history works only in a worker of the installation")]:
+        for text, reason in [("x", "never"), ("gather", "context.gather works only in a worker of the installation")]:
             failed = await api.settled(await api.submit(text, agent="refuse"))
             assert (failed["state"], failed["attempt"]) == ("failed", 1)
             assert reason in failed["error"]
     assert (await api.get("/workers")).json()[1:] == []
+    await assert_consistent(sql)
+
+
+async def test_agents_send_publish_ask_and_read_their_thread(api_with_worker: Client, sql: Connection) -> None:
+    api = api_with_worker
+    assert (await api.put("/topics/told", json={})).status_code in {200, 201}
+    sent_by = (
+        "select user_message #>> '{}' as text, message_id::text as id from treadle.message_overview where parent = $1"
+    )
+    async with serving(Worker(relay, relay_sync, fickle, url=url_of(api))):
+        before = await api.submit("before", agent="echo", thread_id="t")
+        await api.settled(before)
+        message_id = await api.submit("go", agent="relay", thread_id="t")
+        asked = await until(lambda: api.status(message_id), lambda status: status["hold"] == "input")
+        assert (asked["asks"]["question"], asked["asks"]["name"]) == ({"send": "go"}, "input 1")
+        # What was sent before the question is committed with the step, and with the end of the attempt that asked.
+        assert sorted(row["text"] for row in await sql.fetch(sent_by, UUID(message_id))) == ["go 1", "go 2"]
+        await api.post(f"/messages/{message_id}/input", json={"input": "yes"})
+        result = (await api.settled(message_id))["result"]
+        assert (result["said"], result["past"]) == ("yes", [["before", "before"]])
+        ids = {row["text"]: row["id"] for row in await sql.fetch(sent_by, UUID(message_id))}
+        assert result["sent"] == [ids["go 1"], ids["go 2"], ids["go yes"]]
+        assert len(ids) == 3  # none is sent twice
+        records = (await api.get("/topics/told/records")).json()["records"]
+        assert [(one["record_id"], one["value"], one["key"]) for one in records] == [
+            (result["record"], {"text": "go"}, "k")
+        ]
+        other = await api.submit("x", agent="relay-sync", thread_id="u")
+        asked = await until(lambda: api.status(other), lambda status: status["hold"] == "input")
+        await api.post(f"/messages/{other}/input", json={"input": 7, "name": "well"})
+        result = (await api.settled(other))["result"]
+        assert (result["said"], result["past"]) == (7, 0)
+        assert sorted(result["sent"]) == sorted(row["id"] for row in await sql.fetch(sent_by, UUID(other)))
+        refused = await api.settled(await api.submit("y", agent="fickle"))
+        assert (refused["state"], refused["attempt"]) == ("failed", 2)
+        assert "another message as 'send 1' than an earlier attempt" in refused["error"]
     await assert_consistent(sql)
 
 

@@ -7,7 +7,16 @@ import msgspec
 from service.access.model import NewKey, NewToken, Rotation
 from service.inspection.model import Selection
 from service.messages.model import MessageChanges, NewBatch, NewInput, NewMessage
-from service.protocols.leases.model import NewClaim, NewEnding, NewEvents, NewHeartbeat, NewWorker
+from service.protocols.leases.model import (
+    NewClaim,
+    NewEnding,
+    NewEvents,
+    NewHeartbeat,
+    NewHistory,
+    NewPublication,
+    NewSend,
+    NewWorker,
+)
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.tenants.model import NewTenant
 from service.threads.model import ThreadChanges
@@ -69,6 +78,9 @@ OPERATIONS = {
     ("post", "/workers/{worker_id}/claim"): ("claimMessages", "200 400 404 413 415 422 503"),
     ("post", "/workers/{worker_id}/append"): ("appendEvents", "200 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/finish"): ("finishMessage", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/send"): ("placeMessage", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/publish"): ("placeRecord", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/history"): ("readHistory", "200 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/heartbeat"): ("sendHeartbeat", "200 400 404 413 415 422 503"),
     ("delete", "/workers/{worker_id}"): ("deregisterWorker", "204 400 422 503"),
     ("post", "/keys"): ("createKey", "201 400 404 413 415 422 503"),
@@ -146,6 +158,9 @@ MODELS = {
     "claimMessages": "ClaimedMessages",
     "appendEvents": "AppendedEvents",
     "finishMessage": "EndedAttempt",
+    "placeMessage": "PlacedMessage",
+    "placeRecord": "PlacedRecord",
+    "readHistory": "PastExchanges",
     "sendHeartbeat": "Verdicts",
     "createKey": "CreatedKey",
     "listKeys": ["Key"],
@@ -194,9 +209,14 @@ REQUESTS = {
     "NewEvents": NewEvents,
     "NewEnding": NewEnding,
     "NewHeartbeat": NewHeartbeat,
+    "NewSend": NewSend,
+    "NewPublication": NewPublication,
+    "NewHistory": NewHistory,
 }
 
-PARTS_OF_REQUESTS = {"NewRecord", "Filter", "RemoteAgent", "NewEvent", "HeldLease"}
+PARTS_OF_REQUESTS = {"NewRecord", "Filter", "RemoteAgent", "NewEvent", "HeldLease"} | {
+    *("SentMessage", "SentRecord", "AskedQuestion"),
+}
 
 
 OPEN_PATHS = {"/", "/health", "/health/live", "/health/ready"}

@@ -1,6 +1,7 @@
 """One attempt at one message: call the agent, and tell the server how it ended."""
 
 import asyncio
+import itertools
 import logging
 import traceback
 from typing import Any, Literal
@@ -14,12 +15,13 @@ from service.agents.raised import decisive
 from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
-from treadle.worker.context import RemoteContext, SyncContext
-from treadle.worker.protocol import Claim, Ending, LeaseLost, Leases
+from treadle.worker.calls import Calls
+from treadle.worker.context import Asked, RemoteContext, SyncContext
+from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
 
 log = logging.getLogger(__name__)
 
-Reason = Literal["lost", "cancelled", "released"]
+Reason = Literal["lost", "cancelled", "released"] | Asked
 MAX_ERROR_CHARS = 2_000
 
 
@@ -30,7 +32,7 @@ class Attempt:
         self._leases = leases
         self._worker = worker
         self._buffer = EventBuffer(leases, worker, claim, self.stop)
-        self._context = RemoteContext(claim, tenant, self._buffer)
+        self._context = RemoteContext(claim, tenant, self._buffer, Calls(leases, worker, claim, self.stop), self.stop)
         self._reason: Reason | Exception | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -50,6 +52,10 @@ class Attempt:
             return
         if self._context.counts:
             fields["usage"] = self._context.counts
+        if outcome in ("completed", "input"):
+            fields |= self._context.unsent_with(events).fields()
+        else:
+            events = _without_sends(events)
         try:
             await self._finish(outcome, fields, first_seq, events)
         except LeaseLost as error:
@@ -104,6 +110,8 @@ class Attempt:
     def _stopped(self) -> tuple[Ending, dict[str, Any]]:
         if self._reason == "released":
             return "released", {}
+        if isinstance(self._reason, Asked):
+            return "input", {"question": {"name": self._reason.name, "question": self._reason.question}}
         if isinstance(self._reason, Exception):
             return "failed", {"error": str(self._reason)[:MAX_ERROR_CHARS]}
         return "failed", {"error": "Cancelled."}
@@ -123,3 +131,8 @@ class Attempt:
         if isinstance(decision, RetryAfter) and (decision.seconds or not isinstance(decision, Overloaded)):
             fields["retry_after"] = decision.seconds
         return "retry", fields
+
+
+def _without_sends(events: list[Event]) -> list[Event]:
+    """Those before the first step that sends: it counts only together with what it sends."""
+    return list(itertools.takewhile(lambda event: event.sends is None, events))

@@ -91,8 +91,11 @@ class EventBuffer:
         events: list[Event] = []
         size = 0
         for event in self._unsent:
-            if events and (len(events) == CALL_EVENTS or size + event.size > CALL_BYTES):
+            full = len(events) == CALL_EVENTS or size + event.size > CALL_BYTES or event.sends is not None
+            if events and full:
                 break
             events.append(event)
             size += event.size
+            if event.sends is not None:
+                break
         return events

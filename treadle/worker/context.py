@@ -6,18 +6,21 @@ import functools
 import inspect
 import logging
 import types
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from service.agents.contract import Rejected
+from service.agents.contract import Exchange, Rejected
+from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.protobuf_types import to_json
 from service.agents.thread_bridge import ThreadBridge, call_anywhere
 from treadle.worker.buffer import EventBuffer
-from treadle.worker.protocol import Claim, Event
+from treadle.worker.calls import Calls
+from treadle.worker.names import Names, runs_a_step, within_step
+from treadle.worker.protocol import Claim, Event, Unsent
 
 log = logging.getLogger("treadle.agent")
 
@@ -32,10 +35,20 @@ class NotRemote(Rejected):
         super().__init__(f"context.{name} works only in a worker of the installation (AGENTS, treadle work).")
 
 
-class RemoteContext:
-    """Of treadle.Context: the message, `emit`, `event`, `step`, `usage`, and the memory, which cannot be changed."""
+class Asked(NamedTuple):
+    """The question of an attempt that ends until a person answers."""
 
-    def __init__(self, claim: Claim, tenant: str, buffer: EventBuffer) -> None:
+    name: str
+    question: Any
+
+
+class RemoteContext:
+    """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `publish`, `input`, `history`, `usage`, and the
+    memory, which cannot be changed. `stop` ends the attempt."""
+
+    def __init__(
+        self, claim: Claim, tenant: str, buffer: EventBuffer, calls: Calls, stop: Callable[[Asked], None]
+    ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
         self.tenant = tenant
@@ -49,7 +62,11 @@ class RemoteContext:
         self._claim = claim
         self._buffer = buffer
         self._chunks = 0
-        self._steps: set[str] = set()
+        self._names = Names()
+        self._calls = calls
+        self._stop = stop
+        self._unsent = Unsent()
+        self._is_exactly_once = _delivery(claim.metadata) == "exactly_once"
 
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
@@ -65,13 +82,13 @@ class RemoteContext:
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
         if (stored := self.find_step(name, function)) is not None:
             return stored[0]
-        return await self.keep_step(name, function, await call_anywhere(function))
+        with within_step(name):
+            result = await call_anywhere(function)
+        return await self.keep_step(name, function, result)
 
     def find_step(self, name: str, function: Callable[[], Any]) -> tuple[Any] | None:
         """The stored result of an earlier attempt. Raises ValueError, Rejected, TypeError."""
-        if name in self._steps:
-            raise ValueError(f"this attempt has already begun the step {name!r}: give each step its own name")
-        self._steps.add(name)
+        self._names.claim("step", name)
         declared = return_type(function)
         if reason := unreadable(declared):
             raise Rejected(f"The result of the step {name!r} cannot be read back: {reason}.")
@@ -85,9 +102,89 @@ class RemoteContext:
             event = _event("step", {"name": name, "result": result})
         except (TypeError, ValueError) as error:
             raise Rejected(f"The result of the step {name!r} is not JSON: {error}.") from error
+        if self._unsent and not self._is_exactly_once:
+            event = msgspec.structs.replace(event, sends=self._unsent)
+            self._unsent = Unsent()
         await self._buffer.save(event)
         stored = msgspec.json.decode(event.data)["result"]
         return read(msgspec.json.encode(stored).decode(), return_type(function))
+
+    async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
+        return await self.send_as(self.name_of("send", name), message, **options)
+
+    async def send_as(
+        self,
+        name: str,
+        message: Any,
+        *,
+        agent: str | None = None,
+        thread_id: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        delay: float = 0.0,
+        aside: bool = False,
+    ) -> str:
+        named = {"agent": agent, "thread_id": thread_id, "priority": priority, "metadata": metadata}
+        given = {"name": name, "message": message, "delay_seconds": delay, "aside": aside, **named}
+        send = _plain({key: value for key, value in given.items() if value is not None})
+        message_id, is_new = await self._calls.place_message(send)
+        if is_new:
+            self._unsent.sends.append(send)
+        return message_id
+
+    async def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
+        return await self.publish_as(self.name_of("publish", name), topic, value, **options)
+
+    async def publish_as(
+        self, name: str, topic: str, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> str:
+        record = _plain({"name": name, "topic": topic, "value": value, "key": key, "headers": headers})
+        record_id, is_new = await self._calls.place_record(record)
+        if is_new:
+            self._unsent.records.append(record)
+        return record_id
+
+    async def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        return await self.input_as(self.name_of_question(question, name), question)
+
+    async def input_as(self, name: str, question: Any) -> Any:
+        if name in self._claim.inputs:
+            return self._claim.inputs[name]
+        self._stop(Asked(name, _plain(question)))
+        # The attempt cancels the agent here. An exception would not do: frameworks handle exceptions.
+        return await asyncio.get_running_loop().create_future()
+
+    async def history(
+        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+    ) -> Sequence[Exchange]:
+        if limit <= 0:
+            return []
+        past = await self._calls.history(limit, tools=tools)
+        exchanges = [*given_with(self.metadata), *past][-limit:]
+        return exchanges if max_tokens is None else fitting(exchanges, max_tokens - tokens(system))
+
+    def name_of(self, kind: Literal["send", "publish"], name: str | None) -> str:
+        """Raises ValueError, Rejected."""
+        if self._is_exactly_once and runs_a_step():
+            raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
+        return self._names.claim(kind, name)
+
+    def name_of_question(self, question: Any, name: str | None) -> str:
+        """Raises ValueError, Rejected."""
+        asked = _plain(question)
+
+        def compare(name: str) -> bool | None:
+            if name not in self._claim.inputs:
+                return None
+            return name not in self._claim.questions or bool(self._claim.questions[name] == asked)
+
+        return self._names.claim("input", name, compare)
+
+    def unsent_with(self, events: Sequence[Event]) -> Unsent:
+        """What the end of the attempt commits: also what these steps send, which are written with it."""
+        unsent = [event.sends for event in events if event.sends is not None]
+        every = [*unsent, self._unsent]
+        return Unsent([send for one in every for send in one.sends], [it for one in every for it in one.records])
 
     def usage(self, **counts: Any) -> None:
         self.counts |= counts
@@ -96,7 +193,7 @@ class RemoteContext:
         return True
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name in ("send", "publish", "gather", "input", "instance", "under_way", "history"):
+        if name in ("gather", "instance", "under_way", "incoming"):
             raise NotRemote(name)
         raise AttributeError(name)
 
@@ -120,7 +217,22 @@ class SyncContext:
             return self._bridge.wait(self._context.step(name, function))
         if (stored := self._context.find_step(name, function)) is not None:
             return stored[0]
-        return self._bridge.wait(self._context.keep_step(name, function, function()))
+        with within_step(name):
+            result = function()
+        return self._bridge.wait(self._context.keep_step(name, function, result))
+
+    def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
+        return self._bridge.wait(self._context.send_as(self._context.name_of("send", name), message, **options))
+
+    def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
+        own = self._context.name_of("publish", name)
+        return self._bridge.wait(self._context.publish_as(own, topic, value, **options))
+
+    def input(self, question: Any = None, *, name: str | None = None) -> Any:
+        return self._bridge.wait(self._context.input_as(self._context.name_of_question(question, name), question))
+
+    def history(self, *args: Any, **options: Any) -> Sequence[Exchange]:
+        return self._bridge.wait(self._context.history(*args, **options))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -129,6 +241,20 @@ class SyncContext:
 def in_thread(function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
     """Run a sync agent in a thread that keeps the context variables."""
     return asyncio.to_thread(functools.partial(contextvars.copy_context().run, function), *args)
+
+
+def _plain(value: Any) -> Any:
+    """As the server reads it. Raises Rejected for a value that is no JSON."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value, enc_hook=to_json))
+    except (TypeError, ValueError) as error:
+        raise Rejected(f"It is not JSON: {error}.") from error
+
+
+def _delivery(metadata: Mapping[str, Any]) -> Any:
+    """How the subscription delivers it, if one does."""
+    record = metadata.get("record")
+    return record.get("delivery") if isinstance(record, dict) else None
 
 
 def _event(type: str, data: Any) -> Event:

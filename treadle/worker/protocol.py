@@ -12,7 +12,7 @@ from msgspec import Struct
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.errors import Conflict, TooManyRequests, Unavailable
 
-Ending = Literal["completed", "failed", "retry", "released"]
+Ending = Literal["completed", "failed", "retry", "released", "input"]
 RETRY_SECONDS = 1.0
 
 
@@ -36,6 +36,8 @@ class Claim(Struct, frozen=True):
     thread_id: str | None
     memory: Any
     steps: dict[str, Any]
+    inputs: dict[str, Any]
+    questions: dict[str, Any]
     attempt: int
     failures: int
     timeout_seconds: float
@@ -43,15 +45,33 @@ class Claim(Struct, frozen=True):
     created_at: datetime
 
 
+class Unsent(Struct):
+    """What an attempt sends and publishes, as the server takes it: committed with its next step, or with its end."""
+
+    sends: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.sends or self.records)
+
+    def fields(self) -> dict[str, Any]:
+        """Of the body of the call that commits it."""
+        return {name: value for name, value in (("sends", self.sends), ("records", self.records)) if value}
+
+
 class Event(Struct, frozen=True):
-    """An event to append. `data` is encoded JSON."""
+    """An event to append. `data` is encoded JSON. A step may send: then it is appended alone."""
 
     type: str
     data: msgspec.Raw
+    sends: Unsent | None = None
 
     @property
     def size(self) -> int:
         return len(memoryview(self.data))
+
+    def body(self) -> dict[str, Any]:
+        return {"type": self.type, "data": self.data}
 
 
 class Appended(Struct, frozen=True):
@@ -67,6 +87,24 @@ class Verdict(Struct, frozen=True):
     message_id: UUID
     lease: UUID
     verdict: Literal["lost", "cancelled"]
+
+
+class PastExchange(Struct, frozen=True):
+    message: Any
+    result: Any
+    tools: list[Any]
+
+
+class _Exchanges(Struct, frozen=True):
+    exchanges: list[PastExchange]
+
+
+class _Placed(Struct, frozen=True):
+    """Of a message or of a record."""
+
+    is_new: bool
+    message_id: str | None = None
+    record_id: str | None = None
 
 
 class _Claims(Struct, frozen=True):
@@ -95,7 +133,9 @@ class Leases(Connection):
 
     async def append(self, worker: str, claim: Claim, first_seq: int, events: Sequence[Event]) -> Appended:
         """Raises LeaseLost."""
-        body = {**_lease(claim), "first_seq": first_seq, "events": events}
+        body = {**_lease(claim), "first_seq": first_seq, "events": [event.body() for event in events]}
+        if (sends := events[0].sends) is not None:
+            body |= sends.fields()
         return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/append", body), type=Appended)
 
     async def finish(
@@ -115,9 +155,28 @@ class Leases(Connection):
             "attempt": claim.attempt,
             "outcome": outcome,
             "first_seq": first_seq,
-            "events": events,
+            "events": [event.body() for event in events],
         }
         return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/finish", body), type=Ended).state
+
+    async def place_message(self, worker: str, claim: Claim, send: dict[str, Any]) -> tuple[str, bool]:
+        """The id that a message to send has, and whether no earlier attempt has sent it. Raises LeaseLost, Invalid."""
+        placed = await self._place(worker, "send", {**_lease(claim), "send": send})
+        return str(placed.message_id), placed.is_new
+
+    async def place_record(self, worker: str, claim: Claim, record: dict[str, Any]) -> tuple[str, bool]:
+        """The same for a record to publish."""
+        placed = await self._place(worker, "publish", {**_lease(claim), "record": record})
+        return str(placed.record_id), placed.is_new
+
+    async def history(self, worker: str, claim: Claim, limit: int, *, tools: bool) -> list[PastExchange]:
+        """Raises LeaseLost."""
+        body = {**_lease(claim), "limit": limit, "tools": tools}
+        answer = await self._persist(f"/workers/{segment(worker)}/history", body)
+        return msgspec.json.decode(answer, type=_Exchanges).exchanges
+
+    async def _place(self, worker: str, call: str, body: dict[str, Any]) -> _Placed:
+        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/{call}", body), type=_Placed)
 
     async def heartbeat(self, worker: str, leases: dict[UUID, UUID]) -> list[Verdict]:
         """Raises NotFound for a worker that the server has taken for dead, Unavailable."""

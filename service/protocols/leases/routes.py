@@ -1,5 +1,6 @@
 """/workers: the life of a remote worker, and what it does under a lease."""
 
+import contextlib
 from typing import Annotated
 from uuid import uuid4
 
@@ -9,7 +10,8 @@ from litestar.params import JSONBody, PathParameter
 
 from service.access.principal import Principal
 from service.config import Settings
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, LeaseLost, NotFound, Unprocessable
+from service.limits import HISTORY_BYTES
 from service.protocols.leases.model import (
     AppendedEvents,
     ClaimedMessages,
@@ -18,12 +20,20 @@ from service.protocols.leases.model import (
     NewEnding,
     NewEvents,
     NewHeartbeat,
+    NewHistory,
+    NewPublication,
+    NewSend,
     NewWorker,
+    PastExchange,
+    PastExchanges,
+    PlacedMessage,
+    PlacedRecord,
     RegisteredWorker,
     Verdicts,
 )
+from service.protocols.leases.sends import AT_ITS_END, EXACTLY_ONCE, Placed, place_all, place_message, place_record
 from service.protocols.leases.services import RemoteServices
-from service.protocols.leases.store import RemoteAppend, RemoteFinish
+from service.protocols.leases.store import Earlier, RemoteAppend, RemoteFinish
 from service.protocols.leases.translate import (
     agent_row,
     claimed_message,
@@ -31,6 +41,7 @@ from service.protocols.leases.translate import (
     json_or_none,
     outcome_of,
     require_each_once,
+    step_that_sends,
 )
 from service.queues.routes import list_workers
 from service.refusals import refusals
@@ -87,8 +98,8 @@ async def claim_messages(
     for claim in claims:
         remote.writer.hint_started(claim)
     again = [claim.message_id for claim in claims if claim.attempt > 1]
-    steps = await remote.store.steps(again) if again else {}
-    return ClaimedMessages([claimed_message(claim, steps.get(claim.message_id, {})) for claim in claims])
+    earlier = await remote.store.earlier(again) if again else {}
+    return ClaimedMessages([claimed_message(claim, earlier.get(claim.message_id, Earlier())) for claim in claims])
 
 
 @post(
@@ -98,7 +109,8 @@ async def claim_messages(
     unrestricted=True,
     status_code=200,
     summary="Append events to a message under lease",
-    description="A repeated call writes nothing twice. 409: the lease is lost, or earlier events are missing.",
+    description="A repeated call writes nothing twice. A step may have `sends` and `records`, which are committed with"
+    " it. 409: the lease is lost, or earlier events are missing.",
     responses=refusals(Conflict),
 )
 async def append_events(
@@ -109,6 +121,9 @@ async def append_events(
     remote: NamedDependency[RemoteServices],
 ) -> AppendedEvents:
     events = events_to_append(data.events, settings)
+    if data.sends or data.records:
+        placed = await _placed(remote, principal, worker_id, settings, data, with_step=True)
+        events = step_that_sends(events, placed)
     append = RemoteAppend(principal.tenant, worker_id, data.message_id, data.lease, data.first_seq, events)
     answer = await remote.writer.append(append)
     return AppendedEvents(data.first_seq + len(events) - 1, answer.cancel_requested)
@@ -120,7 +135,7 @@ async def append_events(
     scope="work",
     unrestricted=True,
     status_code=200,
-    summary="End an attempt: completed, failed, to be retried, or given back",
+    summary="End an attempt: completed, failed, to be retried, given back, or waiting for a person",
     description="The last events and the result are committed together. 409: the lease is lost, and nothing is"
     " written.",
     responses=refusals(Conflict),
@@ -132,13 +147,17 @@ async def finish_message(
     settings: NamedDependency[Settings],
     remote: NamedDependency[RemoteServices],
 ) -> EndedAttempt:
+    placed: list[Placed] = []
+    if data.sends or data.records:
+        with contextlib.suppress(LeaseLost):  # a repeat finds the end of its message
+            placed = await _placed(remote, principal, worker_id, settings, data, with_step=False)
     finish = RemoteFinish(
         principal.tenant,
         worker_id,
         data.message_id,
         data.lease,
         data.attempt,
-        outcome_of(data, settings),
+        outcome_of(data, settings, placed),
         json_or_none("usage", data.usage, settings.max_event_bytes),
         data.first_seq,
         events_to_append(data.events, settings),
@@ -191,6 +210,92 @@ async def deregister_worker(
     await remote.store.sign_off(principal.tenant, worker_id)
 
 
+@post(
+    "/workers/{worker_id:str}/send",
+    operation_id="placeMessage",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Check a message that an attempt is about to send, and tell its id",
+    description="It is sent with the next step (append) or with the end (finish) that has it in `sends`. 409: the lease"
+    " is lost. 422: an earlier attempt has sent another message under this name, or it is refused.",
+    responses=refusals(Conflict),
+)
+async def place_sent_message(
+    worker_id: WorkerId,
+    data: JSONBody[NewSend],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> PlacedMessage:
+    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    placed = place_message(sender, data.message_id, data.send, settings)
+    if placed.is_new and (misfit := await remote.inputs.misfit([(data.send.agent, data.send.message)])):
+        raise Unprocessable(f"A message to send is refused: {misfit.sentence}")
+    return PlacedMessage(placed.id, placed.is_new)
+
+
+@post(
+    "/workers/{worker_id:str}/publish",
+    operation_id="placeRecord",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Check a record that an attempt is about to publish, and tell its id",
+    description="As for a message to send: it is published with the step or the end that has it in `records`.",
+    responses=refusals(Conflict),
+)
+async def place_published_record(
+    worker_id: WorkerId,
+    data: JSONBody[NewPublication],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+    remote: NamedDependency[RemoteServices],
+) -> PlacedRecord:
+    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    placed = place_record(sender, data.message_id, data.record, settings)
+    return PlacedRecord(placed.id, placed.is_new)
+
+
+@post(
+    "/workers/{worker_id:str}/history",
+    operation_id="readHistory",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Read the messages of the thread before one under lease",
+    description="The last completed ones, oldest first; they have at most 20 MB together. 409: the lease is lost.",
+    responses=refusals(Conflict),
+)
+async def read_history(
+    worker_id: WorkerId,
+    data: JSONBody[NewHistory],
+    principal: NamedDependency[Principal],
+    remote: NamedDependency[RemoteServices],
+) -> PastExchanges:
+    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    if sender.thread is None or sender.ord is None:
+        return PastExchanges([])
+    found = await remote.threads.exchanges(sender.thread, sender.ord, data.limit, data.tools, HISTORY_BYTES)
+    return PastExchanges([PastExchange(past.message, past.result, past.tools) for past in found])
+
+
+async def _placed(
+    remote: RemoteServices,
+    principal: Principal,
+    worker_id: str,
+    settings: Settings,
+    data: NewEvents | NewEnding,
+    *,
+    with_step: bool,
+) -> list[Placed]:
+    """What a call sends that earlier attempts have not. Raises LeaseLost, Unprocessable."""
+    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    if with_step and sender.delivery == EXACTLY_ONCE:
+        raise Unprocessable(AT_ITS_END)
+    return place_all(sender, data.message_id, data.sends, data.records, settings)
+
+
 router = Router(
     "/",
     route_handlers=[
@@ -200,6 +305,9 @@ router = Router(
             claim_messages,
             append_events,
             finish_message,
+            place_sent_message,
+            place_published_record,
+            read_history,
             send_heartbeat,
             deregister_worker,
         )

@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from service.db.pool import Database
-from service.leases.model import AppendStatus, Claim, EventToAppend, FinishStatus, Outcome
+from service.errors import LeaseLost
+from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome
 from service.leases.store import call_timeout
 from service.messages.model import Priority
 from service.protocols.leases.model import HeldLease, LeaseVerdict
@@ -15,9 +16,21 @@ from service.protocols.leases.model import HeldLease, LeaseVerdict
 CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.remote_claim($1, $2, $3, $4, $5)"
 APPEND_SQL = """
     select status, cancel_requested, thread from treadle.remote_append($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+APPEND_AND_SEND_SQL = """
+    select status, cancel_requested, thread
+    from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
+CONCLUDE_SQL = """
+    select status, thread, queue, subscription
+    from treadle.remote_conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
+SENDER_SQL = """
+    select thread, ord, depth, delivery, traceparent, sent, cancelled, retries
+    from treadle.remote_sender($1, $2, $3, $4)"""
 FINISH_SQL = """
     select status, thread, queue, subscription
     from treadle.remote_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"""
+
+
+LOST = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
 
 
 class RemoteAppend(msgspec.Struct, frozen=True):
@@ -27,6 +40,11 @@ class RemoteAppend(msgspec.Struct, frozen=True):
     lease: UUID
     first_seq: int
     events: Sequence[EventToAppend]
+
+    @property
+    def sends(self) -> str | None:
+        """Only an append of one event sends."""
+        return self.events[0].sends
 
     @property
     def characters(self) -> int:
@@ -49,6 +67,32 @@ class RemoteFinish(msgspec.Struct, frozen=True):
         return self.outcome.characters + sum(event.characters for event in self.events)
 
 
+class Sender(NamedTuple):
+    """The message of an attempt that sends, and the ids of what earlier attempts have sent. `delivery`: how its
+    subscription delivers it, if one does."""
+
+    thread: int | None
+    ord: int | None
+    depth: int
+    delivery: str | None
+    traceparent: str | None
+    sent: list[str]
+    cancelled: list[str]
+    retries: int
+
+    @property
+    def earlier(self) -> EarlierResults:
+        return EarlierResults(sent=set(self.sent), cancelled=set(self.cancelled), retries=self.retries)
+
+
+class Earlier(msgspec.Struct):
+    """What earlier attempts at a message left, by name: JSON as PostgreSQL has it."""
+
+    steps: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
+    questions: dict[str, Any] = {}
+
+
 class RemoteAppended(NamedTuple):
     status: AppendStatus
     cancel_requested: bool
@@ -65,9 +109,13 @@ class RemoteFinished(NamedTuple):
 class RemoteLeaseStore:
     """`retry_base` and `retry_max`: seconds of the backoff where a worker names no delay."""
 
-    def __init__(self, database: Database, *, max_losses: int, retry_base: float, retry_max: float) -> None:
+    def __init__(
+        self, database: Database, *, max_losses: int, retry_base: float, retry_max: float, max_queue_size: int | None
+    ) -> None:
         self._database = database
         self._rules = (max_losses, retry_base, retry_max)
+        self._max_losses = max_losses
+        self._max_queue_size = max_queue_size
 
     async def register(
         self,
@@ -114,13 +162,66 @@ class RemoteLeaseStore:
         )
         return [Claim(*row) for row in rows]
 
-    async def steps(self, message_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
-        """The results of the steps that earlier attempts have finished, by message and name."""
-        found: dict[UUID, dict[str, Any]] = {}
-        rows = await self._database.fetch("select message_id, name, result from treadle.remote_steps($1)", message_ids)
-        for row in rows:
-            found.setdefault(row["message_id"], {})[row["name"]] = msgspec.Raw(row["result"].encode())
+    async def earlier(self, message_ids: Sequence[UUID]) -> dict[UUID, Earlier]:
+        """What earlier attempts left, by message."""
+        found: dict[UUID, Earlier] = {}
+        query = "select message_id, type, name, data from treadle.remote_earlier($1)"
+        for row in await self._database.fetch(query, message_ids):
+            earlier = found.setdefault(row["message_id"], Earlier())
+            kinds = {"step": earlier.steps, "input": earlier.inputs, "parked": earlier.questions}
+            kinds[row["type"]][row["name"]] = msgspec.Raw(row["data"].encode())
         return found
+
+    async def sender(self, tenant: str, worker: str, message_id: UUID, lease: UUID) -> Sender:
+        """Raises LeaseLost where the worker does not hold the lease."""
+        row = await self._database.fetchrow(SENDER_SQL, tenant, worker, message_id, lease)
+        if row is None:
+            raise LeaseLost(LOST)
+        return Sender(*row)
+
+    async def append_and_send(self, append: RemoteAppend, patient: bool) -> RemoteAppended:
+        """Raises Busy, QueueFull, and Unprocessable where what it sends is refused."""
+        row = await self._database.fetchrow(
+            APPEND_AND_SEND_SQL,
+            append.tenant,
+            append.worker,
+            append.message_id,
+            append.lease,
+            append.first_seq,
+            [event.type for event in append.events],
+            [event.data for event in append.events],
+            append.sends,
+            self._max_queue_size,
+            patient,
+            timeout=call_timeout([append]),
+        )
+        assert row is not None
+        return RemoteAppended(*row)
+
+    async def conclude(self, finish: RemoteFinish, patient: bool) -> RemoteFinished:
+        """Raises as append_and_send."""
+        outcome = finish.outcome
+        row = await self._database.fetchrow(
+            CONCLUDE_SQL,
+            finish.tenant,
+            finish.worker,
+            finish.message_id,
+            finish.lease,
+            finish.attempt,
+            outcome.kind,
+            outcome.result,
+            finish.usage,
+            finish.first_seq,
+            [event.type for event in finish.events],
+            [event.data for event in finish.events],
+            self._max_losses,
+            outcome.sends,
+            self._max_queue_size,
+            patient,
+            timeout=call_timeout([finish]),
+        )
+        assert row is not None
+        return RemoteFinished(*row)
 
     async def append(self, appends: Sequence[RemoteAppend], patient: bool) -> list[RemoteAppended]:
         rows = await self._database.fetch(

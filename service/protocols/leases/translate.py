@@ -19,10 +19,13 @@ from service.protocols.leases.model import (
     NewEvent,
     RemoteAgent,
 )
+from service.protocols.leases.sends import Placed, encode_rows
+from service.protocols.leases.store import Earlier
 
 CHUNK = "chunk"
 STEP = "step"
 WITH_ERROR = ("failed", "retry")
+WITH_SENDS = ("completed", "input")
 RELEASED = "The worker gave the message back."
 
 
@@ -46,7 +49,7 @@ def agent_row(agent: RemoteAgent, settings: Settings) -> dict[str, Any]:
     }
 
 
-def claimed_message(claim: Claim, steps: dict[str, Any]) -> ClaimedMessage:
+def claimed_message(claim: Claim, earlier: Earlier) -> ClaimedMessage:
     """JSON from PostgreSQL is passed on as it is."""
     return ClaimedMessage(
         message_id=claim.message_id,
@@ -59,7 +62,9 @@ def claimed_message(claim: Claim, steps: dict[str, Any]) -> ClaimedMessage:
         thread_id=claim.thread_id,
         ord=claim.ord,
         memory=None if claim.memory is None else Raw(claim.memory.encode()),
-        steps=steps,
+        steps=earlier.steps,
+        inputs=earlier.inputs,
+        questions=earlier.questions,
         attempt=claim.attempt,
         max_attempts=claim.max_attempts,
         failures=claim.failures,
@@ -75,8 +80,18 @@ def events_to_append(events: Sequence[NewEvent], settings: Settings) -> list[Eve
     return [_event(number, event, settings.max_event_bytes) for number, event in enumerate(events)]
 
 
-def outcome_of(ending: NewEnding, settings: Settings) -> Outcome:
-    """Raises Unprocessable."""
+def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] = ()) -> Outcome:
+    """`placed`: what it sends. Raises Unprocessable."""
+    sends = encode_rows(placed) if placed else None
+    if (ending.question is None) == (ending.outcome == "input"):
+        raise Unprocessable("question is missing." if ending.question is None else "Only the outcome input asks.")
+    if (ending.sends or ending.records) and ending.outcome not in WITH_SENDS:
+        raise Unprocessable("Only the outcomes completed and input have sends and records.")
+    if ending.question is not None:
+        asked = {"name": ending.question.name, "question": ending.question.question}
+        if placed:
+            asked["sent"] = [str(one.id) for one in placed]
+        return Outcome("input", result=_fitting("question", asked, settings.max_event_bytes), sends=sends)
     if (ending.result is UNSET) == (ending.outcome == "completed"):
         raise Unprocessable(
             "result is missing." if ending.result is UNSET else "Only a completed attempt has a result."
@@ -90,7 +105,19 @@ def outcome_of(ending: NewEnding, settings: Settings) -> Outcome:
         result=_fitting("result", ending.result, settings.max_result_bytes) if ending.result is not UNSET else None,
         error=RELEASED if ending.outcome == "released" else ending.error and ending.error[:MAX_ERROR_CHARS],
         delay_seconds=ending.retry_after,
+        sends=sends,
     )
+
+
+def step_that_sends(events: Sequence[EventToAppend], placed: Sequence[Placed]) -> list[EventToAppend]:
+    """The step with what it sends; `placed` may be empty. Raises Unprocessable unless the only event is a step."""
+    if [event.type for event in events] != [STEP]:
+        raise Unprocessable("With sends or records, events must be one step: they are committed with it.")
+    if not placed:
+        return list(events)
+    data = msgspec.json.decode(events[0].data, type=dict[str, Raw])
+    sent = Raw(msgspec.json.encode([str(one.id) for one in placed]))
+    return [EventToAppend(STEP, msgspec.json.encode({**data, "sent": sent}).decode(), sends=encode_rows(placed))]
 
 
 def json_or_none(name: str, value: Any, limit: int) -> str | None:

@@ -8,6 +8,7 @@ from service.errors import Busy, Conflict, LeaseLost
 from service.leases.model import Claim
 from service.patience import HELD_SECONDS, Patience
 from service.protocols.leases.store import (
+    LOST,
     RemoteAppend,
     RemoteAppended,
     RemoteFinish,
@@ -18,7 +19,6 @@ from service.protocols.leases.store import (
 APPEND_BATCH_ITEMS = 200
 FINISH_BATCH_ITEMS = 100
 ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
-LOST = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
 GAP = "Events before first_seq are not in the log: send them first."
 
 
@@ -27,10 +27,18 @@ class RemoteWriter:
         self._store = store
         self._notifier = notifier
         self._appends: Batcher[RemoteAppend, RemoteAppended] = Batcher(
-            self._append, limit=APPEND_BATCH_ITEMS, weigh=_weight, patience=Patience(seconds=HELD_SECONDS)
+            self._append,
+            limit=APPEND_BATCH_ITEMS,
+            weigh=_weight,
+            must_run_alone=lambda append: append.sends is not None,
+            patience=Patience(seconds=HELD_SECONDS),
         )
         self._finishes: Batcher[RemoteFinish, RemoteFinished] = Batcher(
-            self._finish, limit=FINISH_BATCH_ITEMS, weigh=_weight, patience=Patience(seconds=HELD_SECONDS)
+            self._finish,
+            limit=FINISH_BATCH_ITEMS,
+            weigh=_weight,
+            must_run_alone=lambda finish: not finish.outcome.is_plain,
+            patience=Patience(seconds=HELD_SECONDS),
         )
 
     async def append(self, append: RemoteAppend) -> RemoteAppended:
@@ -46,14 +54,20 @@ class RemoteWriter:
         self._notifier.hint(EVENTS, event_hint(claim.message_id, claim.thread))
 
     async def _append(self, batch: Sequence[RemoteAppend], patient: bool) -> list[RemoteAppended | Exception]:
-        answers = await self._store.append(batch, patient)
+        if batch[0].sends is not None:
+            answers = [await self._store.append_and_send(batch[0], patient)]
+        else:
+            answers = await self._store.append(batch, patient)
         for append, answer in zip(batch, answers, strict=True):
             if answer.status == "ok":
                 self._notifier.hint(EVENTS, event_hint(append.message_id, answer.thread))
         return [_refusal(answer.status) or answer for answer in answers]
 
     async def _finish(self, batch: Sequence[RemoteFinish], patient: bool) -> list[RemoteFinished | Exception]:
-        answers = await self._store.finish(batch, patient)
+        if not batch[0].outcome.is_plain:
+            answers = [await self._store.conclude(batch[0], patient)]
+        else:
+            answers = await self._store.finish(batch, patient)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status not in {"lost", "gap", "busy"}:
                 self._hint_ended(finish, answer)

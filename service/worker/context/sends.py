@@ -1,17 +1,14 @@
 """Messages that an agent sends and records that it publishes: committed with its next step, or with the end of its
 attempt."""
 
-import hashlib
-import itertools
 from collections.abc import Mapping
 from typing import Any, get_args
-from uuid import UUID
 
 import msgspec
 
 from service import telemetry
 from service.agents.contract import Rejected
-from service.leases.model import EarlierResults
+from service.leases.places import Place
 from service.limits import (
     DELAY_RULE,
     MAX_BATCH_MESSAGES,
@@ -24,8 +21,6 @@ from service.limits import (
 )
 from service.messages.model import Priority
 from service.worker.context.scope import AttemptScope
-
-CONTENT_DIGITS = 8  # the last ones of an id
 
 PRIORITIES = frozenset(get_args(Priority))
 
@@ -49,7 +44,7 @@ async def send(
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
-    place = _Place(scope.claim.message_id, content, await scope.earlier_results())
+    place = Place(scope.claim.message_id, content, await scope.earlier_results())
     child = place.child(scope.claim_name("send", name, place.is_same))
     is_new = child not in place.earlier.sent
     if is_new and (misfit := await scope.backend.queries.misfit(agent, content["message"])):
@@ -89,7 +84,7 @@ async def publish(
     content = msgspec.json.decode(
         scope.fit({k: v for k, v in given.items() if v is not None or k == "value"}, "a record")
     )
-    place = _Place(scope.claim.message_id, content, await scope.earlier_results())
+    place = Place(scope.claim.message_id, content, await scope.earlier_results())
     own_name = scope.claim_name("publish", name, lambda name: place.is_same(f"record {name}"))
     record = place.child(f"record {own_name}")
     if record not in place.earlier.sent:
@@ -113,45 +108,3 @@ def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: 
         raise ValueError(f"thread_id must be {THREAD_ID_RULE}")
     if aside and thread_id is None:
         raise ValueError("an aside needs a thread_id")
-
-
-class _Place:
-    """The place of one message among those that its parent sends.
-
-    Its id says what was sent and under which name, so that a later attempt can compare: it is a UUIDv7 with the
-    parent's time, 42 bits of the name, and 32 bits of the content (RFC 9562, 5.7: all bits but the time are free).
-    """
-
-    def __init__(self, parent: UUID, content: dict[str, Any], earlier: EarlierResults) -> None:
-        self.earlier = earlier
-        self._parent = parent
-        self._content = hashlib.sha256(msgspec.json.encode(content, order="sorted")).digest()[:4]
-        self._by_name = {child[:-CONTENT_DIGITS]: child for child in earlier.sent}
-
-    def child(self, name: str) -> str:
-        return self._find(name)[0]
-
-    def is_same(self, name: str) -> bool | None:
-        """Whether an earlier attempt has sent this under this name; None if it has sent nothing under it."""
-        child, before = self._find(name)
-        return None if before is None else before == child
-
-    def _find(self, name: str) -> tuple[str, str | None]:
-        """The id, and the id of what was sent under the name before. A message that was cancelled before its parent was
-        redriven is sent once more, under another id; so is what was sent after a step from which the parent was
-        retried."""
-        for retry in range(self.earlier.retries + 1):
-            in_retry = f"{name}\0retry {retry}" if retry else name
-            for life in itertools.count():
-                child = self._id(f"{in_retry}\0{life}" if life else in_retry)
-                before = self._by_name.get(child[:-CONTENT_DIGITS])
-                if before is None and retry < self.earlier.retries:
-                    break  # not sent, or forgotten
-                if before is None or before not in self.earlier.cancelled:
-                    return child, before
-        raise AssertionError("unreachable")
-
-    def _id(self, name: str) -> str:
-        digest = hashlib.sha256(self._parent.bytes + name.encode()).digest()
-        value = int.from_bytes(self._parent.bytes[:6] + digest[:6] + self._content, "big")
-        return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))

@@ -1,0 +1,89 @@
+"""What an attempt of a remote worker sends: the ids, and the rows as treadle.append_and_send reads them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from service.config import Settings
+from service.errors import Unprocessable
+from service.leases.places import Place
+from service.limits import MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
+from service.messages.model import NewMessage
+from service.messages.validation import validate_messages, validate_metadata
+from service.protocols.leases.model import SentMessage, SentRecord
+from service.protocols.leases.store import Sender
+
+EXACTLY_ONCE = "exactly_once"
+AT_ITS_END = "A message that is delivered exactly once sends and publishes with its end only, not with a step."
+DIFFERS = (
+    "This attempt {} another {} as {!r} than an earlier attempt did: make its content in a step, or give each its own"
+    " name, so that it is the same in every attempt."
+)
+
+
+class Placed(NamedTuple):
+    """Not `is_new`: an earlier attempt has sent it."""
+
+    id: UUID
+    is_new: bool
+    row: dict[str, Any]
+
+
+def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Settings) -> Placed:
+    """Raises Unprocessable."""
+    if sender.depth >= MAX_SEND_DEPTH:
+        raise Unprocessable(f"A chain of messages that send messages ends after {MAX_SEND_DEPTH}.")
+    validate_messages(
+        [NewMessage(sent.message, thread_id=sent.thread_id, metadata=sent.metadata, aside=sent.aside)],
+        settings,
+        in_batch=False,
+    )
+    named = {"agent": sent.agent, "thread_id": sent.thread_id, "metadata": sent.metadata}
+    content = {"message": sent.message, "aside": sent.aside} | {k: v for k, v in named.items() if v is not None}
+    placed = _placed(sender, parent, content, sent.name, settings, kind="message")
+    fields = {"parent": str(parent), "priority": sent.priority, "delay_seconds": sent.delay_seconds}
+    return placed._replace(row={"message_id": str(placed.id), **fields, **content, **_trace(sender)})
+
+
+def place_record(sender: Sender, parent: UUID, sent: SentRecord, settings: Settings) -> Placed:
+    """Raises Unprocessable."""
+    validate_metadata({"value": sent.value})
+    named = {"key": sent.key, "headers": sent.headers}
+    content = {"topic": sent.topic, "value": sent.value} | {k: v for k, v in named.items() if v is not None}
+    placed = _placed(sender, parent, content, f"record {sent.name}", settings, kind="record")
+    return placed._replace(row={"record_id": str(placed.id), **content, **_trace(sender)})
+
+
+def place_all(
+    sender: Sender, parent: UUID, sends: Sequence[SentMessage], records: Sequence[SentRecord], settings: Settings
+) -> list[Placed]:
+    """Those that earlier attempts have not sent. Raises Unprocessable."""
+    if len(sends) + len(records) > MAX_BATCH_MESSAGES:
+        raise Unprocessable(f"sends and records have at most {MAX_BATCH_MESSAGES} elements together.")
+    placed = [place_message(sender, parent, sent, settings) for sent in sends]
+    placed += [place_record(sender, parent, sent, settings) for sent in records]
+    if len({one.id for one in placed}) < len(placed):
+        raise Unprocessable("Two of sends, or of records, have one name; give each its own.")
+    return [one for one in placed if one.is_new]
+
+
+def encode_rows(placed: Sequence[Placed]) -> str:
+    return msgspec.json.encode([one.row for one in placed]).decode()
+
+
+def _placed(
+    sender: Sender, parent: UUID, content: dict[str, Any], name: str, settings: Settings, *, kind: str
+) -> Placed:
+    if (size := len(msgspec.json.encode(content))) > settings.max_event_bytes:
+        raise Unprocessable(f"The {kind} {name!r} has {size} bytes; at most {settings.max_event_bytes} are allowed.")
+    place = Place(parent, content, sender.earlier)
+    if place.is_same(name) is False:
+        raise Unprocessable(DIFFERS.format("sends" if kind == "message" else "publishes", kind, name))
+    id = place.child(name)
+    return Placed(UUID(id), id not in sender.earlier.sent, {})
+
+
+def _trace(sender: Sender) -> dict[str, str]:
+    return {} if sender.traceparent is None else {"traceparent": sender.traceparent}

@@ -1,0 +1,130 @@
+-- What remote workers send, publish, ask and read under their leases.
+--
+-- These functions check that the lease is held by the worker, and then call those of every worker: append_and_send and
+-- conclude. The API makes the ids of what a message sends, the same in every attempt.
+
+-- What a remote worker's message may send, and what it has sent before: one row; none where the worker does not hold
+-- the lease. `delivery`: how its subscription delivers it, if one does. `sent`, `cancelled` and `retries` are those of
+-- treadle.earlier_results.
+create or replace function treadle.remote_sender(tenant text, worker text, message_id uuid, lease uuid)
+returns table (thread bigint, ord bigint, depth integer, delivery text, traceparent text, sent text[],
+    cancelled text[], retries bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select m.thread, m.ord, m.depth::integer, m.metadata #>> '{record,delivery}', m.traceparent, r.sent,
+            r.cancelled, r.retries
+        from treadle.leases l
+        join treadle.messages m on m.message_id = any(array[l.message_id])
+        cross join lateral (
+            select coalesce(array_agg(s.id) filter (where s.id is not null), '{}') as sent,
+                coalesce(array_agg(s.id) filter (where e.type = 'cancelled'), '{}') as cancelled,
+                count(distinct e.n) filter (where e.type = 'retried') as retries
+            from treadle.earlier_results(l.message_id) with ordinality e (type, name, sent, data, n)
+            left join lateral jsonb_array_elements_text(e.sent) s (id) on true
+            where m.attempt > 1
+        ) r
+        where l.message_id = any(array[remote_sender.message_id])
+            and l.lease = remote_sender.lease
+            and l.worker_id = remote_sender.worker
+            and l.tenant = remote_sender.tenant;
+end $$;
+comment on function treadle.remote_sender is 'What a remote worker''s message may send, and what it has sent before';
+
+-- What earlier attempts at these messages left in their logs, for a remote worker: see treadle.earlier_results.
+create or replace function treadle.remote_earlier(ids uuid[])
+returns table (message_id uuid, type text, name text, data text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return query
+        select u.id, e.type, e.name, e.data
+        from unnest(ids) u (id)
+        cross join lateral treadle.earlier_results(u.id) e
+        where e.type in ('step', 'input', 'parked')
+            and e.name is not null
+            and e.data is not null;
+end $$;
+comment on function treadle.remote_earlier
+    is 'The steps, questions and answers of messages, for a remote worker that tries them again';
+
+-- Whether a remote worker of the tenant holds the lease.
+create or replace function treadle._holds_remotely(tenant text, worker text, message_id uuid, lease uuid)
+returns boolean language sql stable as $$
+    select exists (
+        select
+        from treadle.leases l
+        where l.message_id = any(array[_holds_remotely.message_id])
+            and l.lease = _holds_remotely.lease
+            and l.worker_id = _holds_remotely.worker
+            and l.tenant = _holds_remotely.tenant)
+$$;
+
+-- treadle.append_and_send for a remote worker. `thread`: the key of the message's thread.
+create or replace function treadle.remote_append_and_send(
+    tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[],
+    messages text, max_queue_size integer, patient boolean,
+    out status text, out cancel_requested boolean, out thread bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    if not treadle._holds_remotely(tenant => tenant, worker => worker, message_id => message_id, lease => lease) then
+        status := 'lost';
+        return;
+    end if;
+    select a.status, a.cancel_requested, m.thread
+    into status, cancel_requested, thread
+    from treadle.append_and_send(
+        id => message_id, lease => lease, first_seq => first_seq, event_types => event_types,
+        event_datas => event_datas, messages => messages, max_queue_size => max_queue_size, patient => patient) a
+    join treadle.messages m on m.message_id = any(array[a.message_id]);
+end $$;
+comment on function treadle.remote_append_and_send
+    is 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
+
+-- treadle.conclude for a remote worker; the answer is that of treadle.remote_finish.
+create or replace function treadle.remote_conclude(
+    tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text,
+    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text,
+    max_queue_size integer, patient boolean,
+    out status text, out thread bigint, out queue text, out subscription text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    m treadle.messages;
+begin
+    status := 'lost';
+    if treadle._holds_remotely(tenant => tenant, worker => worker, message_id => message_id, lease => lease) then
+        status := treadle.conclude(
+            id => message_id, lease => lease, outcome => outcome, result => result, error => null, traceback => null,
+            delay => null, usage => usage, first_seq => first_seq, event_types => event_types,
+            event_datas => event_datas, max_losses => max_losses, messages => messages, memory => null,
+            children => null, max_queue_size => max_queue_size, patient => patient);
+    end if;
+    select *
+    into m
+    from treadle.messages x
+    where x.message_id = any(array[remote_conclude.message_id])
+        and x.tenant = remote_conclude.tenant;
+    if status = 'lost' and m.attempt = remote_conclude.attempt and m.worker_id = worker
+        and m.state in ('completed', 'failed', 'cancelled') then
+        status := m.state;
+    end if;
+    thread := m.thread;
+    queue := m.queue;
+    subscription := (
+        select s.tenant || '/' || s.subscription
+        from treadle.subscriptions s
+        where s.id = m.subscription);
+end $$;
+comment on function treadle.remote_conclude
+    is 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';

@@ -1,0 +1,43 @@
+"""The calls of one attempt that an agent waits for, under its lease."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+from service.agents.contract import Exchange, Rejected
+from treadle.client.errors import ApiError
+from treadle.worker.protocol import Claim, LeaseLost, Leases
+
+T = TypeVar("T")
+
+
+class Calls:
+    """`stop` is called if the lease is lost; the agent is cancelled then."""
+
+    def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[Literal["lost"]], None]) -> None:
+        self._leases = leases
+        self._worker = worker
+        self._claim = claim
+        self._stop = stop
+
+    async def place_message(self, send: dict[str, Any]) -> tuple[str, bool]:
+        """The id of a message to send, and whether no earlier attempt has sent it. Raises Rejected."""
+        return await self._under_lease(self._leases.place_message(self._worker, self._claim, send))
+
+    async def place_record(self, record: dict[str, Any]) -> tuple[str, bool]:
+        """The same for a record to publish."""
+        return await self._under_lease(self._leases.place_record(self._worker, self._claim, record))
+
+    async def history(self, limit: int, *, tools: bool) -> list[Exchange]:
+        past = await self._under_lease(self._leases.history(self._worker, self._claim, limit, tools=tools))
+        return [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in past]
+
+    async def _under_lease(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await call
+        except LeaseLost:
+            self._stop("lost")
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError from None
+        except ApiError as error:
+            raise Rejected(str(error)) from error

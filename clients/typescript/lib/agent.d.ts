@@ -27,9 +27,32 @@ export interface Context {
     event(type: string, data: unknown): Promise<void>;
     /** Run a function once for this message, however many attempts it takes. Its result is JSON. */
     step<T>(name: string, run: () => T | Promise<T>): Promise<T>;
+    /**
+     * Submit another message; its id. It is committed with the next step, with a question, or with the end of this message,
+     * once, however many attempts that takes. Without a `name` it is numbered: what is sent must be the same in every attempt.
+     */
+    send(message: string | Record<string, unknown>, options?: SendOptions): Promise<string>;
+    /** Publish a record to a topic; its id. Committed as a sent message is. */
+    publish(topic: string, value: unknown, options?: PublishOptions): Promise<string>;
+    /** Ask a person. The attempt ends, and another one begins with the answer. */
+    input(question: unknown, options?: {
+        name?: string;
+    }): Promise<any>;
+    /** The last completed messages of the thread before this one, oldest first. */
+    history(options?: {
+        limit?: number;
+        tools?: boolean;
+    }): Promise<Exchange[]>;
     /** Store what the answer cost, for example tokens. */
     usage(counts: Record<string, unknown>): void;
 }
+export type SendOptions = Partial<Omit<Schemas["SentMessage"], "message" | "name">> & {
+    name?: string;
+};
+export type PublishOptions = Partial<Pick<Schemas["SentRecord"], "key" | "headers">> & {
+    name?: string;
+};
+export type Exchange = Schemas["PastExchange"];
 export type AgentFunction = (context: Context, message: any) => unknown;
 export interface AgentOptions extends Omit<Schemas["RemoteAgent"], "agent"> {
     run: AgentFunction;

@@ -1,7 +1,13 @@
 import { type AgentFunction, type Claim } from "./agent.js";
 import { type Connection } from "./connection.js";
 /** Why an attempt must end early. */
-export type Stop = "lost" | "cancelled" | "released" | "timeout" | Error;
+export type Stop = "lost" | "cancelled" | "released" | "timeout" | Asked | Error;
+/** The question of an attempt that ends until a person answers. */
+declare class Asked {
+    readonly name: string;
+    readonly question: unknown;
+    constructor(name: string, question: unknown);
+}
 /** One attempt at one message. */
 export declare class Attempt {
     #private;
@@ -15,3 +21,4 @@ export declare class Attempt {
     /** Resolves when the server knows the end, or when the lease is lost. */
     run(): Promise<void>;
 }
+export {};

@@ -1,6 +1,15 @@
 import { Rejected, RetryAfter } from "./agent.js";
 import { segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
+/** The question of an attempt that ends until a person answers. */
+class Asked {
+    name;
+    question;
+    constructor(name, question) {
+        this.name = name;
+        this.question = question;
+    }
+}
 const HIGH_WATER = 1_000_000;
 const CALL_EVENTS = 500;
 const CALL_CHARS = 256_000;
@@ -16,6 +25,7 @@ export class Attempt {
     #abort = new AbortController();
     #reason;
     #unsent = [];
+    #toSend = { sends: [], records: [] };
     #chars = 0;
     #nextSeq;
     #chunks = 0;
@@ -45,7 +55,8 @@ export class Attempt {
         await this.#sending;
         if (this.#reason === "lost")
             return;
-        const body = { ...ending, ...(this.#counts ? { usage: this.#counts } : {}), events: this.#unsent };
+        const usage = this.#counts ? { usage: this.#counts } : {};
+        const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
         try {
             await this.#finish(body);
         }
@@ -55,6 +66,16 @@ export class Attempt {
             // The server does not accept the result or an event.
             await this.#finish({ outcome: "failed", error: error.detail, events: [] });
         }
+    }
+    /** The events that are not in the log yet. A step counts only together with what it sends. */
+    #left(outcome) {
+        const first = this.#unsent.findIndex(({ sends }) => sends !== undefined);
+        if (outcome !== "completed" && outcome !== "input") {
+            return { events: this.#unsent.slice(0, first < 0 ? undefined : first).map(({ event }) => event) };
+        }
+        const every = [...this.#unsent.flatMap(({ sends }) => sends ?? []), this.#toSend];
+        const [sends, records] = [every.flatMap((one) => one.sends), every.flatMap((one) => one.records)];
+        return { events: this.#unsent.map(({ event }) => event), ...filled({ sends, records }) };
     }
     async #finish(ending) {
         await this.#write("/finish", { attempt: this.#claim.attempt, first_seq: this.#nextSeq, ...ending });
@@ -72,6 +93,8 @@ export class Attempt {
         catch (error) {
             if (this.#reason === "released")
                 return { outcome: "released" };
+            if (this.#reason instanceof Asked)
+                return { outcome: "input", question: { ...this.#reason } };
             if (this.#reason === "timeout")
                 return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
             if (this.#reason !== undefined)
@@ -86,7 +109,22 @@ export class Attempt {
     #context() {
         const claim = this.#claim;
         const steps = new Map(Object.entries(claim.steps));
+        const inputs = new Map(Object.entries(claim.inputs));
+        const questions = claim.questions;
         const begun = new Set();
+        const begin = (kind, given, taken = () => false) => {
+            let name = given;
+            for (let number = 1; name === undefined; number++) {
+                const next = `${kind} ${number}`;
+                if (!begun.has(`${kind}/${next}`) && !taken(next))
+                    name = next;
+            }
+            if (begun.has(`${kind}/${name}`))
+                throw new Error(`This attempt has already begun the ${kind} ${name}: give each ${kind} its own name.`);
+            begun.add(`${kind}/${name}`);
+            return name;
+        };
+        const exactlyOnce = claim.metadata?.record?.delivery === "exactly_once";
         return {
             messageId: claim.message_id,
             threadId: claim.thread_id,
@@ -102,26 +140,71 @@ export class Attempt {
             },
             event: (type, data) => this.#put({ type, data }),
             step: async (name, run) => {
-                if (begun.has(name))
-                    throw new Error(`This attempt has already begun the step ${name}: give each step its own name.`);
-                begun.add(name);
+                begin("step", name);
                 if (steps.has(name))
                     return steps.get(name);
                 const result = await run();
-                await this.#put({ type: "step", data: { name, result: result === undefined ? null : result } }, true);
+                const event = { type: "step", data: { name, result: result === undefined ? null : result } };
+                await this.#put(event, true, exactlyOnce ? undefined : this.#takeUnsent());
                 return result;
             },
+            send: async (message, { name, ...options } = {}) => {
+                const send = { name: begin("send", name), message, ...options };
+                const placed = await this.#ask("/send", { send });
+                if (placed.is_new)
+                    this.#toSend.sends.push(send);
+                return placed.message_id;
+            },
+            publish: async (topic, value, { name, ...options } = {}) => {
+                const record = { name: begin("publish", name), topic, value, ...options };
+                const placed = await this.#ask("/publish", { record });
+                if (placed.is_new)
+                    this.#toSend.records.push(record);
+                return placed.record_id;
+            },
+            input: async (question, { name } = {}) => {
+                const differs = (one) => inputs.has(one) && one in questions && !same(questions[one], question);
+                const own = begin("input", name, differs);
+                if (differs(own))
+                    throw new Rejected(`This attempt asks another question as ${own} than an earlier attempt did.`);
+                if (inputs.has(own))
+                    return inputs.get(own);
+                this.stop(new Asked(own, question ?? null));
+                return new Promise(() => { }); // the attempt ends
+            },
+            history: async (options = {}) => (await this.#ask("/history", options)).exchanges,
             usage: (counts) => {
                 this.#counts = { ...this.#counts, ...counts };
             },
         };
     }
+    /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
+    async #ask(call, fields) {
+        this.#abort.signal.throwIfAborted();
+        try {
+            return await this.#write(call, fields);
+        }
+        catch (error) {
+            if (error instanceof LeaseLost)
+                this.stop("lost");
+            if (error instanceof ApiError)
+                throw new Rejected(error.detail);
+            throw error;
+        }
+    }
+    #takeUnsent() {
+        const unsent = this.#toSend;
+        if (unsent.sends.length + unsent.records.length === 0)
+            return undefined;
+        this.#toSend = { sends: [], records: [] };
+        return unsent;
+    }
     /** Buffer an event; `saved`: resolve when it is in the log. */
-    async #put(event, saved = false) {
+    async #put(event, saved = false, sends) {
         this.#abort.signal.throwIfAborted();
         if (this.#closed)
             throw new Error("The attempt is over.");
-        this.#unsent.push(event);
+        this.#unsent.push({ event, ...(sends ? { sends } : {}) });
         this.#chars += JSON.stringify(event).length;
         const seq = this.#nextSeq + this.#unsent.length - 1;
         this.#sending ??= this.#send();
@@ -137,12 +220,13 @@ export class Attempt {
     async #send() {
         try {
             while (this.#unsent.length > 0 && !this.#closed) {
-                const events = this.#nextEvents();
-                const body = { first_seq: this.#nextSeq, events };
+                const next = this.#nextEvents();
+                const events = next.map(({ event }) => event);
+                const body = { first_seq: this.#nextSeq, events, ...filled(next[0]?.sends) };
                 const answer = await this.#write("/append", body);
                 this.#unsent.splice(0, events.length);
                 this.#nextSeq += events.length;
-                this.#chars = this.#unsent.reduce((sum, event) => sum + JSON.stringify(event).length, 0);
+                this.#chars = this.#unsent.reduce((sum, { event }) => sum + JSON.stringify(event).length, 0);
                 if (answer.cancel_requested)
                     this.stop("cancelled");
                 this.#tell();
@@ -163,16 +247,19 @@ export class Attempt {
             resolve();
     }
     #nextEvents() {
-        const events = [];
+        const next = [];
         let chars = 0;
-        for (const event of this.#unsent) {
-            const size = JSON.stringify(event).length;
-            if (events.length > 0 && (events.length === CALL_EVENTS || chars + size > CALL_CHARS))
+        for (const buffered of this.#unsent) {
+            const size = JSON.stringify(buffered.event).length;
+            const full = next.length === CALL_EVENTS || chars + size > CALL_CHARS || buffered.sends !== undefined;
+            if (next.length > 0 && full)
                 break;
-            events.push(event);
+            next.push(buffered);
             chars += size;
+            if (buffered.sends)
+                break;
         }
-        return events;
+        return next;
     }
     /** A write, repeated however long the server is away: the lease may still be ours when it returns. */
     async #write(call, fields) {
@@ -196,4 +283,18 @@ function describe(error) {
     if (error === "cancelled")
         return "Cancelled.";
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+/** The fields that are not empty. */
+function filled(unsent) {
+    const fields = Object.entries(unsent ?? {}).filter(([, value]) => value.length > 0);
+    return Object.fromEntries(fields);
+}
+/** Whether two values are the same JSON. */
+function same(one, other) {
+    return sorted(one) === sorted(other ?? null);
+}
+function sorted(value) {
+    return JSON.stringify(value, (_, part) => part !== null && typeof part === "object" && !Array.isArray(part)
+        ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+        : part);
 }

@@ -8,7 +8,27 @@ type NewEvent = Schemas["NewEvent"];
 type Outcome = Schemas["NewEnding"]["outcome"];
 
 /** Why an attempt must end early. */
-export type Stop = "lost" | "cancelled" | "released" | "timeout" | Error;
+export type Stop = "lost" | "cancelled" | "released" | "timeout" | Asked | Error;
+
+/** The question of an attempt that ends until a person answers. */
+class Asked {
+  constructor(
+    readonly name: string,
+    readonly question: unknown,
+  ) {}
+}
+
+/** What is committed with the next step, or with the end. */
+interface Unsent {
+  sends: Schemas["SentMessage"][];
+  records: Schemas["SentRecord"][];
+}
+
+/** An event, and what it sends; then it is appended alone. */
+interface Buffered {
+  event: NewEvent;
+  sends?: Unsent;
+}
 
 const HIGH_WATER = 1_000_000;
 const CALL_EVENTS = 500;
@@ -25,7 +45,8 @@ export class Attempt {
   readonly #path: string;
   readonly #abort = new AbortController();
   #reason: Stop | undefined;
-  #unsent: NewEvent[] = [];
+  #unsent: Buffered[] = [];
+  #toSend: Unsent = { sends: [], records: [] };
   #chars = 0;
   #nextSeq: number;
   #chunks = 0;
@@ -57,7 +78,8 @@ export class Attempt {
     this.#closed = true;
     await this.#sending;
     if (this.#reason === "lost") return;
-    const body = { ...ending, ...(this.#counts ? { usage: this.#counts } : {}), events: this.#unsent };
+    const usage = this.#counts ? { usage: this.#counts } : {};
+    const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
     try {
       await this.#finish(body);
     } catch (error) {
@@ -65,6 +87,17 @@ export class Attempt {
       // The server does not accept the result or an event.
       await this.#finish({ outcome: "failed", error: error.detail, events: [] });
     }
+  }
+
+  /** The events that are not in the log yet. A step counts only together with what it sends. */
+  #left(outcome: Outcome): { events: NewEvent[] } & Partial<Unsent> {
+    const first = this.#unsent.findIndex(({ sends }) => sends !== undefined);
+    if (outcome !== "completed" && outcome !== "input") {
+      return { events: this.#unsent.slice(0, first < 0 ? undefined : first).map(({ event }) => event) };
+    }
+    const every = [...this.#unsent.flatMap(({ sends }) => sends ?? []), this.#toSend];
+    const [sends, records] = [every.flatMap((one) => one.sends), every.flatMap((one) => one.records)];
+    return { events: this.#unsent.map(({ event }) => event), ...filled({ sends, records }) };
   }
 
   async #finish(ending: { outcome: Outcome; events: NewEvent[]; [field: string]: unknown }): Promise<void> {
@@ -82,6 +115,7 @@ export class Attempt {
       return { outcome: "completed", result: result === undefined ? null : result };
     } catch (error) {
       if (this.#reason === "released") return { outcome: "released" };
+      if (this.#reason instanceof Asked) return { outcome: "input", question: { ...this.#reason } };
       if (this.#reason === "timeout") return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
       if (this.#reason !== undefined) return { outcome: "failed", error: describe(this.#reason) };
       if (error instanceof Rejected) return { outcome: "failed", error: error.message || "Rejected." };
@@ -93,7 +127,20 @@ export class Attempt {
   #context(): Context {
     const claim = this.#claim;
     const steps = new Map(Object.entries(claim.steps as Record<string, unknown>));
+    const inputs = new Map(Object.entries(claim.inputs as Record<string, unknown>));
+    const questions = claim.questions as Record<string, unknown>;
     const begun = new Set<string>();
+    const begin = (kind: string, given: string | undefined, taken: (name: string) => boolean = () => false): string => {
+      let name = given;
+      for (let number = 1; name === undefined; number++) {
+        const next = `${kind} ${number}`;
+        if (!begun.has(`${kind}/${next}`) && !taken(next)) name = next;
+      }
+      if (begun.has(`${kind}/${name}`)) throw new Error(`This attempt has already begun the ${kind} ${name}: give each ${kind} its own name.`);
+      begun.add(`${kind}/${name}`);
+      return name;
+    };
+    const exactlyOnce = (claim.metadata as { record?: { delivery?: string } } | null)?.record?.delivery === "exactly_once";
     return {
       messageId: claim.message_id,
       threadId: claim.thread_id,
@@ -109,24 +156,64 @@ export class Attempt {
       },
       event: (type, data) => this.#put({ type, data }),
       step: async (name, run) => {
-        if (begun.has(name)) throw new Error(`This attempt has already begun the step ${name}: give each step its own name.`);
-        begun.add(name);
+        begin("step", name);
         if (steps.has(name)) return steps.get(name) as Awaited<ReturnType<typeof run>>;
         const result = await run();
-        await this.#put({ type: "step", data: { name, result: result === undefined ? null : result } }, true);
+        const event = { type: "step", data: { name, result: result === undefined ? null : result } };
+        await this.#put(event, true, exactlyOnce ? undefined : this.#takeUnsent());
         return result;
       },
+      send: async (message, { name, ...options } = {}) => {
+        const send = { name: begin("send", name), message, ...options };
+        const placed = await this.#ask<Schemas["PlacedMessage"]>("/send", { send });
+        if (placed.is_new) this.#toSend.sends.push(send);
+        return placed.message_id;
+      },
+      publish: async (topic, value, { name, ...options } = {}) => {
+        const record = { name: begin("publish", name), topic, value, ...options };
+        const placed = await this.#ask<Schemas["PlacedRecord"]>("/publish", { record });
+        if (placed.is_new) this.#toSend.records.push(record);
+        return placed.record_id;
+      },
+      input: async (question, { name } = {}) => {
+        const differs = (one: string) => inputs.has(one) && one in questions && !same(questions[one], question);
+        const own = begin("input", name, differs);
+        if (differs(own)) throw new Rejected(`This attempt asks another question as ${own} than an earlier attempt did.`);
+        if (inputs.has(own)) return inputs.get(own);
+        this.stop(new Asked(own, question ?? null));
+        return new Promise(() => {}); // the attempt ends
+      },
+      history: async (options = {}) => (await this.#ask<Schemas["PastExchanges"]>("/history", options)).exchanges,
       usage: (counts) => {
         this.#counts = { ...this.#counts, ...counts };
       },
     };
   }
 
+  /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
+  async #ask<T>(call: string, fields: Record<string, unknown>): Promise<T> {
+    this.#abort.signal.throwIfAborted();
+    try {
+      return await this.#write<T>(call, fields);
+    } catch (error) {
+      if (error instanceof LeaseLost) this.stop("lost");
+      if (error instanceof ApiError) throw new Rejected(error.detail);
+      throw error;
+    }
+  }
+
+  #takeUnsent(): Unsent | undefined {
+    const unsent = this.#toSend;
+    if (unsent.sends.length + unsent.records.length === 0) return undefined;
+    this.#toSend = { sends: [], records: [] };
+    return unsent;
+  }
+
   /** Buffer an event; `saved`: resolve when it is in the log. */
-  async #put(event: NewEvent, saved = false): Promise<void> {
+  async #put(event: NewEvent, saved = false, sends?: Unsent): Promise<void> {
     this.#abort.signal.throwIfAborted();
     if (this.#closed) throw new Error("The attempt is over.");
-    this.#unsent.push(event);
+    this.#unsent.push({ event, ...(sends ? { sends } : {}) });
     this.#chars += JSON.stringify(event).length;
     const seq = this.#nextSeq + this.#unsent.length - 1;
     this.#sending ??= this.#send();
@@ -143,12 +230,13 @@ export class Attempt {
   async #send(): Promise<void> {
     try {
       while (this.#unsent.length > 0 && !this.#closed) {
-        const events = this.#nextEvents();
-        const body = { first_seq: this.#nextSeq, events };
+        const next = this.#nextEvents();
+        const events = next.map(({ event }) => event);
+        const body = { first_seq: this.#nextSeq, events, ...filled(next[0]?.sends) };
         const answer = await this.#write<Schemas["AppendedEvents"]>("/append", body);
         this.#unsent.splice(0, events.length);
         this.#nextSeq += events.length;
-        this.#chars = this.#unsent.reduce((sum, event) => sum + JSON.stringify(event).length, 0);
+        this.#chars = this.#unsent.reduce((sum, { event }) => sum + JSON.stringify(event).length, 0);
         if (answer.cancel_requested) this.stop("cancelled");
         this.#tell();
       }
@@ -166,16 +254,18 @@ export class Attempt {
     for (const resolve of this.#sent.splice(0)) resolve();
   }
 
-  #nextEvents(): NewEvent[] {
-    const events: NewEvent[] = [];
+  #nextEvents(): Buffered[] {
+    const next: Buffered[] = [];
     let chars = 0;
-    for (const event of this.#unsent) {
-      const size = JSON.stringify(event).length;
-      if (events.length > 0 && (events.length === CALL_EVENTS || chars + size > CALL_CHARS)) break;
-      events.push(event);
+    for (const buffered of this.#unsent) {
+      const size = JSON.stringify(buffered.event).length;
+      const full = next.length === CALL_EVENTS || chars + size > CALL_CHARS || buffered.sends !== undefined;
+      if (next.length > 0 && full) break;
+      next.push(buffered);
       chars += size;
+      if (buffered.sends) break;
     }
-    return events;
+    return next;
   }
 
   /** A write, repeated however long the server is away: the lease may still be ours when it returns. */
@@ -196,4 +286,23 @@ export class Attempt {
 function describe(error: unknown): string {
   if (error === "cancelled") return "Cancelled.";
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+
+/** The fields that are not empty. */
+function filled(unsent: Unsent | undefined): Partial<Unsent> {
+  const fields = Object.entries(unsent ?? {}).filter(([, value]) => value.length > 0);
+  return Object.fromEntries(fields);
+}
+
+/** Whether two values are the same JSON. */
+function same(one: unknown, other: unknown): boolean {
+  return sorted(one) === sorted(other ?? null);
+}
+
+function sorted(value: unknown): string {
+  return JSON.stringify(value, (_, part) =>
+    part !== null && typeof part === "object" && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part,
+  );
 }

@@ -86,6 +86,16 @@ const agents = {
     run: (context) => new Promise((_, reject) => context.signal.addEventListener("abort", () => reject(new Error("ended")))),
   },
 };
+agents.relay = async (context, text) => {
+  const past = (await context.history({ limit: 1 })).map((exchange) => exchange.result);
+  const first = await context.step("order", () => context.send(`${text} 1`, { agent: "echo", name: "first" }));
+  const record = await context.publish("told", { text }, { key: "k" });
+  if (context.attempt === 1) throw new RetryAfter(0);
+  const said = await context.input({ b: 1, a: [text] });
+  const sent = await context.send(`${text} ${said}`, { agent: "echo" });
+  return { past, said, record, sent: [first, sent] };
+};
+await treadle.declareTopic("told");
 const worker = new Worker(agents, { url, concurrency: 5, log: (line) => lines.push(line) });
 const working = worker.run();
 await worker.registered;
@@ -97,6 +107,19 @@ assert.deepEqual(story, ["queued", ...attempt, "step", "retry", ...attempt, "don
 const status = await treadle.status(shouted.message_id);
 assert.deepEqual(status.result, { text: "hey", paid: 1, thread: "w" });
 assert.deepEqual([status.usage, runs], [{ tokens: 2 }, ["hey"]]);
+await treadle.run("before", { agent: "echo", thread_id: "r" });
+const relayed = await treadle.submit("go", { agent: "relay", thread_id: "r" });
+for await (const event of treadle.stream(relayed.message_id)) {
+  if (event.type === "parked" && event.data.question) await treadle.answer(relayed.message_id, "yes", event.data.name);
+}
+const { past, said, record, sent } = (await treadle.status(relayed.message_id)).result;
+assert.deepEqual([past, said], [["before"], "yes"]);
+for (const [id, text] of [[sent[0], "go 1"], [sent[1], "go yes"]]) assert.equal((await treadle.wait(id)).user_message, text);
+assert.equal((await treadle.messages({ parent: relayed.message_id })).items.length, 2);
+for await (const one of treadle.streamTopic("told", { from: "earliest" })) {
+  assert.deepEqual([one.record_id, one.value], [record, { text: "go" }]);
+  break;
+}
 const refused = await treadle.run("x", { agent: "refuse" }).catch((error) => error);
 assert.deepEqual([refused.state, refused.message], ["failed", "never"]);
 const hanging = await treadle.submit("x", { agent: "hang" });

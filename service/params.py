@@ -52,6 +52,13 @@ def parse_parent(text: str) -> UUID:
         raise Invalid("parent must be the id of a message (a UUID).") from None
 
 
+def one_thread_id(thread_id: str | None, session_id: str | None) -> str | None:
+    """`session_id` is another name of `thread_id`. Raises Unprocessable if both are given and differ."""
+    if session_id is not None and thread_id not in (None, session_id):
+        raise Unprocessable("session_id is another name of thread_id: send one of them.")
+    return session_id if thread_id is None else thread_id
+
+
 def parse_thread_id(text: str) -> str:
     """Raises Unprocessable."""
     if not is_thread_id(text):

@@ -119,6 +119,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     agent: Text = None
     queue: Text = None
     thread_id: Text = None
+    session_id: Text = None  # another name of thread_id
     parent: Text = None
     since: Text = None
     until: Text = None

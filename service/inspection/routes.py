@@ -17,12 +17,15 @@ from service.limits import MAX_THREAD_ID_CHARS, PAGE_ITEMS
 from service.messages import routes as messages_routes
 from service.messages.routes import Prefer, Wait, Waiter, seconds_to_wait
 from service.messages.store import MessageStore
-from service.params import MessageId, PageLimit, parse_message_id
+from service.params import MessageId, PageLimit, one_thread_id, parse_message_id
 from service.refusals import refusals
 
 Text = Annotated[str | None, QueryParameter(min_length=1, max_length=1000, description=FILTER_TEXT)]
 Thread = Annotated[
     str | None, QueryParameter(min_length=1, max_length=MAX_THREAD_ID_CHARS, description="the id of a thread")
+]
+SessionId = Annotated[
+    str | None, QueryParameter(min_length=1, max_length=MAX_THREAD_ID_CHARS, description="another name of thread_id")
 ]
 State = Annotated[
     str | None, QueryParameter(name="state", description=f"One of {', '.join(STATES)}; open: queued or processing.")
@@ -46,6 +49,7 @@ async def list_messages(
     agent: Text = None,
     queue: Text = None,
     thread_id: Thread = None,
+    session_id: SessionId = None,
     parent: Text = None,
     since: Time = None,
     until: Time = None,
@@ -54,7 +58,8 @@ async def list_messages(
     limit: PageLimit = PAGE_ITEMS,
     cursor: FromQuery[str | None] = None,
 ) -> MessagePage:
-    given = {"state": in_state, "agent": agent, "queue": queue, "thread_id": thread_id, "parent": parent}
+    thread = one_thread_id(thread_id, session_id)
+    given = {"state": in_state, "agent": agent, "queue": queue, "thread_id": thread, "parent": parent}
     given |= {"since": since, "until": until, "error": error, "q": q}
     return await inspection.page(principal, parse_filter(given), before=parse_before(cursor), limit=limit)
 
@@ -128,8 +133,9 @@ async def _change(
     state: str,
     change: Callable[[Principal, UUID], Coroutine[Any, Any, Any]],
 ) -> Changes:
-    names = ("agent", "queue", "thread_id", "parent", "since", "until", "error", "q")
+    names = ("agent", "queue", "parent", "since", "until", "error", "q")
     given = {name: getattr(selection, name) for name in names} | {"state": state}
+    given["thread_id"] = one_thread_id(selection.thread_id, selection.session_id)
     return await inspection.change(
         principal,
         parse_filter(given),

@@ -59,7 +59,8 @@ async def test_agents_are_tools(apis: list[Client]) -> None:
     schema = tools["order"]["inputSchema"]
     assert (schema["properties"]["message"], schema["required"]) == ({"$ref": "#/$defs/Order"}, ["message"])
     assert schema["$defs"]["Order"]["required"] == ["number"]
-    text = await ask(api, call("echo", "hello", thread_id="t"))
+    text = await ask(api, call("echo", "hello", session_id="t"))
+    assert (await api.get("/messages?session_id=t")).json()["messages"][0]["agent"] == "echo"
     assert text == {"content": [{"type": "text", "text": "hello"}], "isError": False}
     made = await ask(api, call("order", {"number": 7}))
     assert made == {
@@ -74,6 +75,7 @@ async def test_agents_are_tools(apis: list[Client]) -> None:
         (call("order", "x"), -32602, "does not fit"),
         (call("echo", ""), -32602, "message must be"),
         (call("echo", "x", thread_id="a/b"), -32602, "thread_id must be"),
+        (call("echo", "x", thread_id="a", session_id="b"), -32602, "another name of thread_id"),
         (request("tools/call", arguments={}), -32602, "cannot be read"),
         (request("prompts/list"), -32601, "There is no method"),
         (request("resources/read", uri="file:///x"), -32002, "There is no resource"),

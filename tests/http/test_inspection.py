@@ -91,6 +91,18 @@ async def test_a_page_has_about_a_megabyte(api: Client) -> None:
     assert all(900_000 < size < 1_200_000 for size in sizes[:-1]), sizes
 
 
+async def test_session_id_is_another_name_of_thread_id(api: Client) -> None:
+    await api.submit("x", thread_id="t")
+    await api.submit("x", thread_id="u")
+    for query in ("session_id=t", "session_id=t&thread_id=t"):
+        listed = (await api.get(f"/messages?{query}")).json()["messages"]
+        assert [message["thread_id"] for message in listed] == ["t"]
+    counted = await api.post("/messages/cancel", json={"session_id": "t"})
+    assert counted.json()["matched"] == 1
+    problem(await api.get("/messages?session_id=t&thread_id=u"), 422, "another name of thread_id")
+    problem(await api.post("/messages/cancel", json={"session_id": "t", "thread_id": "u"}), 422, "another name")
+
+
 async def test_a_waiting_message_and_a_thread_change(api: Client) -> None:
     message_id = await api.submit("x", thread_id="t")
     answer = await api.patch(f"/messages/{message_id}", json={"priority": "low", "metadata": {"a": 1}})

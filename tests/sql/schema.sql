@@ -104,7 +104,8 @@ CREATE TYPE treadle.settlement AS (
 	ready_at timestamp with time zone,
 	first_chunk_at timestamp with time zone,
 	callback_url text,
-	is_post boolean
+	is_post boolean,
+	asked_seq integer
 );
 CREATE TYPE treadle.submission AS (
 	n integer,
@@ -1412,6 +1413,16 @@ CREATE FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[]
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages that remote workers hold; repeatable';
+CREATE FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) IS 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
 CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1419,6 +1430,26 @@ CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integ
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text) IS 'Take messages of its tenant, for its agents, for a remote worker';
+CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';
+CREATE FUNCTION treadle.remote_earlier(ids uuid[]) RETURNS TABLE(message_id uuid, type text, name text, data text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_earlier(ids uuid[]) IS 'The steps, questions and answers of messages, for a remote worker that tries them again';
 CREATE FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) RETURNS TABLE(status text, thread bigint, queue text, subscription text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1446,14 +1477,7 @@ CREATE FUNCTION treadle.remote_register(tenant text, worker text, host text, pid
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_register(tenant text, worker text, host text, pid integer, agents jsonb, concurrency integer, may_register boolean) IS 'Register a remote worker of a tenant, with its agents';
-CREATE FUNCTION treadle.remote_sign_off(tenant text, worker text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.remote_sign_off(tenant text, worker text) IS 'A remote worker signs off: what it still has is released';
-CREATE FUNCTION treadle.remote_steps(ids uuid[]) RETURNS TABLE(message_id uuid, name text, result text)
+CREATE FUNCTION treadle.remote_sender(tenant text, worker text, message_id uuid, lease uuid) RETURNS TABLE(thread bigint, ord bigint, depth integer, delivery text, traceparent text, sent text[], cancelled text[], retries bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1462,7 +1486,14 @@ CREATE FUNCTION treadle.remote_steps(ids uuid[]) RETURNS TABLE(message_id uuid, 
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_steps(ids uuid[]) IS 'The finished steps of messages, for a remote worker that tries them again';
+COMMENT ON FUNCTION treadle.remote_sender(tenant text, worker text, message_id uuid, lease uuid) IS 'What a remote worker''s message may send, and what it has sent before';
+CREATE FUNCTION treadle.remote_sign_off(tenant text, worker text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_sign_off(tenant text, worker text) IS 'A remote worker signs off: what it still has is released';
 CREATE FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[], OUT agents text[]) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1596,7 +1627,7 @@ CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RE
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.stand_in(worker text, lease_seconds double precision) IS 'A heartbeat in the place of a worker that lives and cannot send its own';
-CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb) RETURNS uuid
+CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb, callback_url text DEFAULT NULL::text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1608,14 +1639,14 @@ CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text,
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb) RETURNS uuid
+COMMENT ON FUNCTION treadle.submit(message jsonb, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb, callback_url text) IS 'Submit one message whose agent takes an object; it is sent when your transaction commits. Returns its id';
+CREATE FUNCTION treadle.submit(message text, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb, callback_url text DEFAULT NULL::text) RETURNS uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
+COMMENT ON FUNCTION treadle.submit(message text, thread_id text, priority text, agent text, metadata jsonb, delay_seconds double precision, max_attempts integer, timeout_seconds double precision, aside boolean, notify boolean, tenant text, reach jsonb, max_losses integer, thread_metadata jsonb, callback_url text) IS 'Submit one message; it is sent when your transaction commits. Returns its id';
 CREATE FUNCTION treadle.submit_many(messages jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, max_queue_size integer DEFAULT NULL::integer, patient boolean DEFAULT true, lock_timeout text DEFAULT NULL::text, strict boolean DEFAULT true, autocommit boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n integer, message_id uuid, state text, queue text, queue_position bigint, created_at timestamp with time zone, thread_id text, thread bigint, refusal_code text, refusal text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3033,7 +3064,8 @@ CREATE VIEW treadle.message_overview WITH (security_invoker='true') AS
             ELSE NULL::jsonb
         END AS asks,
     m.owner,
-    m.interrupted
+    m.interrupted,
+    m.callback_url
    FROM (treadle.messages m
      LEFT JOIN treadle.threads t ON ((t.id = m.thread)));
 COMMENT ON VIEW treadle.message_overview IS 'Every message with its thread''s id; state and hold say where it stands';

@@ -53,6 +53,16 @@ export interface components {
             cancel_requested: boolean;
         };
         /**
+         * AskedQuestion
+         * @description `name`: under which a later attempt finds the answer.
+         */
+        AskedQuestion: {
+            /** @description a text of 1 to 200 characters */
+            name: string;
+            /** @description any JSON */
+            question?: unknown;
+        };
+        /**
          * Attempt
          * @description One execution. `outcome` is null while it runs; `waited_seconds`: from its queueing to its start.
          */
@@ -86,8 +96,9 @@ export interface components {
         /**
          * ClaimedMessage
          * @description A message under lease. Its worker numbers the events that it appends from `last_seq` + 1, and ends the attempt
-         *         within `timeout_seconds`. `steps`: the results of the steps that earlier attempts have finished, by name; `memory`:
-         *         the JSON object that the thread keeps.
+         *         within `timeout_seconds`. `steps`: the results of the steps that earlier attempts have finished, by name; `inputs`
+         *         and `questions`: the answers to the questions that they asked, and the questions; `memory`: the JSON object that the
+         *         thread keeps.
          */
         ClaimedMessage: {
             /** Format: uuid */
@@ -104,6 +115,12 @@ export interface components {
             ord: number | null;
             memory: unknown;
             steps: {
+                [key: string]: unknown;
+            };
+            inputs: {
+                [key: string]: unknown;
+            };
+            questions: {
                 [key: string]: unknown;
             };
             /** Format: int64 */
@@ -347,7 +364,9 @@ export interface components {
         };
         /**
          * NewEnding
-         * @description How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`.
+         * @description How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
+         *         outcome `input`, the message waits until a person answers its question. `sends` and `records` are committed with the
+         *         outcomes completed and input.
          */
         NewEnding: {
             /**
@@ -366,10 +385,10 @@ export interface components {
              */
             attempt: number;
             /**
-             * @description completed, failed, retry or released
+             * @description completed, failed, retry, released or input
              * @enum {string}
              */
-            outcome: "completed" | "failed" | "released" | "retry";
+            outcome: "completed" | "failed" | "input" | "released" | "retry";
             /**
              * Format: int32
              * @description the number of the first event that is sent, from 1
@@ -387,6 +406,12 @@ export interface components {
             } | null;
             /** @description a list of up to 500 events (default: []) */
             events?: components["schemas"]["NewEvent"][];
+            /** @description an object with name and question, or null */
+            question?: components["schemas"]["AskedQuestion"] | null;
+            /** @description a list of up to 1000 messages to send (default: []) */
+            sends?: components["schemas"]["SentMessage"][];
+            /** @description a list of up to 1000 records to publish (default: []) */
+            records?: components["schemas"]["SentRecord"][];
         };
         /**
          * NewEvent
@@ -548,6 +573,22 @@ export interface components {
             processing: components["schemas"]["Processing"][];
         };
         /**
+         * PastExchange
+         * @description A message of the thread and its result, and the data of its `tool` events.
+         */
+        PastExchange: {
+            message: unknown;
+            result: unknown;
+            tools: unknown[];
+        };
+        /**
+         * PastExchanges
+         * @description The last completed messages before this one, oldest first.
+         */
+        PastExchanges: {
+            exchanges: components["schemas"]["PastExchange"][];
+        };
+        /**
          * Percentiles
          * @description Of lengths of time, in seconds: about so many percent were shorter. Null where nothing was measured.
          */
@@ -555,6 +596,24 @@ export interface components {
             p50: number | null;
             p95: number | null;
             p99: number | null;
+        };
+        /**
+         * PlacedMessage
+         * @description The id that the message to send has. Not `is_new`: an earlier attempt has sent it, and it is not sent again.
+         */
+        PlacedMessage: {
+            /** Format: uuid */
+            message_id: string;
+            is_new: boolean;
+        };
+        /**
+         * PlacedRecord
+         * @description The id that the record to publish has; `is_new` as of PlacedMessage.
+         */
+        PlacedRecord: {
+            /** Format: uuid */
+            record_id: string;
+            is_new: boolean;
         };
         /** Position */
         Position: {
@@ -721,6 +780,8 @@ export interface components {
             /** @description a text that is not empty */
             thread_id?: string | null;
             /** @description a text that is not empty */
+            session_id?: string | null;
+            /** @description a text that is not empty */
             parent?: string | null;
             /** @description a text that is not empty */
             since?: string | null;
@@ -741,6 +802,57 @@ export interface components {
             limit?: number;
             /** @description the next_cursor of the call before */
             cursor?: string | null;
+        };
+        /**
+         * SentMessage
+         * @description A message that an attempt sends. `name` is its own among those that the attempt sends, and the same in every
+         *         attempt.
+         */
+        SentMessage: {
+            /** @description a text of 1 to 200 characters */
+            name: string;
+            /** @description a text that is not empty, or an object where the agent takes one */
+            message: string | {
+                [key: string]: unknown;
+            };
+            /** @description the name of an agent, or left out for the default agent */
+            agent?: string | null;
+            /** @description a text of 1 to 255 characters, none of them a control character or a slash, and neither "." nor ".." */
+            thread_id?: string | null;
+            /**
+             * @description high, normal or low (default: "normal")
+             * @enum {string}
+             */
+            priority?: "high" | "low" | "normal";
+            /** @description an object */
+            metadata?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Format: double
+             * @description a number from 0 to 31622400 (366 days) (default: 0.0)
+             */
+            delay_seconds?: number;
+            /** @description true or false; with true the message takes no turn in its thread (default: false) */
+            aside?: boolean;
+        };
+        /**
+         * SentRecord
+         * @description A record that an attempt publishes. `name`: as of SentMessage.
+         */
+        SentRecord: {
+            /** @description a text of 1 to 200 characters */
+            name: string;
+            /** @description the name of a topic */
+            topic: string;
+            /** @description any JSON */
+            value: unknown;
+            /** @description a text of 1 to 255 characters, or null for none */
+            key?: string | null;
+            /** @description an object of texts */
+            headers?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * States

@@ -13,7 +13,7 @@ from service.errors import Conflict, Refused, TreadleError
 from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
-from service.params import hash_request
+from service.params import hash_request, one_thread_id
 from service.protocols.mcp.model import INTERNAL_ERROR, INVALID_PARAMS, Answer, Call, CallRefused, Error, RequestId
 from service.protocols.mcp.services import McpServices
 from service.protocols.mcp.translate import Place, ToolCall, progress_of, read_call, result_of
@@ -97,9 +97,10 @@ def _message(asked: ToolCall) -> NewMessage:
     given = asked.arguments
     if not (isinstance(given.message, dict) or (isinstance(given.message, str) and given.message)):
         raise CallRefused(INVALID_PARAMS, "message must be a text that is not empty, or an object.")
-    if given.thread_id is not None and not is_thread_id(given.thread_id[: MAX_THREAD_ID_CHARS + 1]):
+    thread_id = one_thread_id(given.thread_id, given.session_id)
+    if thread_id is not None and not is_thread_id(thread_id[: MAX_THREAD_ID_CHARS + 1]):
         raise CallRefused(INVALID_PARAMS, f"thread_id must be {THREAD_ID_RULE}.")
-    return NewMessage(given.message, thread_id=given.thread_id, agent=asked.name)
+    return NewMessage(given.message, thread_id=thread_id, agent=asked.name)
 
 
 def _key(session: str, request: RequestId) -> str:

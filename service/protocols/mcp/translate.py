@@ -65,6 +65,7 @@ def tool_of(agent: Agent) -> dict[str, Any]:
 class CallArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: Any
     thread_id: str | None = None
+    session_id: str | None = None  # another name of thread_id
 
 
 class ToolCall(msgspec.Struct, frozen=True):

@@ -57,6 +57,7 @@ TARGETS = (
     Target("flat: the worst growth, smallest to largest case", "flatness: growth", "worst growth", "growth", "<=", 1.3),
     Target("flat: the worst growth in the churn, start to end", "churn: growth", "worst growth", "growth", "<=", 1.3),
     Target("topics: publish, records/s", "topics", "publish, batches of 1,000", "rate", ">=", 30_000),
+    Target("topics: POST, 64 connections, records/s", "topics", "POST, 64 connections", "rate", ">=", 3_000),
     Target("topics: publish beside 1M retained", "topics", "publish beside 1,000,000 retained", "growth", "<=", 1.3),
     Target("topics: one subscription, records/s", "topics", "one subscription", "rate", ">=", 7_000),
     Target("topics: 1,000 keys in order, records/s", "topics", "1,000 keys", "rate", ">=", 5_000),

@@ -8,12 +8,10 @@ from functools import partial
 from typing import Any
 
 from bench import meter
-from bench.processes import BenchError
-from bench.report import Figure, Figures
+from bench.posting import ROUND_LIMIT_SECONDS, post, posts
+from bench.report import Figures
 from bench.sample import BODY
 from bench.stage import CaseDatabase, Stage, rate
-
-ROUND_LIMIT_SECONDS = 120.0
 
 
 async def run(stage: Stage) -> None:
@@ -25,8 +23,8 @@ async def run(stage: Stage) -> None:
 
         for connections, full, quick in ((1, 1_000, 100), (16, 5_000, 800), (64, 10_000, 2_000)):
             requests = stage.pick(full, quick)
-            config = _config(port, connections, requests, "/messages", single)
-            await _posts(stage, base, f"POST, {connections} connection{'s' * (connections > 1)}", config, 1, times)
+            config = posts(port, connections, requests, "/messages", single)
+            await post(stage, base, f"POST, {connections} connection{'s' * (connections > 1)}", config, 1, times)
 
         requests = stage.pick(30, 4)
         for name, threads in (("batch of 1,000", 0), ("batch of 1,000 into threads", 1_000)):
@@ -34,8 +32,8 @@ async def run(stage: Stage) -> None:
                 {"message": BODY, "agent": "noop"} | ({"thread_id": f"b{n % threads}"} if threads else {})
                 for n in range(1_000)
             ]
-            config = _config(port, 2, requests, "/messages/batch", json.dumps({"messages": batch}))
-            await _posts(stage, base, name, config, 1_000, times)
+            config = posts(port, 2, requests, "/messages/batch", json.dumps({"messages": batch}), items=1_000)
+            await post(stage, base, name, config, 1_000, times)
 
         batches = stage.pick(40, 4)
         for name, ids, threads in (
@@ -49,39 +47,8 @@ async def run(stage: Stage) -> None:
     async with stage.base("submit_and_work") as base:
         await base.worker()
         _, port = await base.processes.api()
-        config = _config(port, 64, stage.pick(10_000, 2_000), "/messages", single)
-        await _posts(stage, base, "POST, 64 connections, a worker draining", config, 1, times)
-
-
-def _config(port: int, connections: int, requests: int, path: str, body: str) -> dict[str, Any]:
-    warmup = max(connections, min(200, requests // 10))
-    return {
-        "port": port,
-        "connections": connections,
-        "requests": requests,
-        "warmup": warmup if path == "/messages" else 2,
-        "path": path,
-        "body": body,
-    }
-
-
-async def _posts(stage: Stage, base: CaseDatabase, name: str, config: dict[str, Any], size: int, times: int) -> None:
-    async def once() -> Figures:
-        client = await base.client("bench.clients.posts", config)
-        before = await base.read()
-        answer = await client.run(ROUND_LIMIT_SECONDS)
-        after = await base.read()
-        await client.stop()
-        if answer["failed"]:
-            raise BenchError(f"{answer['failed']} of {config['requests']} POSTs failed ({name}).")
-        messages = config["requests"] * size
-        return (
-            rate(messages, answer["seconds"])
-            | {"p50": Figure(answer["p50"], "ms"), "p99": Figure(answer["p99"], "ms")}
-            | meter.cost(before, after, messages)
-        )
-
-    await stage.repeat(name, times, once)
+        config = posts(port, 64, stage.pick(10_000, 2_000), "/messages", single)
+        await post(stage, base, "POST, 64 connections, a worker draining", config, 1, times)
 
 
 async def _statements(base: CaseDatabase, config: dict[str, Any]) -> Figures:

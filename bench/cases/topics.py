@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from bench import fill, meter
+from bench.posting import post, posts
 from bench.processes import BenchError
 from bench.report import Figure, Figures
 from bench.sample import BODY
@@ -67,6 +68,7 @@ LATENCIES = """
 async def run(stage: Stage) -> None:
     count, times = stage.pick(20_000, 2_000), stage.pick(3, 1)
     await _publish(stage, stage.pick(40, 4), times)
+    await _posts(stage, stage.pick(10_000, 1_000), times)
     live = None
     for name, groups, keys in (("one subscription", 1, 0), ("1,000 keys", 1, KEYS), ("three subscriptions", 3, 0)):
         async with stage.base(f"topics {name}") as base:
@@ -107,6 +109,17 @@ async def _publish(stage: Stage, batches: int, times: int) -> None:
         figures = sorted(rounds, key=lambda found: found["rate"].value)[times // 2]
         figures |= {"growth": Figure(alone["rate"].value / figures["rate"].value, "x")}
         stage.record("publish beside 1,000,000 retained", figures, rounds)
+
+
+async def _posts(stage: Stage, requests: int, times: int) -> None:
+    """A record a POST; a worker without subscriptions gives the offsets."""
+    async with stage.base("topics posts") as base:
+        await base.worker()
+        await _topic(base)
+        _, port = await base.processes.api()
+        body = msgspec.json.encode({"value": BODY}).decode()
+        config = posts(port, 64, requests, "/topics/t/records", body)
+        await post(stage, base, "POST, 64 connections", config, 1, times, "records")
 
 
 async def _publish_batches(base: CaseDatabase, batches: int) -> Figures:

@@ -32,6 +32,8 @@ MAX_QUEUE_NAME_CHARS = 40
 WEBHOOK_QUEUE = "webhooks"  # of deliveries, and of nothing else
 WEBHOOK_AGENT = "webhook"  # which makes them
 MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
+# How the names of steps begin whose results adapters load as objects of Python: remote workers may not write them.
+OWN_STEP_PREFIX = "treadle/"
 MAX_KEY_CHARS = 255  # of an Idempotency-Key, and of the key of a chat's input
 
 # `$` alone also matches before a final line feed, and neither JSON Schema nor JavaScript knows `\Z`.

@@ -212,6 +212,7 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
     [claimed] = await remote.claim()
     lease = {"message_id": message_id, "lease": claimed["lease"], "first_seq": 3}
     ending = {**lease, "attempt": 1}
+    own_step = {"type": "step", "data": {"name": "treadle/state 1", "result": []}}
     for name, body, reason in [
         ("claim", {"quantity": 101}, "quantity must be a whole number from 1 to 100"),
         ("claim", {"wait": 61}, "wait must be a number of seconds, 0 to 60"),
@@ -220,6 +221,7 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
         ("append", {**lease, "events": [{"type": "chunk", "data": "a"}]}, "events[0]: the data of a chunk is"),
         ("append", {**lease, "events": [{"type": "x", "data": "a" * 1_000_001}]}, "events[0] has 1000003 bytes"),
         ("append", {**lease, "events": [{"type": "x", "data": "\0"}]}, "NUL"),
+        ("append", {**lease, "events": [own_step]}, "events[0]: the names of steps that begin with treadle/"),
         ("finish", {**ending, "outcome": "done"}, "outcome must be completed, failed, retry, released or input"),
         ("finish", {**ending, "outcome": "completed"}, "result is missing"),
         ("finish", {**ending, "outcome": "failed"}, "error is missing"),

@@ -10,7 +10,7 @@ from service.config import Settings
 from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome
-from service.limits import MAX_STEP_NAME_CHARS
+from service.limits import MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
 from service.protocols.leases.model import (
     MAX_ERROR_CHARS,
     OUTCOMES,
@@ -149,6 +149,8 @@ def _step(place: str, data: Any) -> dict[str, Any]:
     if isinstance(data, dict) and data.keys() == {"name", "result"}:
         name = data["name"]
         if isinstance(name, str) and 1 <= len(name) <= MAX_STEP_NAME_CHARS:
+            if name.startswith(OWN_STEP_PREFIX):
+                raise Unprocessable(f"{place}: the names of steps that begin with {OWN_STEP_PREFIX} are Treadle's own.")
             return data
     raise Unprocessable(
         f'{place}: the data of a step is {{"name": "<1 to {MAX_STEP_NAME_CHARS} characters>", "result": <any JSON>}}.'

@@ -15,10 +15,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from service.agents.adapters.langgraph.asked import MEMORY_KEY, SEED
 from service.agents.contract import Context, Rejected
+from service.limits import OWN_STEP_PREFIX
 
 KEPT_CHECKPOINTS = 2  # of each graph and inner graph: the last one, and the one before, which breakpoints look at
 
-STATE_STEP = "state"  # of a message: the state after it
+# Steps of a message: the state after it, and its checkpoints before a question.
+STATE_STEP, CHECKPOINTS_STEP = f"{OWN_STEP_PREFIX}state", f"{OWN_STEP_PREFIX}checkpoints"
 
 
 @runtime_checkable
@@ -110,16 +112,17 @@ class ThreadState:
         numbers = [int(name.rpartition(" ")[2]) for name in steps if re.fullmatch(f"{STATE_STEP} [0-9]+", name)]
         found = steps[f"{STATE_STEP} {max(numbers)}"] if numbers else None
         # The id of the message came from a client.
-        if found is None or found[:3] != [self._context.tenant, self._context.thread_id, self._agent]:
+        place = [self._context.tenant, self._context.thread_id, self._agent]
+        if not isinstance(found, list) or len(found) != len(place) + 1 or found[:-1] != place:
             raise Rejected(f"The state after the run {message_id!r} is not kept: the run cannot begin there.")
-        return str(found[3])
+        return str(found[-1])
 
     async def keep(self) -> None:
         """The checkpoints, before a person is asked."""
         if not self._is_saver:
             return
         self._kept += 1
-        await self._context.step(f"checkpoints {self._context.attempt}.{self._kept}", self._dump_checkpoints)
+        await self._context.step(f"{CHECKPOINTS_STEP} {self._context.attempt}.{self._kept}", self._dump_checkpoints)
 
     async def _dump_checkpoints(self) -> str:
         kept: Counter[str] = Counter()
@@ -137,7 +140,7 @@ class ThreadState:
         for attempt in range(self._context.attempt - 1, 0, -1):
             text = None
             number = 1
-            while (later := await self._stored(f"checkpoints {attempt}.{number}")) is not None:
+            while (later := await self._stored(f"{CHECKPOINTS_STEP} {attempt}.{number}")) is not None:
                 text, number = later, number + 1
             if text is not None:
                 await self._put(self._load(text))

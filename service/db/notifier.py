@@ -63,10 +63,12 @@ class Notifier:
         """
         began = self._clock()
         travels = single and began >= self._apart_until
-        yield travels
-        ended = self._clock()
-        if travels and ended - began > SLOW_COMMIT_SECONDS:
-            self._apart_until = ended + APART_SECONDS
+        try:
+            yield travels
+        finally:
+            ended = self._clock()
+            if travels and ended - began > SLOW_COMMIT_SECONDS:
+                self._apart_until = ended + APART_SECONDS
 
     async def flush(self) -> None:
         """Wait until all hints so far are sent."""

@@ -26,7 +26,7 @@ from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.invariants import assert_consistent
-from tests.support.langgraph_clients import HI, connect, contents
+from tests.support.langgraph_clients import HI, connect, contents, stream
 from tests.support.messages import text
 from tests.support.node_client import play
 from tests.support.openai_agents import openai_agents
@@ -190,22 +190,6 @@ async def test_double_texting_and_cancels(client: Any, replica: Any, script: Scr
     script.say(failed, RuntimeError("It fails."))
     assert "It fails." in (await client.runs.join(thread, failed))["__error__"]["message"]
     assert (await client.threads.get(thread))["status"] == "error"
-
-
-async def stream(client: Any, thread: str, agent: str, *, cancels: bool = False) -> dict[str, Any]:
-    """As tests/support/node/langgraph.mjs does it."""
-    seen, run = [], ""
-    modes = ["values", "messages-tuple"]
-    async for part in client.runs.stream(thread, agent, input="go", stream_mode=modes, if_not_exists="create"):
-        seen.append([part.event, part.id])
-        run = part.data["run_id"] if part.event == "metadata" else run
-        if part.event == "messages" and cancels:
-            cancels = False
-            await client.runs.cancel(thread, run)
-    again = [[part.event, part.id] async for part in client.runs.join_stream(thread, run, last_event_id="-1")]
-    texts = [text for _, text in contents((await client.threads.get_state(thread))["values"])]
-    status = (await client.runs.get(thread, run))["status"]
-    return {"seen": seen, "again": again, "texts": texts, "status": status}
 
 
 @pytest.mark.filterwarnings("ignore:Request failed")

@@ -1,5 +1,6 @@
 """kill -9 of each process of a real `treadle up`: the client's stream continues to `done`."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -9,13 +10,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from langgraph_sdk import get_client
 
 from service.local.private_postgres import PrivatePostgres
+from tests.support.langgraph_clients import stream
+from tests.support.node_client import play
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -156,7 +161,36 @@ def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
     assert service.status(message_id)["state"] == "completed"
 
 
+@contextlib.contextmanager
+def langgraph_clients(service: Service, *, attempts: int) -> Iterator[None]:
+    """Both SDKs of LangGraph stream a run meanwhile. Their streams resume, and have the same events as the log."""
+    url, metadata = f"{service.client.base_url}/langgraph", {"delay_ms": 200}
+
+    async def run() -> list[dict[str, Any]]:
+        async with get_client(url=url, api_key=None) as client:
+            python = stream(client, "py", "echo", text=WORDS, metadata=metadata)
+            return list(await asyncio.gather(python, play("langgraph", url=url, text=WORDS, metadata=metadata)))
+
+    for thread in ("py", "js"):
+        service.client.delete(f"/threads/{thread}")
+    with ThreadPoolExecutor(1) as executor:
+        told = executor.submit(asyncio.run, run())
+        busy = {"ids": ["py", "js"], "status": "busy"}
+        count = "/langgraph/threads/count"
+        wait_until(lambda: service.client.post(count, json=busy).json() == 2 or told.done(), LIMIT_SECONDS)
+        yield
+        for result in told.result(LIMIT_SECONDS):
+            assert (result["status"], result["texts"]) == ("success", [WORDS, WORDS])
+            assert result["seen"] == result["again"]
+            assert [event for event, _ in result["seen"]].count("metadata") == attempts
+
+
 def test_a_stream_continues_after_a_killed_worker(service: Service) -> None:
+    with langgraph_clients(service, attempts=2):
+        kill_worker(service)
+
+
+def kill_worker(service: Service) -> None:
     message_id = service.submit()
     reader = Reader(service, message_id)
     killed = 0.0
@@ -178,6 +212,11 @@ def test_a_stream_continues_after_a_killed_worker(service: Service) -> None:
 
 
 def test_a_stream_continues_after_a_killed_api(service: Service) -> None:
+    with langgraph_clients(service, attempts=1):
+        kill_api(service)
+
+
+def kill_api(service: Service) -> None:
     message_id = service.submit()
     reader = Reader(service, message_id)
     for seq, _, _ in reader.read():

@@ -186,6 +186,11 @@ async def test_callbacks_and_the_dialect_of_openai_are_verified(api: Client, rec
         assert answer.json()["detail"].startswith("callback_url ")
     answer = await api.post("/webhooks", json={"url": "https://169.254.169.254/latest"})
     assert answer.json()["detail"].startswith("url is refused: 169.254.169.254 is no public address")
+    asked = {"assistant_id": "echo", "input": "x", "webhook": f"{receiver.origin}/run"}
+    run = (await api.post("/langgraph/runs", json=asked)).json()
+    [post] = await receiver.has("/run", 1)
+    assert Webhook(secret).verify(post.body, post.headers)["data"]["message_id"] == run["run_id"]
+    assert (await api.post("/langgraph/runs", json={**asked, "webhook": "/inside"})).status_code == 422
 
 
 async def test_an_endpoint_that_hangs_delays_no_other(api: Client, receiver: HookReceiver, sql: Connection) -> None:

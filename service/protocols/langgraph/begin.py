@@ -25,7 +25,7 @@ ANSWER_ALONE = "command.resume goes alone: without input, update and goto."
 LATER = "A run with after_seconds waits for its turn: multitask_strategy must be enqueue."
 NO_GRAPH = "command.update and command.goto are for agents that are LangGraph graphs; send input or command.resume."
 NO_INPUT = "input must be an object or a text."
-NO_WEBHOOK = "webhook of a run is not supported: remove it, and register an endpoint for webhooks of this server."
+NO_WEBHOOK = "An answer takes no webhook: the one of the run that asked is told of the end of the work."
 NO_KEY = (
     "An answer to a question takes no Idempotency-Key: send it without, and look at the thread before you repeat it."
 )
@@ -42,8 +42,6 @@ async def begin_run(
 ) -> Begun:
     """`key`: an Idempotency-Key. Raises what refuses the request."""
     modes = read_modes(request.stream_mode)
-    if request.webhook is not None:
-        raise Unprocessable(NO_WEBHOOK)
     agent = await services.agent(principal, request.assistant_id)
     row, base, place = None, None, f"langgraph {thread_id}"
     request_hash = hash_request(place, [request])
@@ -57,6 +55,8 @@ async def begin_run(
     if base is None and not is_repeat and _answers(row, request):
         if key is not None:
             raise Unprocessable(NO_KEY)
+        if request.webhook is not None:
+            raise Unprocessable(NO_WEBHOOK)
         return Begun(await _answer(services, principal, row, request), modes)
     if thread_id is None:
         thread_id = str(uuid.uuid7()) if request.on_completion == "keep" else principal.thread_id
@@ -187,6 +187,7 @@ def _message(
         metadata=metadata | {"langgraph": msgspec.to_builtins(kept)},
         delay_seconds=request.after_seconds or None,
         on_busy=on_busy if thread_id is not None else "enqueue",
+        callback_url=request.webhook,
     )
 
 

@@ -1,13 +1,14 @@
 // Scenes of the unmodified @langchain/langgraph-sdk, each in a thread of its own: test_langgraph.py cuts the connections.
+// With `text`, one run of the agent echo instead, which says it slowly: test_kills.py kills processes.
 import { Client } from "@langchain/langgraph-sdk";
 
-const { url } = JSON.parse(process.env.TREADLE_SCENES);
+const { url, text, metadata } = JSON.parse(process.env.TREADLE_SCENES);
 const client = new Client({ apiUrl: url, apiKey: null });
-const input = { messages: [{ type: "human", content: "go" }] };
+const input = { messages: [{ type: "human", content: text ?? "go" }] };
 
 async function stream(thread, assistant, told = () => {}) {
   const seen = [];
-  const options = { input, streamMode: ["values", "messages-tuple"], ifNotExists: "create" };
+  const options = { input, metadata, streamMode: ["values", "messages-tuple"], ifNotExists: "create" };
   let run;
   options.onRunCreated = (created) => (run = created.run_id);
   for await (const part of client.runs.stream(thread, assistant, options)) {
@@ -28,6 +29,11 @@ async function stored() {
   await client.store.deleteItem(["js", "b"], "k");
   const left = (await client.store.listNamespaces({ prefix: ["js"] })).namespaces;
   return [found.namespace, (await client.store.getItem(["js", "a"], "k")).value, await client.store.getItem(["js"], "k"), left];
+}
+
+if (text) {
+  console.log(JSON.stringify(await stream("js", "echo")));
+  process.exit();
 }
 
 let cancelled = false;

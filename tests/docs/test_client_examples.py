@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from service.agents.builtin.echo import echo
@@ -48,6 +49,33 @@ async def test_the_page_of_openai_runs_as_written(start_api: StartApi, start_wor
         ["hello", "hello again", "one two three", 'get_weather {"city":"Rome"}', "Sun in Rome"],
         "",
     )
+
+
+async def test_the_pages_of_clients_of_openai_run_as_written(start_api: StartApi, start_worker: StartWorker) -> None:
+    """Those in Python run in one process, because their imports take long."""
+    pages = [DOCS / "clients" / f"{name}.md" for name in ("langchain", "openai-agents", "pydantic-ai")]
+    of_node = [DOCS / "clients" / f"{name}.md" for name in ("openai-node", "vercel-ai")]
+    [declared] = blocks(DOCS / "clients" / "openai.md", "python agent")
+    names: dict[str, Any] = {}
+    exec(declared.text, names)
+    await start_worker(echo, names["traveller"])
+    url = str((await start_api()).base_url)
+
+    def code(page: Path, language: str) -> str:
+        return "\n".join(block.text for block in blocks(page, language)).replace("http://localhost:8000", url)
+
+    def shown(page: Path) -> str:
+        [text] = blocks(page, "text")
+        return text.text
+
+    runs = "".join(f"exec({code(page, 'python')!r}, {{}})\n" for page in pages)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", runs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    said = [asyncio.create_task(run_program(code(page, "js"))) for page in of_node]
+    output, errors = await process.communicate()
+    assert (output.decode(), errors.decode()) == ("".join(map(shown, pages)), "")
+    assert [await one for one in said] == [shown(page) for page in of_node]
 
 
 async def test_the_page_of_langgraph_runs_as_written(start_api: StartApi, start_worker: StartWorker) -> None:

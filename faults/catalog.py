@@ -1,6 +1,18 @@
 """The catalog of faults: importing a module of `injections` registers its faults in FAULTS."""
 
-from faults.injections import agents, clients, clocks, listeners, locks, network, postgres, processes, publishers, zones
+from faults.injections import (
+    agents,
+    clients,
+    clocks,
+    listeners,
+    locks,
+    network,
+    postgres,
+    processes,
+    publishers,
+    remote,
+    zones,
+)
 from faults.world import FAULTS, World, inject
 
 __all__ = [
@@ -16,5 +28,6 @@ __all__ = [
     "postgres",
     "processes",
     "publishers",
+    "remote",
     "zones",
 ]

@@ -14,6 +14,7 @@ WELL_BEHAVED_AGENTS = (
     "blocks",
     "holds",
     "floods",
+    "courier",
 )  # their messages complete, whatever happens around them
 PROCESS_KILLING_AGENTS = ("exits", "leaks")  # they kill their process in every attempt
 MAX_LOSSES = 3

@@ -21,6 +21,7 @@ async def test_what_a_tool_of_pydantic_ai_adds_is_there_in_a_later_attempt() -> 
         asked.append(str(messages))
         if len(asked) == 1:
             yield {0: DeltaToolCall(name="look", json_args="{}", tool_call_id="c1")}
+            yield {1: DeltaToolCall(name="scan", json_args="{}", tool_call_id="c2")}
         elif len(asked) == 2:
             raise ConnectionError("away")
         else:
@@ -33,13 +34,17 @@ async def test_what_a_tool_of_pydantic_ai_adds_is_there_in_a_later_attempt() -> 
         shown: list[Any] = ["A picture:", BinaryContent(b"pixels", media_type="image/png")]
         return ToolReturn("one picture", content=shown, metadata={"taken": "today"})
 
+    @made.tool_plain
+    async def scan() -> list[Any]:
+        return ["scanned", BinaryContent(b"dots", media_type="image/png")]
+
     agent = pydantic_ai_agent("looks", made)
     first = FakeContext()
     with pytest.raises(ConnectionError):
         await agent(first, "Look")
     assert str(await agent(FakeContext(steps=first.steps), "Look")).strip() == "I see."
     for said in asked[1:]:
-        for part in ("one picture", "A picture:", "b'pixels'", "'taken': 'today'"):
+        for part in ("one picture", "A picture:", "b'pixels'", "'taken': 'today'", "scanned", "b'dots'"):
             assert part in said, part
 
 

@@ -1,11 +1,13 @@
 """A model and a toolset of Pydantic AI that store their results as steps. Imported only when an agent runs."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic_ai import RunContext
 from pydantic_ai.messages import (
+    BinaryContent,
+    FileUrl,
     ModelMessage,
     ModelMessagesTypeAdapter,
     ModelRequest,
@@ -16,6 +18,7 @@ from pydantic_ai.messages import (
     TextPartDelta,
     ThinkingPart,
     ToolReturn,
+    ToolReturnPart,
     UserPromptPart,
 )
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
@@ -26,7 +29,8 @@ from pydantic_ai.toolsets import AbstractToolset, WrapperToolset
 from service.agents.contract import Context
 from service.agents.tool_events import ToolSteps, plain, write_event
 
-TOOL_RETURN = "pydantic_ai.ToolReturn"  # the name of its only field marks a stored ToolReturn
+TOOL_RETURN = "pydantic_ai.ToolReturn"  # the name of its only field marks a result that is no plain JSON
+FILES = (BinaryContent, FileUrl)
 
 
 class StepModel(WrapperModel):
@@ -154,28 +158,49 @@ class StepToolset(WrapperToolset[Any]):
 
 
 def _to_store(result: Any) -> Any:
-    """The result of a tool as JSON. What a ToolReturn has beside its value is stored with it."""
-    if not isinstance(result, ToolReturn):
-        return plain(result)
-    beside = {"metadata": result.metadata, "tools": result.tools}
-    kept = {name: plain(value) for name, value in beside.items() if value is not None}
-    if result.content is not None:
-        request = ModelRequest([UserPromptPart(result.content)])
-        [kept["content"]] = ModelMessagesTypeAdapter.dump_python([request], mode="json")
-    value = plain(result.return_value)
-    return {TOOL_RETURN: {"return_value": value, **kept}} if kept else value
+    """The result of a tool as JSON. Images and other files, and what a ToolReturn has beside its value, are stored so
+    that a later attempt has them again."""
+    kept: dict[str, Any] = {}
+    value = result
+    if isinstance(result, ToolReturn):
+        value = result.return_value
+        beside = {"metadata": result.metadata, "tools": result.tools}
+        kept = {name: plain(given) for name, given in beside.items() if given is not None}
+        if result.content is not None:
+            kept["content"] = _dump(UserPromptPart(result.content))
+    if _has_files(value):
+        return {TOOL_RETURN: {"return_value": _dump(ToolReturnPart(TOOL_RETURN, value, "")), **kept}}
+    return {TOOL_RETURN: {"return_value": plain(value), **kept}} if kept else plain(value)
 
 
 def _from_store(stored: Any) -> Any:
     if not isinstance(stored, dict) or stored.keys() != {TOOL_RETURN}:
         return stored
-    kept: dict[str, Any] = dict(stored[TOOL_RETURN])
-    if "content" in kept:
-        [request] = ModelMessagesTypeAdapter.validate_python([kept["content"]])
-        [part] = request.parts
-        assert isinstance(part, UserPromptPart)
-        kept["content"] = part.content
-    return ToolReturn(**kept)
+    kept = {name: _load(given) if _is_dumped(given) else given for name, given in stored[TOOL_RETURN].items()}
+    return kept["return_value"] if kept.keys() == {"return_value"} else ToolReturn(**kept)
+
+
+def _has_files(value: Any) -> bool:
+    if isinstance(value, FILES):
+        return True
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(map(_has_files, parts))
+
+
+def _dump(part: UserPromptPart | ToolReturnPart) -> Any:
+    [request] = ModelMessagesTypeAdapter.dump_python([ModelRequest([part])], mode="json")
+    return request
+
+
+def _is_dumped(stored: Any) -> bool:
+    return isinstance(stored, dict) and stored.get("kind") == "request" and "parts" in stored
+
+
+def _load(stored: Any) -> Any:
+    [request] = ModelMessagesTypeAdapter.validate_python([stored])
+    [part] = request.parts
+    assert isinstance(part, UserPromptPart | ToolReturnPart)
+    return part.content
 
 
 def _text_of(part: Any) -> str:

@@ -1,5 +1,6 @@
 """Agents that ask a model call the tools of MCP servers: of one over HTTP, and of a program."""
 
+import json
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from service.agents.builtin.echo import echo
 from service.agents.claude.api import Api
-from service.agents.rounds import mcp_bodies
+from service.agents.rounds import mcp_bodies, mcp_lines
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.claude_runs import event_data, tool_results
@@ -25,7 +26,7 @@ PROGRAM: dict[str, Any] = {
     "name": "program",
     "command": sys.executable,
     "args": [str(ROOT / "tests/support/stdio_mcp_server.py")],
-    "env": {"GIVEN": "a word"},
+    "env": {"GIVEN": "a word", "LONG": "x" * 20_000},
 }
 
 
@@ -34,6 +35,7 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("WORKERS_SECRET", "x")
+    monkeypatch.setattr(mcp_lines, "MAX_LINE_BYTES", 10_000)
     api: Client = await start_api()  # Treadle is an MCP server, too: its agents are tools
 
     @agent("fails")
@@ -52,6 +54,8 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
             ("b", "fails", {"message": "hi"}),
             ("c", "program__variable", {"name": "GIVEN"}),
             ("d", "program__variable", {"name": "WORKERS_SECRET"}),
+            ("e", "program__variable", {"name": "LONG"}),
+            ("f", "program__variable", {"name": "GIVEN"}),
         ]
         fake.script += [tool_calls(*asked), Answer(("cut",), ends="early"), Answer(("Done.",))]
         row = await run(sql, "Hi", agent="desk")
@@ -61,9 +65,11 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
         assert (results["a"]["content"], results["c"]["content"]) == ("hi", "a word")
         assert results["b"]["is_error"]
         assert results["d"]["is_error"]  # the worker's variables are not handed on
+        assert (results["e"]["is_error"], "more than 10000 bytes" in results["e"]["content"]) == (True, True)
+        assert results["f"]["content"] == "a word"  # the connection goes on
         assert await sql.fetchval("select count(*) from treadle.messages where agent = 'echo'") == 1
         outputs = [data["output"] for data in await event_data(sql, row, "tool") if "output" in data]
-        assert outputs.count("a word") == 2  # the second attempt tells it again
+        assert outputs.count("a word") == 4  # the second attempt tells it again
 
         row = await run(sql, "Hi", agent="away")
         assert row["state"] == "failed"
@@ -110,3 +116,18 @@ async def test_an_answer_of_an_mcp_server_has_a_bound(monkeypatch: pytest.Monkey
             await ask(1_001, "application/json")
         with pytest.raises(Rejected, match="compressed"):
             await ask(0, "application/json", "gzip")
+
+
+def test_a_line_of_a_program_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is too long becomes the failed answer to its call, whose id stands at its begin or at its end."""
+    monkeypatch.setattr(mcp_lines, "MAX_LINE_BYTES", 100)
+    text = "é" * 60
+    calls = [{"jsonrpc": "2.0", "id": 7, "result": text}, {"result": text, "id": "a"}, {"result": text}]
+    lines = ["short é", *(json.dumps(call, ensure_ascii=False) for call in calls), "end"]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    for size in (1, 7, 1_000):
+        decoder = mcp_lines.LineDecoder()
+        said = "".join(decoder.decode(data[at : at + size]) for at in range(0, len(data), size)).split("\n")
+        failed = [json.loads(line)["id"] for line in said if "more than 100 bytes" in line]
+        assert (said[0], failed, said[-2:]) == ("short é", [7, "a"], ["end", ""])
+        assert max(len(line.encode()) for line in said) < 150

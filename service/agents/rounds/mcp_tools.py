@@ -13,6 +13,7 @@ import msgspec
 
 from service.agents.contract import Context, Overloaded, Rejected
 from service.agents.rounds.mcp_bodies import bound_answer
+from service.agents.rounds.mcp_lines import ENCODING
 from service.agents.rounds.mcp_server import McpServer
 from service.agents.rounds.options import ModelOptions
 from service.agents.rounds.tools import MAX_ERROR_CHARS, NAME_PATTERN, Output, checked_output
@@ -81,7 +82,7 @@ def _client(server: McpServer, stack: AsyncExitStack) -> Any:
 
     if server.url is None:
         parameters = mcp.StdioServerParameters(
-            command=str(server.command), args=server.args, env=server.env, cwd=server.cwd
+            command=str(server.command), args=server.args, env=server.env, cwd=server.cwd, encoding=ENCODING
         )
         return mcp.Client(parameters)
     # Reading has no timeout: the attempt has one.

@@ -86,16 +86,17 @@ async def test_a_thread_has_values_a_state_and_a_history(client: Any, replica: A
     state = await replica.threads.get_state(thread_id)
     assert (state["values"], state["next"]) == (parts[-1].data, [])
     history = await replica.threads.get_history(thread_id)
-    assert [one["next"] for one in history] == [[], ["__start__"]] * 2
-    assert [contents(one["values"])[-1:] for one in history[1:]] == [[("ai", answer)], [("ai", answer)], []]
+    assert [one["next"] for one in history] == [[], ["recall"], ["__start__"]] * 2
+    last = [contents(one["values"])[-1:] for one in history[1:]]
+    assert last == [[("human", "3")], [("ai", answer)], [("ai", answer)], [("human", "one two")], []]
     assert history[0] == state == await replica.threads.get_state(thread_id, state["checkpoint"])
     assert [one["parent_checkpoint"] for one in history] == [*(one["checkpoint"] for one in history[1:]), None]
     assert await replica.threads.get_history(thread_id, limit=1, before=history[1]["checkpoint"]) == history[2:3]
     with pytest.raises(UnprocessableEntityError, match="LangGraph graphs"):
-        await client.runs.create(thread_id, "recall", input=HI, checkpoint=history[2]["checkpoint"])
+        await client.runs.create(thread_id, "recall", input=HI, checkpoint=history[3]["checkpoint"])
     runs = await client.runs.list(thread_id)
     assert [(run["status"], run["run_id"]) for run in runs] == [
-        ("success", one["metadata"]["run_id"]) for one in history[::2]
+        ("success", one["metadata"]["run_id"]) for one in history[::3]
     ]
     [found] = await replica.threads.search(metadata={"a": "b"}, status="idle", select=["thread_id", "values"])
     assert found == {"thread_id": thread_id, "values": state["values"]}

@@ -19,6 +19,7 @@ from service.protocols.langgraph.translate import EVENTS_OF_ENTRY, Translation
 from tests.support.api_graphs import api_graphs
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.langgraph_clients import HI, connect, contents
+from tests.support.node_client import play
 
 NOW = datetime.now(UTC)
 
@@ -90,21 +91,21 @@ async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(
             return list(await client.threads.get_history(thread, limit=50))
 
         assert [await run("one"), await run("two")] == [(1, "heard one"), (2, "heard one two")]
-        _, before_two, after_one, begin = [one["checkpoint"] for one in await history()]
+        _, with_two, before_two, after_one, _, begin = [one["checkpoint"] for one in await history()]
         # As the React hook edits a message and regenerates an answer.
         assert await run("three", before_two) == await run("three", after_one) == (2, "heard one three")
-        assert await run(None, before_two) == (2, "heard one two")
+        assert await run(None, before_two) == await run(None, with_two) == (2, "heard one two")
         assert await run("first", begin) == (1, "heard first")
         assert await run("last") == (2, "heard first last")
-        newest, before, *_ = await history()
-        assert (newest["parent_checkpoint"], before["parent_checkpoint"]["checkpoint_id"]) == (
-            before["checkpoint"],
-            (await client.runs.list(thread))[1]["run_id"],
-        )
-        again = next(one for one in await history() if one["metadata"]["source"] == "input")
-        assert again["parent_checkpoint"] == before["parent_checkpoint"]
-        forked = [one for one in await history() if one["parent_checkpoint"] == after_one]
-        assert [contents(one["values"])[-1] for one in forked] == [("ai", "heard one")] * 4
+        first = (await client.runs.list(thread))[1]["run_id"]
+        assert (await history())[2]["parent_checkpoint"]["checkpoint_id"] == first
+        for parent, runs in ((after_one, 2), (before_two, 3), (with_two, 2), (begin, 2)):
+            found = [one for one in await history() if one["parent_checkpoint"] == parent]
+            assert len(found) == runs, parent
+        said = [("ai", "heard one two")]
+        alike = [one for one in await history() if contents(one["values"])[-1:] == said and not one["next"]]
+        assert len(alike) == 3
+        assert len({one["values"]["messages"][-4]["id"] for one in alike}) == 1  # the message that is answered again
         assert (await client.threads.get_state(thread, after_one))["values"]["count"] == 1
         # As debugging programs do it: change an earlier state as a node, and go on after that node.
         changed = await client.threads.update_state(thread, {"count": 40}, as_node="look", checkpoint=after_one)
@@ -116,6 +117,8 @@ async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(
             await client.runs.create(thread, "speaker", input=HI, checkpoint_id="x")
         with pytest.raises(UnprocessableEntityError, match="the agent 'speaker'"):
             await client.runs.create(thread, "asker", input=HI, checkpoint=after_one)
+        with pytest.raises(UnprocessableEntityError, match="has the input already"):
+            await client.runs.create(thread, "speaker", input=HI, checkpoint=with_two)
         with pytest.raises(UnprocessableEntityError, match="no earlier checkpoint"):
             await client.runs.create(thread, "speaker", command={"resume": 1}, checkpoint=after_one)
         with pytest.raises(Exception, match="send an input"):
@@ -201,3 +204,15 @@ def test_events_of_odd_shapes_are_custom_ones_and_texts_are_repeated_once_a_page
     partial = [event for event in events if event.mode == "messages" and event.name == "messages/partial"]
     assert [(event.id // EVENTS_OF_ENTRY, event.data[0]["content"]) for event in partial] == [(8, "abc")]
     assert translation.values["__interrupt__"][0]["value"] == "?"
+
+
+async def test_the_react_hook_edits_answers_again_and_resumes(start_api: StartApi, start_worker: StartWorker) -> None:
+    await start_worker(echo, *api_graphs())
+    told = await play("use_stream", url=f"{(await start_api()).base_url}/langgraph")
+    tool = ["", "2"]
+    assert told == {
+        "said": [["one", *tool, "heard one"], ["other", *tool, "heard other"], ["other", *tool, "heard other"]],
+        "branches": 2,
+        "rejoined": True,
+        "left": 0,
+    }

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from service.messages.model import Status
-from service.protocols.langgraph.checkpoints import BEGIN, shown
+from service.protocols.langgraph.checkpoints import BEGIN, input_ids, shown
 from service.protocols.langgraph.conversation import (
     OWN_METADATA,
     Turn,
@@ -91,14 +91,13 @@ def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None) -> list[Js
     after: dict[str, Json] = {BEGIN: begin}
     parent: Json | None = None
     for turn in shown(turns):
-        base, message_id = turn.kept.checkpoint, str(turn.message.message_id)
-        if base is not None:
-            values = after.get(base, begin)
-            parent = checkpoint_of(row, base) if base else None
-        if turn.kept.update is None:
-            entry = checkpoint_of(row, f"{message_id}-0")
-            found.append(_input_state(turn, values, entry, parent, len(found)))
-            parent = entry
+        kept, message_id = turn.kept, str(turn.message.message_id)
+        if kept.checkpoint is not None:
+            values = after.get(kept.checkpoint, begin)
+            parent = checkpoint_of(row, kept.parent) if kept.parent else None
+        if kept.update is None and not (kept.parent or "").endswith("-1"):  # which shares the input
+            found += _input_states(row, turn, values, parent, len(found))
+            parent = found[-1]["checkpoint"]
         values = after[message_id] = _pending_values(turn, values) if turn.is_open else values_after([turn], values)
         checkpoint = checkpoint_of(row, message_id)
         found.append(_state(turn, values, checkpoint, parent, len(found)))
@@ -136,11 +135,18 @@ def checkpoint_of(row: ThreadRow, checkpoint_id: str) -> Json:
     }
 
 
-def _input_state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
-    """Before a turn: its input is there, and nothing has run."""
-    start = _task(turn.message, START, [])
-    state = _snapshot(turn, values, checkpoint, parent, "input", step)
-    return state | {"next": [START], "tasks": [start], "created_at": turn.message.created_at}
+def _input_states(row: ThreadRow, turn: Turn, values: Json, parent: Json | None, step: int) -> list[Json]:
+    """Before a turn: its input waits; then it is a part of the state, and nothing has run."""
+    ids = input_ids(turn)
+    said = [item | {"id": ids.get(str(item.get("content")), item["id"])} for item in input_messages(turn.message)]
+    states: list[Json] = []
+    for suffix, source, node in (("-0", "input", START), ("-1", "loop", turn.message.agent)):
+        checkpoint = checkpoint_of(row, f"{turn.message.message_id}{suffix}")
+        told = values if node == START else with_messages(values, said)
+        state = _snapshot(turn, told, checkpoint, parent, source, step + len(states))
+        states.append(state | {"next": [node], "tasks": [_task(turn.message, node, [])]})
+        parent = checkpoint
+    return states
 
 
 def _state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:

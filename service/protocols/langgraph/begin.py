@@ -10,7 +10,7 @@ from service.errors import NotFound, Unprocessable
 from service.messages.model import NewInput, NewMessage, OnBusy
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key, parse_thread_id
-from service.protocols.langgraph.checkpoints import Base, find_base, named_checkpoint
+from service.protocols.langgraph.checkpoints import NO_INPUT_HERE, Base, find_base, named_checkpoint, repeated_input
 from service.protocols.langgraph.commands import check_command
 from service.protocols.langgraph.conversation import read_told
 from service.protocols.langgraph.find import Found, find_run
@@ -95,10 +95,14 @@ def _from_checkpoint(request: NewRun, base: Base) -> NewRun:
     """With the input of the run that it replaces, if it has none. Raises Unprocessable."""
     if request.command is not None and "resume" in request.command:
         raise Unprocessable(ANSWER_LAST)
-    if base.turn is None or request.input is not None or request.command is not None:
+    if request.input is not None or request.command is not None:
+        if base.named.endswith("-1"):
+            raise Unprocessable(NO_INPUT_HERE)
         return request
-    message, kept = base.turn.message, base.turn.kept
-    given = None if kept.command is not None or kept.resumes else message.user_message
+    if base.turn is None:
+        return request
+    kept = base.turn.kept
+    given = None if kept.command is not None or kept.resumes else repeated_input(base.turn)
     return msgspec.structs.replace(request, input=given, command=kept.command)
 
 
@@ -155,6 +159,7 @@ def _message(
         multitask_strategy=request.multitask_strategy or "enqueue",
         graph=is_graph,
         checkpoint=None if base is None else base.after,
+        parent=None if base is None else base.named,
         resumes=is_graph and row is not None and request.input is None and request.command is None,
     )
     metadata: Json = dict(request.metadata or {})

@@ -1,7 +1,8 @@
 """Finds the checkpoint from which a run begins, or a change of the state.
 
 <message>      the state after the message
-<message>-0    the state before it, with its input: a run from here replaces the input, or repeats it
+<message>-0    the state before it, where its input waits: a run from here replaces the input, or repeats it
+<message>-1    the state with its input: a run from here has no input, and answers it once more
 """
 
 import re
@@ -16,18 +17,22 @@ from service.protocols.langgraph.services import LangGraphServices, first_values
 from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
 
-_CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-0)?")
+_CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-[01])?")
 BEGIN = ""  # in place of a message: the state in which a thread begins
 NO_FORK = "Only runs of LangGraph graphs begin at an earlier checkpoint: this agent goes on with the last state."
 OTHER_AGENT = "The checkpoint is one of the agent {!r}: a run from it is for the same agent."
+NO_INPUT_HERE = (
+    "The checkpoint has the input already: send none, or name the checkpoint before it to replace the input."
+)
 NOT_KEPT = "The state after a run that was interrupted or waits is not kept: name a checkpoint before it."
 COPIED_BEGIN = "The state in which a copied thread begins is not kept: name a checkpoint after it."
 
 
 class Base(NamedTuple):
-    """`after`: the id of the message after which it begins, or BEGIN. `turn`: the one whose input is replaced or, where
-    the client sends none, repeated; None: it goes on after the message."""
+    """`named`: the checkpoint. `after`: the id of the message after which it begins, or BEGIN. `turn`: the one whose
+    input is replaced or, where the client sends none, repeated; None: it goes on after the message."""
 
+    named: str
     after: str
     turn: Turn | None = None
 
@@ -61,10 +66,37 @@ async def find_base(services: LangGraphServices, row: ThreadRow, named: str | No
     if turn.message.agent != agent.agent:
         raise Unprocessable(OTHER_AGENT.format(turn.message.agent))
     if is_input:
-        return Base(_before(row, turns[:place], turn), turn)
+        return Base(found[0], _before(row, turns[:place], turn), turn)
     if turn.message.state != "completed":
         raise Unprocessable(NOT_KEPT)
-    return Base(str(message_id))
+    return Base(found[0], str(message_id))
+
+
+def input_ids(turn: Turn) -> dict[str, str]:
+    """The ids that the state of a graph gave to the texts of its input."""
+    state = (turn.graph or {}).get("data")
+    told = state.get("messages") if isinstance(state, dict) else None
+    humans = (item for item in told if _is_text(item) and item.get("type") == "human") if isinstance(told, list) else ()
+    return {item["content"]: item["id"] for item in humans if isinstance(item.get("id"), str)}
+
+
+def repeated_input(turn: Turn) -> Any:
+    """The input of a run, for another one. Its messages have the ids that the state gave them, so that both runs have
+    the same message."""
+    given: Any = turn.message.user_message
+    said = given.get("messages") if isinstance(given, dict) else None
+    if not isinstance(said, list):
+        return given
+    ids = input_ids(turn)
+    return {**given, "messages": [_with_id(item, ids) for item in said]}
+
+
+def _with_id(item: Any, ids: dict[str, str]) -> Any:
+    return {"id": ids[item["content"]], **item} if _is_text(item) and item["content"] in ids else item
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("content"), str)
 
 
 def _before(row: ThreadRow, earlier: Sequence[Turn], turn: Turn) -> str:

@@ -81,6 +81,7 @@ class Kept(Struct, frozen=True, omit_defaults=True):
     graph: bool = False  # the agent is a graph, which writes its own values
     update: Object = None  # of the state; then it is no run
     checkpoint: str | None = None  # the message after whose state it begins (`checkpoints`); None: after the last one
+    parent: str | None = None  # the checkpoint that the client has named for it, if that is not the last one
     resumes: bool = False  # it has no input: the graph goes on with the nodes that are due
 
 

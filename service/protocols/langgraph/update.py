@@ -25,7 +25,9 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
     agent = await _graph_of(services, principal, row)
     update = {"values": wanted.values, "as_node": wanted.as_node}
     base = await find_base(services, row, named_checkpoint(wanted.checkpoint_id, wanted.checkpoint), agent)
-    kept = Kept(update=update, graph=True, stream_mode=(), checkpoint=None if base is None else base.after)
+    kept = Kept(update=update, graph=True, stream_mode=())
+    if base is not None:
+        kept = msgspec.structs.replace(kept, checkpoint=base.after, parent=base.named)
     message = NewMessage(
         {},
         thread_id=thread_id,

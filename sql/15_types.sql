@@ -236,7 +236,7 @@ select treadle._define_type('delivery', $$
     traceparent text
 $$);
 
--- A POST that the agent webhook is to make. Either `webhook` or `url` says where.
+-- A POST that the agent webhook is to make. `webhook`, `url` or `config` says where.
 select treadle._define_type('post', $$
     message_id  uuid,   -- of the delivery that is to be written
     tenant      text,
@@ -246,5 +246,6 @@ select treadle._define_type('post', $$
     body        jsonb,
     event       text,   -- its type
     source      uuid,   -- the message that it tells of; null: none
-    traceparent text    -- W3C trace context
+    traceparent text,   -- W3C trace context
+    config      text    -- of treadle.push_configs, which says where; null: none
 $$);

@@ -340,7 +340,7 @@ begin
         perform treadle._lane_insert(lane_rows => v_coming, at => at);
     end if;
     perform treadle._tell_webhooks(v_settled, at)
-        where v_told;
+        where v_told or treadle._have_push_configs(v_settled);
     if treadle._limiting() then
         perform treadle._hint_places(v_settled);
     end if;

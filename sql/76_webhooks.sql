@@ -199,7 +199,7 @@ begin
             else jsonb_build_object(
                 'type', 'webhook.test', 'timestamp', c_now, 'data', jsonb_build_object('webhook_id', v.webhook_id))
         end,
-        'webhook.test', null, null)::treadle.post]);
+        'webhook.test', null, null, null)::treadle.post]);
     perform treadle._audit(
         actor => actor, action => 'webhook.test', target => v.webhook_id::text, tenant => v.tenant);
 end $$;

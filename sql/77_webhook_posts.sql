@@ -23,18 +23,24 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_secrets jsonb;
 begin
-    select m.tenant, (m.delivery ->> 'webhook')::uuid, coalesce(w.url, m.delivery ->> 'url'),
-            coalesce(m.delivery -> 'headers', '{}'), m.body::text, m.traceparent, m.failures,
+    select m.tenant, (m.delivery ->> 'webhook')::uuid, coalesce(w.url, c.url, m.delivery ->> 'url'),
+            coalesce(m.delivery -> 'headers', '{}') || jsonb_strip_nulls(jsonb_build_object(
+                'X-A2A-Notification-Token', c.token, 'Authorization', c.scheme || ' ' || c.credentials)),
+            m.body::text, m.traceparent, m.failures,
             m.failures + 1 >= m.max_attempts, w.secrets,
             case
                 when m.delivery is null then 'Only Treadle itself sends to the agent webhook.'
                 when m.delivery ? 'webhook' and w.webhook_id is null then 'The webhook was deleted.'
+                when m.delivery ? 'config' and c.config_id is null
+                    then 'The configuration of these push notifications was deleted.'
                 when not w.enabled and m.metadata ->> 'event' <> 'webhook.test' then 'The webhook is disabled'
                     || coalesce(': ' || w.disabled_reason, '.')
             end
         into tenant, webhook, url, headers, body, traceparent, failures, last_attempt, v_secrets, refusal
         from treadle.messages m
         left join treadle.webhooks w on w.webhook_id = (m.delivery ->> 'webhook')::uuid and w.tenant = m.tenant
+        left join treadle.push_configs c on c.message_id = (m.delivery ->> 'task')::uuid
+            and c.config_id = m.delivery ->> 'config' and c.tenant = m.tenant
         where m.message_id = post_of.message_id;
     if refusal is null and tenant is not null then
         secrets := treadle._valid_secrets(coalesce(v_secrets, treadle._callback_secrets(tenant)));

@@ -172,6 +172,8 @@ begin
     where w.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.webhook_outcomes o
     where o.tenant = _delete_rest_of_tenant.tenant;
+    delete from treadle.push_configs c
+    where c.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.callback_secrets s
     where s.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.store_items i

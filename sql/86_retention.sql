@@ -255,6 +255,8 @@ begin
     if v_ids is null then
         return 0;
     end if;
+    delete from treadle.push_configs c
+    where c.message_id = any(v_ids);
     perform treadle._forget_logs(
         ids => v_ids, tenants => v_tenants, last_seqs => v_last_seqs, quantity => quantity);
     perform treadle._lane_delete(lane_rows => v_lane_rows);

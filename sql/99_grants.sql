@@ -160,6 +160,10 @@ declare
         test_webhook         app
         callback_secret      app
         offer_webhooks       worker
+        delivers_webhooks    app
+        set_push_config      app
+        list_push_configs    app
+        delete_push_config   app
         post_of              worker
         note_post            worker
         signing_secret       app
@@ -222,7 +226,7 @@ grant usage on schema treadle to treadle_app, treadle_worker, treadle_tenant;
 -- treadle_app reads everything but secrets and what only the owner needs.
 do $$
 declare
-    c_secrets constant text[] := array['sql_roles', 'keys', 'secrets', 'webhooks', 'callback_secrets'];
+    c_secrets constant text[] := array['sql_roles', 'keys', 'secrets', 'webhooks', 'callback_secrets', 'push_configs'];
 begin
     revoke all on all tables in schema treadle from treadle_app, treadle_worker, treadle_tenant;
     execute format('grant select on %s to treadle_app', (

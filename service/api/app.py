@@ -84,7 +84,7 @@ from service.topics.feed import TopicFeed
 from service.topics.sse import TopicStreams
 from service.topics.store import TopicStore
 from service.webhooks import routes as webhooks
-from service.webhooks.store import WebhookStore
+from service.webhooks.store import PushStore, WebhookStore
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,15 @@ class Api:
             ),
             "mcp": McpServices(settings, follower, message_store, thread_store, queue_store),
             "agui": AguiServices(settings, follower, message_store, thread_store, queue_store),
-            "a2a": A2AServices(settings, self._access.access, attentive, message_store, inspection_store, queue_store),
+            "a2a": A2AServices(
+                settings,
+                self._access.access,
+                attentive,
+                message_store,
+                inspection_store,
+                queue_store,
+                PushStore(pools.calls, reads=pools.lists),
+            ),
         }
 
     @contextlib.asynccontextmanager

@@ -156,3 +156,13 @@ class Delivery(Struct, frozen=True):
     """The message that makes the delivery."""
 
     message_id: UUID
+
+
+class PushAddress(Struct, frozen=True):
+    """An address that is told of one message, for clients of A2A. A list of them has no credentials."""
+
+    config_id: str
+    url: str
+    token: str | None
+    scheme: str | None
+    credentials: str | None = None

@@ -5,9 +5,10 @@ from uuid import UUID
 
 import msgspec
 
+from service.access.principal import Principal
 from service.db.pool import Database
 from service.errors import NotFound
-from service.webhooks.model import CreatedWebhook, NewWebhook, Outcome, Secret, Webhook, WebhookChanges
+from service.webhooks.model import CreatedWebhook, NewWebhook, Outcome, PushAddress, Secret, Webhook, WebhookChanges
 
 WEBHOOKS = """
     select webhook_id, url, events, agents, queues, format, description, enabled, disabled_reason, created_at,
@@ -113,6 +114,48 @@ class WebhookStore:
             repeatable=False,
         )
         return msgspec.convert(row, Secret, from_attributes=True)
+
+
+class PushStore:
+    """Addresses that are told of one message. The callers have made sure that the principal sees the message."""
+
+    def __init__(self, database: Database, *, reads: Database | None = None) -> None:
+        self._database = database
+        self._reads = reads or database
+
+    async def is_offered(self) -> bool:
+        """Whether a worker delivers, or has done so."""
+        return bool(await self._reads.fetchval("select treadle.delivers_webhooks()"))
+
+    async def set(self, principal: Principal, message_id: UUID, address: PushAddress) -> None:
+        """Raises NotFound, Unprocessable, Busy."""
+        await self._database.fetchval(
+            "select treadle.set_push_config($1, $2, $3, token => $4, scheme => $5, credentials => $6, tenant => $7,"
+            " reach => $8::jsonb)",
+            message_id,
+            address.config_id,
+            address.url,
+            address.token,
+            address.scheme,
+            address.credentials,
+            principal.tenant,
+            principal.reach,
+        )
+
+    async def all(self, principal: Principal, message_id: UUID) -> list[PushAddress]:
+        """The oldest first."""
+        rows = await self._reads.fetch(
+            "select config_id, url, token, scheme from treadle.list_push_configs($1, tenant => $2)",
+            message_id,
+            principal.tenant,
+        )
+        return [PushAddress(*row) for row in rows]
+
+    async def delete(self, principal: Principal, message_id: UUID, config_id: str) -> None:
+        """Raises Busy."""
+        await self._database.fetchval(
+            "select treadle.delete_push_config($1, $2, tenant => $3)", message_id, config_id, principal.tenant
+        )
 
 
 class PostStore:

@@ -12,7 +12,8 @@ import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, Parse
+from standardwebhooks import Webhook
 
 from service.access.principal import Principal
 from service.agents.rounds.request import ModelInput
@@ -31,8 +32,10 @@ from tests.support.api_answers import UNKNOWN_ID
 from tests.support.api_client import Client
 from tests.support.dialect_agents import scene_agent
 from tests.support.fixture_types import StartApi, StartWorker
+from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
 from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import until
 from tests.support.worker_processes import lose_lease
 from treadle import Context, Rejected, agent
 
@@ -46,8 +49,10 @@ async def apis(start_api: StartApi, start_worker: StartWorker, script: ScriptedA
 
 
 @contextlib.asynccontextmanager
-async def connect(api: Client, agent: str, binding: str = "JSONRPC", *, streaming: bool = True) -> AsyncIterator[Any]:
-    config = ClientConfig(supported_protocol_bindings=[binding], streaming=streaming)
+async def connect(
+    api: Client, agent: str, binding: str = "JSONRPC", *, streaming: bool = True, push: Any = None
+) -> AsyncIterator[Any]:
+    config = ClientConfig(supported_protocol_bindings=[binding], streaming=streaming, push_notification_config=push)
     url = str(api.base_url).rstrip("/") + f"/a2a/{agent}"
     async with await ClientFactory(config).create_from_url(url) as client:
         yield client
@@ -114,8 +119,6 @@ async def test_the_client_of_pypi(
             await scene.cancel_task(pb.CancelTaskRequest(id=task.id))
         with pytest.raises(errors.TaskNotFoundError):
             await scene.get_task(pb.GetTaskRequest(id=str(uuid.uuid4())))
-        with pytest.raises(errors.PushNotificationNotSupportedError):
-            await scene.list_task_push_notification_configs(pb.ListTaskPushNotificationConfigsRequest(task_id=task.id))
 
     async with (
         connect(apis[0], "script", binding) as first,
@@ -152,6 +155,77 @@ async def test_the_client_of_pypi(
         assert ([task.id for task in found.tasks], found.next_page_token) == ([task_id], "")
         wanted = pb.ListTasksRequest(status="TASK_STATE_CANCELED")
         assert [task.id for task in (await first.list_tasks(wanted)).tasks] == [going]
+
+
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+async def test_push_notifications(
+    start_api: StartApi, start_worker: StartWorker, sql: Connection, binding: str
+) -> None:
+    """The client of PyPI names an address with its message, and others with calls. Each hears of questions and ends."""
+    webhooks: dict[str, Any] = {"webhook_networks": ("127.0.0.0/8",), "webhook_http": True}
+    await start_worker(scene_agent(), webhook_concurrency=20, **webhooks)
+    api = await start_api(**webhooks)
+    secret = (await api.get("/webhooks/callback-secret")).json()["secret"]
+    async with HookReceiver().running() as receiver:
+        receiver.answers["/first"] = [500, 204]
+        bearer = pb.AuthenticationInfo(scheme="Bearer", credentials="secret")
+        push = pb.TaskPushNotificationConfig(url=f"{receiver.origin}/first", token="t-1", authentication=bearer)
+        async with connect(api, "scene", binding, push=push) as scene:
+            task = (await told(scene.send_message(said("ask", context_id="c"))))[0]["task"]["id"]
+            await receiver.has("/first", 1)
+            await until(lambda: hurry(sql))
+            asked = (await receiver.has("/first", 2))[:2]
+            assert len({post.headers["webhook-id"] for post in asked}) == 1
+            assert [notified(post, secret)["status"]["state"] for post in asked] == ["TASK_STATE_INPUT_REQUIRED"] * 2
+            assert notified(asked[0], secret)["status"]["message"]["parts"][0]["text"] == "Which unit?"
+            names = ("x-a2a-notification-token", "authorization", "content-type")
+            assert [asked[0].headers[name] for name in names] == ["t-1", "Bearer secret", "application/json"]
+
+            other = pb.TaskPushNotificationConfig(task_id=task, id="other", url=f"{receiver.origin}/other")
+            made = await scene.create_task_push_notification_config(other)
+            assert (made.id, made.url) == ("other", other.url)
+            await receiver.has("/other", 1)  # at once, because the task waits already
+            listed = await scene.list_task_push_notification_configs(
+                pb.ListTaskPushNotificationConfigsRequest(task_id=task)
+            )
+            assert [config.id for config in listed.configs] == [task, "other"]
+            assert (listed.configs[0].token, listed.configs[0].authentication) == (
+                *("t-1", pb.AuthenticationInfo(scheme="Bearer")),
+            )
+            await scene.delete_task_push_notification_config(
+                pb.DeleteTaskPushNotificationConfigRequest(task_id=task, id=task)
+            )
+            with pytest.raises(errors.TaskNotFoundError):
+                await scene.get_task_push_notification_config(
+                    pb.GetTaskPushNotificationConfigRequest(task_id=task, id=task)
+                )
+            reply = said("Celsius", task_id=task, context_id="c")
+            reply.configuration.task_push_notification_config.CopyFrom(
+                pb.TaskPushNotificationConfig(id="third", url=f"{receiver.origin}/third")
+            )
+            await told(scene.send_message(reply))
+            for path in ("/other", "/third"):
+                done = notified((await receiver.has(path, 2 if path == "/other" else 1))[-1], secret)
+                assert (done["id"], done["contextId"], done["status"]["state"]) == (task, "c", "TASK_STATE_COMPLETED")
+                assert done["artifacts"][0]["parts"] == [{"text": "In Celsius.", "mediaType": "text/plain"}]
+            for number in range(8):
+                await scene.create_task_push_notification_config(
+                    pb.TaskPushNotificationConfig(task_id=task, id=f"{number}", url=f"{receiver.origin}/late")
+                )
+            with pytest.raises(errors.InvalidParamsError, match="at most 10"):
+                await scene.create_task_push_notification_config(
+                    pb.TaskPushNotificationConfig(task_id=task, url=f"{receiver.origin}/late")
+                )
+            await scene.create_task_push_notification_config(other)  # a repeat tells nothing again
+            await receiver.has("/late", 8)
+        assert (len(receiver.at("/first")), len(receiver.at("/other"))) == (2, 2)
+    assert await sql.fetchval("select count(*) from treadle._violations()") == 0
+
+
+def notified(post: Received, secret: str) -> dict[str, Any]:
+    """The task in a notification, as a receiver verifies and reads it."""
+    Webhook(secret).verify(post.body, post.headers)
+    return dict(MessageToDict(Parse(post.body, pb.StreamResponse()))["task"])
 
 
 async def test_the_client_of_npm(apis: list[Client]) -> None:
@@ -236,13 +310,18 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
     unknown = str(uuid.uuid4())
     audio = message({"raw": "AAAA", "mediaType": "audio/wav"})
     modes = message() | {"configuration": {"acceptedOutputModes": ["image/png"]}}
-    push = message() | {"configuration": {"taskPushNotificationConfig": {"url": "http://x"}}}
+    push = message() | {"configuration": {"taskPushNotificationConfig": {"url": "https://example.com"}}}
+    of_task = {"taskId": task["id"], "url": "https://example.com"}
     for method, params, code, reason in (
         ("GetTask", {"id": unknown}, -32001, "TASK_NOT_FOUND"),
         ("GetTask", {"id": "x"}, -32001, "TASK_NOT_FOUND"),
         ("CancelTask", {"id": task["id"]}, -32002, "TASK_NOT_CANCELABLE"),
         ("SendMessage", push, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED"),
-        ("CreateTaskPushNotificationConfig", {}, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED"),
+        ("CreateTaskPushNotificationConfig", of_task, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED"),
+        ("CreateTaskPushNotificationConfig", of_task | {"url": "https://10.0.0.1"}, -32602, "INVALID_PARAMS"),
+        ("CreateTaskPushNotificationConfig", of_task | {"token": "a\nb"}, -32602, "INVALID_PARAMS"),
+        ("CreateTaskPushNotificationConfig", of_task | {"taskId": unknown}, -32001, "TASK_NOT_FOUND"),
+        ("GetTaskPushNotificationConfig", {"taskId": task["id"], "id": "x"}, -32001, "TASK_NOT_FOUND"),
         ("SubscribeToTask", {"id": task["id"]}, -32004, "UNSUPPORTED_OPERATION"),
         ("SendMessage", audio, -32005, "CONTENT_TYPE_NOT_SUPPORTED"),
         ("SendMessage", modes, -32005, "CONTENT_TYPE_NOT_SUPPORTED"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.agents.builtin.echo import echo
+from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
@@ -97,14 +98,16 @@ async def test_the_page_of_langgraph_runs_as_written(start_api: StartApi, start_
     )
 
 
-async def test_the_page_of_a2a_runs_as_written(api_with_worker: Client) -> None:
+async def test_the_page_of_a2a_runs_as_written(api_with_worker: Client, sql: Connection) -> None:
+    await sql.execute("select treadle.offer_webhooks()")  # as a worker that delivers does
     page, url = DOCS / "clients" / "a2a.md", str(api_with_worker.base_url).rstrip("/")
     code = "\n".join(block.text for block in blocks(page, "python")).replace("http://localhost:8000", url)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
-    assert (output.decode(), errors.decode()) == ("one two three\n", "")
+    assert errors.decode() == ""
+    assert re.fullmatch("one two three\ntask [0-9a-f-]{36}\n", output.decode())
     [code] = [block.text for block in blocks(page, "js")]
     assert await run_program(code.replace("http://localhost:8000", url)) == "hello\n"
 

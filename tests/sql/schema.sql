@@ -73,7 +73,8 @@ CREATE TYPE treadle.post AS (
 	body jsonb,
 	event text,
 	source uuid,
-	traceparent text
+	traceparent text,
+	config text
 );
 CREATE TYPE treadle.settlement AS (
 	message_id uuid,
@@ -151,40 +152,6 @@ CREATE TYPE treadle.target_thread AS (
 	open bigint,
 	turn uuid
 );
-CREATE TABLE treadle.counters (
-    id bigint NOT NULL,
-    tenant text NOT NULL,
-    queue text NOT NULL,
-    slot timestamp with time zone NOT NULL,
-    queued bigint DEFAULT 0 NOT NULL,
-    processing bigint DEFAULT 0 NOT NULL,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
-    run_seconds double precision DEFAULT 0 NOT NULL,
-    agent text,
-    submitted integer,
-    retried integer,
-    lost integer,
-    waits smallint[],
-    runs smallint[],
-    first_chunks smallint[],
-    input_tokens double precision,
-    output_tokens double precision,
-    cost double precision
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
-COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
-COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
-COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
-COMMENT ON COLUMN treadle.counters.agent IS 'The agent of all messages of this delta; null: the statistics have it already, or do not count it. The columns that follow are for the statistics alone';
-COMMENT ON COLUMN treadle.counters.submitted IS 'New messages';
-COMMENT ON COLUMN treadle.counters.retried IS 'Attempts that failed, or whose worker died, and that another one follows';
-COMMENT ON COLUMN treadle.counters.lost IS 'Attempts whose worker, or whose own process, died';
-COMMENT ON COLUMN treadle.counters.waits IS 'For each message that ended its first attempt: how long it waited for that, as a bucket of treadle._bucket';
-COMMENT ON COLUMN treadle.counters.runs IS 'For each attempt that ended: how long it ran, as a bucket';
-COMMENT ON COLUMN treadle.counters.first_chunks IS 'For each attempt that ended and wrote a chunk: how long after its start, as a bucket';
-COMMENT ON COLUMN treadle.counters.cost IS 'In the currency of the agents: what they report as cost_usd or cost';
 CREATE TABLE treadle.messages (
     message_id uuid NOT NULL,
     tenant text NOT NULL,
@@ -282,6 +249,40 @@ COMMENT ON COLUMN treadle.messages.steered_into IS 'The message that took it whi
 COMMENT ON COLUMN treadle.messages.callback_url IS 'The address that is told of its end; null: none';
 COMMENT ON COLUMN treadle.messages.delivery IS 'Of a message to the built-in agent webhook: {"webhook"} or {"url", "headers"}, where its body is sent. Null: an ordinary message';
 COMMENT ON COLUMN treadle.messages.questions IS 'The places (seq) in its log of the questions that it has asked a person; null: none, or before this column';
+CREATE TABLE treadle.counters (
+    id bigint NOT NULL,
+    tenant text NOT NULL,
+    queue text NOT NULL,
+    slot timestamp with time zone NOT NULL,
+    queued bigint DEFAULT 0 NOT NULL,
+    processing bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    run_seconds double precision DEFAULT 0 NOT NULL,
+    agent text,
+    submitted integer,
+    retried integer,
+    lost integer,
+    waits smallint[],
+    runs smallint[],
+    first_chunks smallint[],
+    input_tokens double precision,
+    output_tokens double precision,
+    cost double precision
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_delay='0');
+COMMENT ON TABLE treadle.counters IS 'Deltas of how many messages are in which state. Inserts never wait for each other; the janitor folds rows together, and sums stay exact';
+COMMENT ON COLUMN treadle.counters.slot IS 'The ten seconds in which it happened; -infinity once it is too old for the rates';
+COMMENT ON COLUMN treadle.counters.run_seconds IS 'How long the messages that finished in the slot ran';
+COMMENT ON COLUMN treadle.counters.agent IS 'The agent of all messages of this delta; null: the statistics have it already, or do not count it. The columns that follow are for the statistics alone';
+COMMENT ON COLUMN treadle.counters.submitted IS 'New messages';
+COMMENT ON COLUMN treadle.counters.retried IS 'Attempts that failed, or whose worker died, and that another one follows';
+COMMENT ON COLUMN treadle.counters.lost IS 'Attempts whose worker, or whose own process, died';
+COMMENT ON COLUMN treadle.counters.waits IS 'For each message that ended its first attempt: how long it waited for that, as a bucket of treadle._bucket';
+COMMENT ON COLUMN treadle.counters.runs IS 'For each attempt that ended: how long it ran, as a bucket';
+COMMENT ON COLUMN treadle.counters.first_chunks IS 'For each attempt that ended and wrote a chunk: how long after its start, as a bucket';
+COMMENT ON COLUMN treadle.counters.cost IS 'In the currency of the agents: what they report as cost_usd or cost';
 CREATE TABLE treadle.subscriptions (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -757,6 +758,14 @@ CREATE FUNCTION treadle.declare_tenant_limits(limits jsonb) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.declare_tenant_limits(limits jsonb) IS 'Declare the limits of tenants that have none of their own; raises TR422';
+CREATE FUNCTION treadle.delete_push_config(message_id uuid, config_id text, tenant text DEFAULT 'default'::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.delete_push_config(message_id uuid, config_id text, tenant text) IS 'Delete an address that is told of a message';
 CREATE FUNCTION treadle.delete_schemas(subject text, version integer DEFAULT NULL::integer, permanent boolean DEFAULT false, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS integer[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -826,6 +835,13 @@ CREATE FUNCTION treadle.deliver_records(topics bigint[] DEFAULT NULL::bigint[], 
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.deliver_records(topics bigint[], names text[], quantity integer, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) IS 'Turn the next records of subscriptions into messages of their agents';
+CREATE FUNCTION treadle.delivers_webhooks() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.delivers_webhooks() IS 'Whether a worker delivers webhooks, or has done so';
 CREATE FUNCTION treadle.descendants(ancestor uuid, quantity integer DEFAULT 200, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid, parent uuid, depth integer, agent text, state text, hold text, created_at timestamp with time zone, started_at timestamp with time zone, completed_at timestamp with time zone, error text, usage jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1058,6 +1074,13 @@ CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity in
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer) IS 'The API keys without their secrets, the newest first';
+CREATE FUNCTION treadle.list_push_configs(message_id uuid, tenant text DEFAULT 'default'::text) RETURNS TABLE(config_id text, url text, token text, scheme text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.list_push_configs(message_id uuid, tenant text) IS 'The addresses that are told of a message, without their credentials';
 CREATE FUNCTION treadle.list_webhooks(tenant text DEFAULT 'default'::text, named uuid DEFAULT NULL::uuid) RETURNS TABLE(webhook_id uuid, url text, events text[], agents text[], queues text[], format text, description text, enabled boolean, disabled_reason text, created_at timestamp with time zone, former_until timestamp with time zone, last_at timestamp with time zone, last_message_id uuid, last_status integer, last_error text, succeeded_at timestamp with time zone, failing_since timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1592,6 +1615,14 @@ CREATE FUNCTION treadle.sequence_records(quantity integer DEFAULT 100, late bool
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sequence_records(quantity integer, late boolean, OUT topics bigint[], OUT more boolean) IS 'Give published records their offsets; returns the topics that grew';
+CREATE FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text DEFAULT NULL::text, scheme text DEFAULT NULL::text, credentials text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text, scheme text, credentials text, tenant text, reach jsonb) IS 'Set an address that is told of a message; raises TR404, TR422';
 CREATE FUNCTION treadle.set_schema_rule(subject text, rule text, value text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3075,6 +3106,20 @@ CREATE TABLE treadle.mutexes (
     name text NOT NULL
 );
 COMMENT ON TABLE treadle.mutexes IS 'A transaction locks a row to do the work of that name alone. Any login role of the server can take an advisory lock, but only Treadle can lock these rows';
+CREATE TABLE treadle.push_configs (
+    message_id uuid NOT NULL,
+    config_id text NOT NULL,
+    tenant text NOT NULL,
+    url text NOT NULL,
+    token text,
+    scheme text,
+    credentials text,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT push_configs_url_check CHECK (((length(url) >= 1) AND (length(url) <= 2000)))
+);
+COMMENT ON TABLE treadle.push_configs IS 'Addresses at which the client of a task of A2A, which is a message, wants to be told of it';
+COMMENT ON COLUMN treadle.push_configs.token IS 'The client''s own, in the header X-A2A-Notification-Token of each notification';
+COMMENT ON COLUMN treadle.push_configs.scheme IS 'With credentials the header Authorization of each notification';
 CREATE VIEW treadle.queue_overview WITH (security_invoker='true') AS
  SELECT q.queue,
     q.paused,
@@ -3585,6 +3630,8 @@ ALTER TABLE ONLY treadle.not_completed
     ADD CONSTRAINT not_completed_pkey PRIMARY KEY (tenant, state, message_id);
 ALTER TABLE ONLY treadle.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (message_id);
+ALTER TABLE ONLY treadle.push_configs
+    ADD CONSTRAINT push_configs_pkey PRIMARY KEY (message_id, config_id);
 ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
 ALTER TABLE ONLY treadle.records
@@ -3676,6 +3723,7 @@ CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, prio
 CREATE INDEX messages_steered ON treadle.messages USING btree (steered_into) WHERE (steered_into IS NOT NULL);
 CREATE INDEX messages_tenant ON treadle.messages USING btree (tenant, message_id) WHERE (tenant <> 'default'::text);
 CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord) WHERE (hold = 'thread'::text);
+CREATE INDEX push_configs_tenant ON treadle.push_configs USING btree (tenant);
 CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);
 CREATE INDEX stat_rows_age ON treadle.stat_rows USING btree (seconds, at);
 CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);
@@ -3738,6 +3786,7 @@ CREATE POLICY own_tenant ON treadle.leases AS RESTRICTIVE FOR SELECT TO treadle_
 CREATE POLICY own_tenant ON treadle.messages AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.not_completed AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.parked AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.push_configs AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.records AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.schema_ends AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.schema_rules AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3763,6 +3812,7 @@ CREATE POLICY own_tenant ON treadle.trash AS RESTRICTIVE FOR SELECT TO treadle_t
 CREATE POLICY own_tenant ON treadle.webhook_outcomes AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.webhooks AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 ALTER TABLE treadle.parked ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.push_configs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY readers ON treadle.audit FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.callback_secrets FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.counters FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -3780,6 +3830,7 @@ CREATE POLICY readers ON treadle.leases FOR SELECT TO treadle_app, treadle_worke
 CREATE POLICY readers ON treadle.messages FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.not_completed FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.parked FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.push_configs FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.records FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.schema_ends FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.schema_rules FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);

@@ -22,7 +22,8 @@ OWNED = (
     *("idempotency", "keys", "sql_roles", "tenants", "topics", "topic_ends", "topic_log", "records"),
     *("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts"),
     *("schemas", "schema_versions", "schema_rules", "schema_ends"),
-    *("webhooks", "webhook_outcomes", "callback_secrets", "not_completed", "store_items", "store_sizes"),
+    *("webhooks", "webhook_outcomes", "callback_secrets", "push_configs", "not_completed", "store_items"),
+    "store_sizes",
 )
 
 
@@ -45,6 +46,8 @@ async def two_tenants(sql_client: SqlClient) -> SqlClient:
             'select treadle.use_store(\'[{"op": "put", "namespace": ["n"], "key": "k", "value": {}}]\', tenant => $1)',
             tenant,
         )
+        push = "select treadle.set_push_config(m.message_id, 'p', 'https://example.com/', tenant => $1)"
+        await sql_client.sql.execute(f"{push} from treadle.messages m where m.tenant = $1 and m.body = '\"x\"'", tenant)
     await Topics(sql_client).publish("t", "not sequenced", tenant="acme")
     return sql_client
 

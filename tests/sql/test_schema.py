@@ -19,7 +19,7 @@ from tests.support.sql_client import SqlClient
 # Privileges
 
 
-SECRET_TABLES = {"sql_roles", "keys", "secrets", "webhooks", "callback_secrets"}
+SECRET_TABLES = {"sql_roles", "keys", "secrets", "webhooks", "callback_secrets", "push_configs"}
 
 
 @pytest.fixture

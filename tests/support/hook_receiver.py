@@ -71,8 +71,9 @@ class HookReceiver:
             await writer.drain()
 
 
-async def hurry(sql: Connection) -> None:
-    """Let the deliveries that wait for their next attempt begin it now."""
-    await sql.execute(
+async def hurry(sql: Connection) -> bool:
+    """Let the deliveries that wait for their next attempt begin it now; whether there are any."""
+    changed = await sql.execute(
         "update treadle.messages set run_at = treadle.clock() where agent = 'webhook' and hold = 'backoff'"
     )
+    return changed != "UPDATE 0"

@@ -1,4 +1,4 @@
-"""Webhooks, how their last deliveries went, and the secrets of callbacks."""
+"""Webhooks, how their last deliveries went, the secrets of callbacks, and addresses of push notifications."""
 
 from sqlalchemy import Boolean, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
@@ -38,3 +38,17 @@ webhook_outcomes = Table(
 )
 
 callback_secrets = Table("callback_secrets", metadata, tenant(primary_key=True), must("secrets", JSONB))
+
+push_configs = Table(
+    "push_configs",
+    metadata,
+    key("message_id", UUID),
+    key("config_id", Text),
+    tenant(),
+    must("url", Text),
+    may("token", Text),
+    may("scheme", Text),
+    may("credentials", Text),
+    must("created_at", Time),
+    Index("push_configs_tenant", "tenant"),
+)

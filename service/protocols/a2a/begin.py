@@ -10,12 +10,12 @@ from service.events.answers import answers_calls
 from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
-from service.protocols.a2a.errors import InvalidParams, PushNotificationNotSupported, UnsupportedOperation
+from service.protocols.a2a import push
+from service.protocols.a2a.errors import InvalidParams, UnsupportedOperation
 from service.protocols.a2a.inputs import agent_of, check_modes, content_of, metadata_of
 from service.protocols.a2a.model import SendParams
 from service.protocols.a2a.services import A2AServices, Caller
 
-NO_PUSH = "This server sends no push notifications; subscribe to the task instead."
 AT_WORK = "The task is at work. Send a message without taskId in its context: it is answered next."
 OVER = "The task is over. Send a message without taskId in its context."
 OTHER_CONTEXT = "The task belongs to another context."
@@ -24,13 +24,16 @@ OTHER_CONTEXT = "The task belongs to another context."
 async def begin(services: A2AServices, caller: Caller, params: SendParams) -> Status:
     """The message of the task. Raises A2AError, and what refuses the message."""
     check_modes(params.settings.accepted_output_modes)
-    if params.settings.task_push_notification_config is not None:
-        raise PushNotificationNotSupported(NO_PUSH)
+    config = params.settings.task_push_notification_config
+    if config is not None:
+        await push.check(services, config)
     if (params.settings.history_length or 0) < 0:
         raise InvalidParams("historyLength must not be below 0.")
-    if params.message.task_id:
-        return await _answer(services, caller, params)
-    return await _submit(services, caller, params)
+    begin_or_answer = _answer if params.message.task_id else _submit
+    message = await begin_or_answer(services, caller, params)
+    if config is not None:  # a task that is over by now tells it at once
+        await push.attach(services, caller, message.message_id, config)
+    return message
 
 
 async def _submit(services: A2AServices, caller: Caller, params: SendParams) -> Status:

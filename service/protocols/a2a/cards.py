@@ -103,7 +103,7 @@ def _card(request: Request[Any, Any, Any], agent: str | None, skills: list[Json]
             {"url": base, "protocolBinding": binding, "protocolVersion": VERSION}
             for binding in ("JSONRPC", "HTTP+JSON")
         ],
-        "capabilities": {"streaming": True, "pushNotifications": False, "extendedAgentCard": secured},
+        "capabilities": {"streaming": True, "pushNotifications": True, "extendedAgentCard": secured},
         "defaultInputModes": [mode for mode in (TEXT, JSON, *FILES) if any(mode in s["inputModes"] for s in skills)],
         "defaultOutputModes": OUTPUT_MODES,
         "skills": skills,

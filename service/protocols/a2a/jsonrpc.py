@@ -1,13 +1,13 @@
 """One call of JSON-RPC."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar import Request, Response
 
 from service.errors import Invalid, Refused, Unavailable, Unprocessable
 from service.json_input import convert, decode
-from service.protocols.a2a import calls, cards, lists
-from service.protocols.a2a.begin import NO_PUSH
+from service.protocols.a2a import calls, cards, lists, push
 from service.protocols.a2a.errors import (
     KEPT,
     A2AError,
@@ -15,22 +15,31 @@ from service.protocols.a2a.errors import (
     InvalidRequest,
     MethodNotFound,
     ParseError,
-    PushNotificationNotSupported,
     as_a2a,
     rpc_error,
 )
-from service.protocols.a2a.model import Answer, Call, ListParams, SendParams, TaskParams
+from service.protocols.a2a.model import (
+    Answer,
+    Call,
+    ConfigParams,
+    ConfigsParams,
+    Json,
+    ListParams,
+    PushConfig,
+    SendParams,
+    TaskParams,
+)
 from service.protocols.a2a.services import A2AServices, Caller
 from service.protocols.a2a.streams import RpcBinding, body, events
 from service.protocols.a2a.wire import check_version
 from service.streams import json_stream, sse
 
-PUSH_METHODS = frozenset(
-    {
-        *("CreateTaskPushNotificationConfig", "GetTaskPushNotificationConfig"),
-        *("ListTaskPushNotificationConfigs", "DeleteTaskPushNotificationConfig"),
-    }
-)
+PUSH_METHODS: dict[str, tuple[Any, Callable[[A2AServices, Caller, Any], Awaitable[Json]]]] = {
+    "CreateTaskPushNotificationConfig": (PushConfig, push.create),
+    "GetTaskPushNotificationConfig": (ConfigParams, push.get),
+    "ListTaskPushNotificationConfigs": (ConfigsParams, push.list_configs),
+    "DeleteTaskPushNotificationConfig": (ConfigParams, push.delete),
+}
 
 
 async def answer_call(request: Request[Any, Any, Any], services: A2AServices, caller: Caller) -> Response[Any]:
@@ -90,7 +99,8 @@ async def _answer(request: Request[Any, Any, Any], services: A2AServices, caller
         case "GetExtendedAgentCard":
             result = await cards.extended_card(services, request, caller)
         case method if method in PUSH_METHODS:
-            raise PushNotificationNotSupported(NO_PUSH)
+            kind, act = PUSH_METHODS[method]
+            result = await act(services, caller, params(kind))
         case _:
             raise MethodNotFound(f"There is no method {call.method[:100]!r}.")
     return Response(Answer(call.id, result=result))

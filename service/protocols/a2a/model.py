@@ -4,6 +4,8 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from service.limits import MAX_URL_CHARS, PRINTABLE_PATTERN
+
 VERSION = "1.0"
 Json: TypeAlias = dict[str, Any]
 RequestId: TypeAlias = str | int | float | None
@@ -12,6 +14,10 @@ RequestId: TypeAlias = str | int | float | None
 Text: TypeAlias = Annotated[str | None, Meta(description="a text")]
 Object: TypeAlias = Annotated[dict[str, Any] | None, Meta(description="an object")]
 Texts: TypeAlias = Annotated[list[str] | None, Meta(description="a list of texts")]
+HeaderText: TypeAlias = Annotated[
+    Annotated[str, Meta(max_length=4000, pattern=r"^(?:[!-~](?:[ -~]*[!-~])?)?$(?![\s\S])")] | None,
+    Meta(description="a text of at most 4000 printable characters of ASCII, without a space at its ends"),
+]
 Number: TypeAlias = Annotated[int | None, Meta(description="a whole number")]
 
 
@@ -37,11 +43,45 @@ class Message(Struct, frozen=True, rename="camel"):
     reference_task_ids: Texts = None
 
 
+class Authentication(Struct, frozen=True, rename="camel"):
+    """The header Authorization of notifications."""
+
+    scheme: Annotated[
+        Annotated[str, Meta(max_length=50, pattern=r"^[A-Za-z0-9_-]*$(?![\s\S])")] | None,
+        Meta(description="a name such as Bearer"),
+    ] = None
+    credentials: HeaderText = None
+
+
+class PushConfig(Struct, frozen=True, rename="camel"):
+    """TaskPushNotificationConfig. `task_id` is not known yet where it comes with the first message of the task."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=MAX_URL_CHARS, description="an https address")]
+    id: Annotated[
+        Annotated[str, Meta(max_length=200, pattern=PRINTABLE_PATTERN)] | None,
+        Meta(description="a text of at most 200 characters, none of them a control character"),
+    ] = None
+    task_id: Text = None
+    token: HeaderText = None
+    authentication: Annotated[Authentication | None, Meta(description="an object")] = None
+
+
+class ConfigParams(Struct, frozen=True, rename="camel"):
+    """Of the methods about one configuration."""
+
+    task_id: Annotated[str, Meta(description="the id of a task")]
+    id: Annotated[str, Meta(description="the id of a configuration")]
+
+
+class ConfigsParams(Struct, frozen=True, rename="camel"):
+    task_id: Annotated[str, Meta(description="the id of a task")]
+
+
 class Configuration(Struct, frozen=True, rename="camel"):
     accepted_output_modes: Texts = None
     history_length: Number = None
     return_immediately: Annotated[bool | None, Meta(description="true or false")] = None
-    task_push_notification_config: Object = None
+    task_push_notification_config: Annotated[PushConfig | None, Meta(description="an object")] = None
 
 
 class SendParams(Struct, frozen=True, rename="camel"):

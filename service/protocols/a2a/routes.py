@@ -11,11 +11,18 @@ from litestar.params import FromPath
 
 from service.access.principal import ANY_SCOPE, OPEN, Principal
 from service.json_input import decode
-from service.protocols.a2a import calls, cards, lists
-from service.protocols.a2a.begin import NO_PUSH
-from service.protocols.a2a.errors import HANDLERS, InvalidParams, MethodNotFound, PushNotificationNotSupported
+from service.protocols.a2a import calls, cards, lists, push
+from service.protocols.a2a.errors import HANDLERS, InvalidParams, MethodNotFound
 from service.protocols.a2a.jsonrpc import answer_call
-from service.protocols.a2a.model import Json, ListParams, SendParams, TaskParams
+from service.protocols.a2a.model import (
+    ConfigParams,
+    ConfigsParams,
+    Json,
+    ListParams,
+    PushConfig,
+    SendParams,
+    TaskParams,
+)
 from service.protocols.a2a.services import A2AServices, Caller
 from service.protocols.a2a.streams import Binding, body, events
 from service.protocols.a2a.wire import check_version
@@ -105,24 +112,28 @@ async def act_on_task(request: Asked, task: FromPath[str], principal: Who, a2a: 
     raise MethodNotFound("Send a POST to the id of the task and :cancel or :subscribe.")
 
 
-@get(of_each("/tasks/{task:str}/pushNotificationConfigs"), scope="read")
-async def list_configs() -> None:
-    raise PushNotificationNotSupported(NO_PUSH)
+@get(of_each("/tasks/{task:str}/pushNotificationConfigs"), scope="submit")
+async def list_configs(request: Asked, task: FromPath[str], principal: Who, a2a: Services) -> Json:
+    return await push.list_configs(a2a, _caller(request, principal), ConfigsParams(task))
 
 
 @post(of_each("/tasks/{task:str}/pushNotificationConfigs"), scope="submit")
-async def create_config() -> None:
-    raise PushNotificationNotSupported(NO_PUSH)
+async def create_config(request: Asked, task: FromPath[str], principal: Who, a2a: Services) -> Json:
+    caller = _caller(request, principal)
+    config: PushConfig = decode(await request.body(), PushConfig, "body")
+    return await push.create(a2a, caller, msgspec.structs.replace(config, task_id=task))
 
 
-@get(of_each("/tasks/{task:str}/pushNotificationConfigs/{config:str}"), scope="read")
-async def get_config() -> None:
-    raise PushNotificationNotSupported(NO_PUSH)
+@get(of_each("/tasks/{task:str}/pushNotificationConfigs/{config:str}"), scope="submit")
+async def get_config(request: Asked, task: FromPath[str], config: FromPath[str], principal: Who, a2a: Services) -> Json:
+    return await push.get(a2a, _caller(request, principal), ConfigParams(task, config))
 
 
 @delete(of_each("/tasks/{task:str}/pushNotificationConfigs/{config:str}"), scope="submit")
-async def delete_config() -> None:
-    raise PushNotificationNotSupported(NO_PUSH)
+async def delete_config(
+    request: Asked, task: FromPath[str], config: FromPath[str], principal: Who, a2a: Services
+) -> Json:
+    return await push.delete(a2a, _caller(request, principal), ConfigParams(task, config))
 
 
 router = Router(

@@ -15,6 +15,7 @@ from service.protocols.a2a.errors import TaskNotFound
 from service.protocols.a2a.inputs import parse_task_id
 from service.protocols.a2a.translate import TaskLog
 from service.queues.store import QueueStore
+from service.webhooks.store import PushStore
 
 SILENCE_SECONDS = 2.0  # clients give up after five without a byte; a silence may be noticed after twice as long
 
@@ -35,6 +36,7 @@ class A2AServices(NamedTuple):
     messages: MessageStore
     inspection: InspectionStore
     queues: QueueStore
+    push: PushStore
 
     async def message(self, caller: Caller, task_id: str) -> Status:
         """Raises TaskNotFound."""

@@ -79,6 +79,14 @@ async def apart(context: Context, text: str) -> str:
     return await context.send("hello", agent="helper")
 
 
+@agent("outlives")
+async def outlives(context: Context, text: str) -> None:
+    """Does not end in its first attempt."""
+    await context.emit(f"attempt {context.attempt}")
+    if context.attempt == 1:
+        await asyncio.Event().wait()
+
+
 class Invoice(msgspec.Struct):
     customer: str
     cents: list[int]

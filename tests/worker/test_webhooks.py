@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,7 +11,6 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.agents.builtin.echo import echo
-from service.config import Settings
 from service.db.pool import Connection
 from service.worker.deliveries.agent import next_delay
 from service.worker.deliveries.pace import Pace
@@ -23,7 +21,6 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
 from tests.support.waiting import until
-from tests.support.worker_processes import WorkerProcesses
 from treadle import Agent, Context, Rejected, agent
 
 WAITS = "select extract(epoch from run_at - clock_timestamp()) from treadle.messages where hold = 'backoff'"
@@ -234,26 +231,6 @@ async def test_deliveries_of_a_tenant_are_its_own_and_count_for_no_limit(
     with pytest.raises(asyncpg.PostgresError, match="deliveries only"):
         await sql.execute("""select treadle.register_agents('[{"agent": "thief", "queue": "webhooks"}]')""")
     assert await sql.fetchval("select count(*) from treadle._violations()") == 0
-
-
-async def test_a_worker_killed_in_a_delivery_delivers_again_under_the_same_id(
-    settings: Settings, start_api: StartApi, receiver: HookReceiver, sql: Connection, tmp_path: Path
-) -> None:
-    api = await start_api(**OURS)
-    processes = WorkerProcesses(settings, tmp_path / "log")
-    environ = {"WEBHOOK_NETWORKS": "127.0.0.0/8", "WEBHOOK_HTTP": "true", "WEBHOOK_CONCURRENCY": "5"}
-    try:
-        doomed = await processes.start(sql, **environ)
-        receiver.answers["/hook"] = [0, 204]
-        await create(api, f"{receiver.origin}/hook")
-        await api.submit("hello", agent="echo")
-        await receiver.has("/hook", 1)
-        await processes.start(sql, **environ)
-        doomed.kill()
-        first, second = await receiver.has("/hook", 2)
-    finally:
-        processes.end()
-    assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
 
 
 def test_an_address_that_fails_is_paused_and_then_tried_by_one() -> None:

@@ -40,6 +40,7 @@ class LimitOptions(TypedDict, total=False):
     idle_timeout: float
     while_busy: str | None
     topics: Sequence[str]
+    client_state: Sequence[str]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     while_busy    The name of the agent that answers chat messages while this one is at work in the thread.
     topics        Names or patterns of topics. A worker with the agent creates the subscription of the agent's name, or
                   changes the topics of it; what it does not say, such as max_in_flight, stays as it is.
+    client_state  The fields of the thread's memory that a client of AG-UI may set with the `state` of its run.
     """
 
     queue: str = "default"
@@ -70,6 +72,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
     while_busy: str | None = None
     topics: Sequence[str] = ()
+    client_state: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.queue is None:
@@ -90,10 +93,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("an agent with a concurrency needs a queue of its own: set queue to another name")
         if self.idle_timeout is None or not 0 <= self.idle_timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"the agent's idle_timeout must be between 0 and {MAX_TIMEOUT_SECONDS} seconds")
+        if not _are_names(self.client_state):
+            raise ValueError(f"the agent's client_state must be a list of names, not {self.client_state!r}")
         if not _are_patterns(self.topics):
             raise ValueError(
                 f"the agent's topics must be a list of up to {MAX_PATTERNS} names or patterns, not {self.topics!r}"
             )
+
+
+def _are_names(names: object) -> bool:
+    return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
 
 
 def _are_patterns(topics: object) -> bool:

@@ -70,6 +70,7 @@ class Registry:
                     "idle_timeout": agent.limits.idle_timeout,
                     "while_busy": agent.limits.while_busy,
                     "max_losses": agent.limits.max_losses,
+                    **({"client_state": list(agent.limits.client_state)} if agent.limits.client_state else {}),
                     **agent.settings,
                 },
             }

@@ -30,6 +30,7 @@ async def invoke(agent: Agent, claim: Claim, backend: ContextBackend, settings: 
             backend,
             max_event_bytes=settings.max_event_bytes,
             in_thread=not agent.is_async,
+            client_state=agent.limits.client_state,
         )
         request = agent.decode(_read(claim.body))
         if agent.is_async:

@@ -94,11 +94,6 @@ async def read(api: Client, path: str, body: Any, **headers: str) -> list[dict[s
     return [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n") if line.startswith("data: ")]
 
 
-def added(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """The JSON Patch that adds the fields."""
-    return [{"op": "add", "path": f"/{name}", "value": value} for name, value in fields.items()]
-
-
 async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks(
     api: Client, start_api: StartApi
 ) -> None:
@@ -122,11 +117,13 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     connected = await read(api, "/agui/agent/scene/connect", run_input(thread="foreign"))
     assert connected[1]["messages"][0] == {"id": "c", "role": "user", "content": [{"type": "text", "text": "history"}]}
     assert connected[2]["snapshot"] == {"x": 1}
+    known = [{"op": "add", "path": "/x", "value": 2}, {"op": "add", "path": "/y", "value": [3]}]
+    removed = {"op": "remove", "path": "/own"}  # a field that the agent does not take from clients
     changes: tuple[tuple[str, Any, Any, dict[str, Any] | None], ...] = (
         ("2", {"x": 2, "y": [3]}, {"x": 2, "y": [3]}, None),
         ("3", {}, {"x": 2, "y": [3]}, {"type": "STATE_SNAPSHOT", "snapshot": {"x": 2, "y": [3]}}),
-        ("4", {"z": 4}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
-        ("5", {"z": 5}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": added({"x": 2, "y": [3]})}),
+        ("4", {"z": 4, "own": 1}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": [removed, *known]}),
+        ("5", {"z": 5}, {"x": 2, "y": [3], "z": 4}, {"type": "STATE_DELTA", "delta": known}),
     )
     for run, state, memory, change in changes:
         text = "nothing" if run == "5" else "object"  # a run that fails saves nothing

@@ -6,7 +6,7 @@ from treadle import Agent, Context, Rejected, agent
 
 
 def scene_agent() -> Agent:
-    @agent("scene", max_attempts=2, max_losses=3)
+    @agent("scene", max_attempts=2, max_losses=3, client_state=["x", "y", "z"])
     async def scene(context: Context, text: str) -> object:
         """Plays a scene."""
         if text in SCENES:

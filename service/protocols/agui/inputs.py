@@ -99,11 +99,13 @@ def to_message(run: RunInput, given: Given, agent: str, *, max_state_bytes: int)
     return NewMessage(given.message, thread_id=run.thread_id, agent=agent, metadata=metadata)
 
 
-def state_of(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The state with which the client began the run of a message: its fields are set in the memory of the thread."""
+def state_of(metadata: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the state with which the client began the run of a message that its agent, of these settings, takes
+    from clients: they are set in the memory of the thread."""
     kept = metadata.get("agui")
     state = kept.get("state") if isinstance(kept, dict) else None
-    return state if isinstance(state, dict) else {}
+    names = settings.get("client_state", ())
+    return {name: state[name] for name in names if name in state} if isinstance(state, dict) else {}
 
 
 def asked_of(run: RunInput) -> Asked:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any, TypeAlias
 
 import litestar
+import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -45,7 +46,7 @@ async def run_agent(agent: FromPath[str], data: JSONBody[RunInput], principal: C
     except AnswersMissing as error:
         return sse(error_stream(error))
     sent = data.state if isinstance(data.state, dict) else {}
-    state = await _begun_with(agui, principal, run) if run.after else sent
+    state = await _begun_with(agui, principal, run) if sent or run.after else {}
     before = without_nulls(data.messages)
     reader = RunReader(agui, principal, run, asked_of(data), before, state=state, told=sent or None)
     return sse(reader.events())
@@ -59,7 +60,8 @@ async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Cal
     if running is None:
         return sse(nothing_open(agui, principal, asked, before))
     answered = await last_answer(agui, running.message_id)
-    run, state = Run(running.message_id), state_of(running.metadata)
+    run = Run(running.message_id)
+    state = await _begun_with(agui, principal, run)
     reader = RunReader(agui, principal, run, asked, before, answered=answered, state=state)
     return sse(reader.events(with_history=True))
 
@@ -77,5 +79,10 @@ router = Router("/agui", route_handlers=[list_agents, run_agent, connect, stop],
 
 
 async def _begun_with(agui: AguiServices, principal: Principal, run: Run) -> dict[str, Any]:
-    """The state with which the run of a message began, before the questions that it was asked."""
-    return state_of(decoded(await agui.messages.status(principal, run.message_id)).metadata)
+    """The state with which the run of a message began, as far as its agent takes it from clients."""
+    message = decoded(await agui.messages.status(principal, run.message_id))
+    settings: Any = {}
+    for agent in await agui.queues.agents(principal):
+        if agent.agent == message.agent:
+            settings = agent.settings
+    return state_of(message.metadata, msgspec.json.decode(settings) if isinstance(settings, msgspec.Raw) else settings)

@@ -31,7 +31,14 @@ class AttemptContext:
     """Implements service.agents.contract.Context."""
 
     def __init__(
-        self, claim: Claim, metadata: dict[str, Any], backend: ContextBackend, *, max_event_bytes: int, in_thread: bool
+        self,
+        claim: Claim,
+        metadata: dict[str, Any],
+        backend: ContextBackend,
+        *,
+        max_event_bytes: int,
+        in_thread: bool,
+        client_state: Sequence[str] = (),
     ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
@@ -41,7 +48,7 @@ class AttemptContext:
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         stored = msgspec.json.decode(claim.memory or "{}")
-        given = _state_of_client(metadata)
+        given = _state_of_client(metadata, client_state)
         self.memory: dict[str, Any] = (stored if isinstance(stored, dict) else {}) | given
         self._claim = claim
         self._backend = backend
@@ -197,8 +204,9 @@ class AttemptContext:
         return text if changed else None
 
 
-def _state_of_client(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The state with which a client of AG-UI begins its run. Its fields replace those of the memory."""
+def _state_of_client(metadata: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of the state with which a client of AG-UI begins its run that the agent takes from clients. They
+    replace those of the memory; all others are the agents' own."""
     given = metadata.get("agui")
     state = given.get("state") if isinstance(given, dict) else None
-    return state if isinstance(state, dict) else {}
+    return {name: state[name] for name in names if name in state} if isinstance(state, dict) else {}

@@ -2,6 +2,7 @@
 body."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Send
@@ -22,14 +23,13 @@ class EveryMethod:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         method = scope.get("method")  # a WebSocket has none
         if method == "HEAD":
-            await self._head(scope, send)
-        elif method == "OPTIONS":
-            await self._options(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self._head(scope, send)
+        if method == "OPTIONS":
+            return self._options(scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def _head(self, scope: Any, send: Send) -> None:
         """GET, until it has answered its head. A stream then sees that its client is gone."""

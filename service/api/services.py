@@ -3,7 +3,7 @@
 The routes are the same for all APIs of a process (tests start hundreds), so each request carries its API's services.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,9 +20,9 @@ class WithServices:
         self._app = app
         self._services = services
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         _services.set(self._services)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def find_service(name: str) -> Any:

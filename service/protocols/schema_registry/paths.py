@@ -1,5 +1,6 @@
 """Subjects in paths: a subject may have slashes, which clients escape."""
 
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,10 +21,10 @@ class EscapedPaths:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
             scope = {**scope, "path": scope["raw_path"].decode("latin-1").partition("?")[0]}
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def parse_subject(text: str) -> str:

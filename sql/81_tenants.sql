@@ -177,7 +177,11 @@ begin
     delete from treadle.callback_secrets s
     where s.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.store_items i
-    where i.tenant = _delete_rest_of_tenant.tenant;
+    where (i.tenant, i.owner, i.namespace, i.key) in (
+        select s.tenant, s.owner, s.namespace, s.key
+        from treadle.store_items s
+        where s.tenant = _delete_rest_of_tenant.tenant
+        limit quantity);
     delete from treadle.store_sizes s
     where s.tenant = _delete_rest_of_tenant.tenant;
     perform treadle._delete_schemas_of_tenant(tenant);
@@ -192,6 +196,7 @@ begin
             where a.tenant = _delete_rest_of_tenant.tenant
                 and a.action !~ '^tenant[.]')
         or exists (select from treadle.trash t where t.tenant = _delete_rest_of_tenant.tenant)
+        or exists (select from treadle.store_items i where i.tenant = _delete_rest_of_tenant.tenant)
         or exists (select from treadle.threads t where t.tenant = _delete_rest_of_tenant.tenant));
 end $$;
 

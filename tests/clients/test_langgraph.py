@@ -63,6 +63,10 @@ async def test_agents_of_every_kind_are_assistants(client: Any, apis: list[Clien
     assert (await apis[0].get("/langgraph/ok")).json() == {"ok": True}
     values = await client.runs.wait(None, "echo", input="three")
     assert contents(values) == [("human", "three"), ("ai", "three")]
+    await client.runs.wait("repeated", "echo", input="a", if_not_exists="create")
+    last = (await client.threads.get_state("repeated"))["checkpoint"]
+    once = {"input": "b", "checkpoint": last, "headers": {"Idempotency-Key": "once"}}
+    assert len({(await client.runs.create("repeated", "echo", **once))["run_id"] for _ in range(2)}) == 1
     refused = await apis[0].post("/langgraph/runs/crons", json={})
     assert (refused.status_code, "not supported yet" in refused.json()["detail"]) == (501, True)
 

@@ -45,13 +45,14 @@ async def begin_run(
     agent = await services.agent(principal, request.assistant_id)
     row, base, place = None, None, f"langgraph {thread_id}"
     request_hash = hash_request(place, [request])
+    # A request that is sent again answers no question, and its checkpoint may not be the last one any longer.
+    is_repeat = key is not None and await services.messages.submitted_once(principal, parse_key(key)) is not None
     if thread_id is not None:
         row = await _thread(services, principal, parse_thread_id(thread_id), request)
+    if row is not None and not is_repeat:
         base = await find_base(services, row, named_checkpoint(request.checkpoint_id, request.checkpoint), agent)
         if base is not None:
             request = _from_checkpoint(request, base)
-    # A request that is sent again answers no question.
-    is_repeat = key is not None and await services.messages.submitted_once(principal, parse_key(key)) is not None
     if base is None and not is_repeat and _answers(row, request):
         if key is not None:
             raise Unprocessable(NO_KEY)
@@ -64,7 +65,7 @@ async def begin_run(
     validate_messages([message], services.settings, in_batch=False)
     if row is not None and not is_repeat:
         await _name_graph(services, principal, row, agent)
-    # In a thread that is idle no message waits for an answer; and none begins to, for it would be open.
+    # An idle thread has no question to end, so its runs are submitted together with those of others.
     ends_question = thread_id is not None and (row is None or row.status in ("busy", "interrupted"))
     run_id = await _submit(services, principal, request_hash, message, key, ends_question=ends_question)
     return Begun(await find_run(services, principal, None, str(run_id)), modes)

@@ -41,6 +41,11 @@ class Principal(msgspec.Struct, frozen=True):
         """Whether it may also see and change what belongs to the installation: queues, workers, other tenants."""
         return self.tenant == DEFAULT_TENANT and self.reach is None
 
+    @property
+    def operates_tenant(self) -> bool:
+        """Whether it may also see what would let others act for the tenant. Tokens of browsers may not."""
+        return self.reach is None and not self.scopes.isdisjoint(("operate", "admin"))
+
     def thread_key(self, thread_id: str | None) -> str | None:
         """Names a thread among those of all tenants, as Busy.held does; None for none."""
         return None if thread_id is None else f"{self.tenant}/{thread_id}"

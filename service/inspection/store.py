@@ -109,6 +109,7 @@ class InspectionStore:
         ]
         attempts, marks = read_history(milestones)
         seen = max((row["last_seq"] for row in counts), default=0)
+        traceback, callback_url = await self._traceback_and_callback(principal, status)
         return Message(
             status=status,
             attempts=attempts,
@@ -116,13 +117,25 @@ class InspectionStore:
             descendants=[from_row(Descendant, row, ("usage",)) for row in descendants],
             events=[from_row(EventCount, row) for row in counts],
             complete=all(row["log_end"] <= seen for row in counts),
-            traceback=await self._database.fetchval("select treadle.traceback($1)", message_id)
-            if status.state == "failed"
-            else None,
-            callback_url=await self._database.fetchval(
-                "select callback_url from treadle.message_overview where message_id = $1", message_id
-            ),
+            traceback=traceback,
+            callback_url=callback_url,
         )
+
+    async def _traceback_and_callback(self, principal: Principal, status: Status) -> tuple[str | None, str | None]:
+        """The traceback of a failure, and the address of the callback: who knows the address can write to it, so that
+        only those who operate the tenant see it."""
+        failed = status.state == "failed"
+        shown = principal.operates_tenant
+        if not failed and not shown:
+            return None, None
+        row = await self._database.fetchrow(
+            "select case when $2 then treadle.traceback(m.message_id) end, case when $3 then m.callback_url end"
+            " from treadle.message_overview m where m.message_id = $1",
+            status.message_id,
+            failed,
+            shown,
+        )
+        return (None, None) if row is None else tuple(row)
 
     async def change(
         self,

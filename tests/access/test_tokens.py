@@ -158,6 +158,23 @@ async def test_a_token_in_the_address_is_for_streams_only(closed_api: Client, ca
     assert token not in caplog.text
 
 
+async def test_only_operators_see_the_address_of_a_callback(closed_api: Client, sql: Connection) -> None:
+    url = "https://example.com/hook?secret"
+    message_id = await submit(closed_api, thread_id="t")
+    await sql.execute("update treadle.messages set callback_url = $1", url)
+    keys = {
+        "operator": (await create_key(closed_api, "read", "operate"))["key"],
+        "reader": (await create_key(closed_api, "read", "submit"))["key"],
+        "operator of an agent": (await create_key(closed_api, "read", "operate", agents=["echo"]))["key"],
+        "token": await create_token(closed_api, ROOT_KEY, "read", "operate", thread_id="t"),
+    }
+    shown = {
+        name: (await closed_api.get(f"/messages/{message_id}", headers=bearer(key))).json()["callback_url"]
+        for name, key in keys.items()
+    }
+    assert shown == dict.fromkeys(keys, None) | {"operator": url}
+
+
 async def test_making_a_token_is_noted(closed_api: Client, sql: Connection) -> None:
     made = await create_key(closed_api, "read", name="ci")
     await create_token(closed_api, made["key"], "read", subject="user-7")

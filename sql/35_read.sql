@@ -206,13 +206,15 @@ comment on function treadle.log_end is 'The seq of a message''s last event so fa
 
 -- The messages of a thread that are not over, in the thread's order: the one that has the turn, and those among the
 -- last `searched`. `question`: the name of the question that it waits with.
-create or replace function treadle.open_messages(thread bigint, searched integer default 1000)
+create or replace function treadle.open_messages(
+    thread bigint, tenant text, reach jsonb, searched integer default 1000)
 returns table (message_id uuid, agent text, question text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    reach := treadle._checked_reach(reach);
     return query
         select m.message_id, m.agent, e.data ->> 'name'
         from (
@@ -230,7 +232,12 @@ begin
             where l.state in ('queued', 'processing')
         ) o
         join treadle.messages m on m.message_id = any(array[o.message_id])
+        join treadle.threads t on t.id = m.thread
         left join treadle.events e on m.hold = 'input' and e.message_id = m.message_id and e.seq = m.last_seq
+        where m.tenant = open_messages.tenant
+            and treadle._sees(
+                reach => reach, owner => m.owner, agent => m.agent, thread_id => t.thread_id,
+                message_id => m.message_id)
         order by m.ord;
 end $$;
 comment on function treadle.open_messages is 'The messages of a thread that are not over, and what they ask';

@@ -237,10 +237,15 @@ class ThreadStore:
         )
         return None if row is None else TurnHolder(*row)
 
-    async def open_messages(self, thread: int) -> list[OpenMessage]:
-        """The message that has the turn in a thread, which the caller has looked up for its principal, and those of
-        its last thousand that are not over, in its order."""
-        rows = await self._database.fetch("select message_id, agent, question from treadle.open_messages($1)", thread)
+    async def open_messages(self, principal: Principal, thread: int) -> list[OpenMessage]:
+        """The message that has the turn in a thread, and those of its last thousand that are not over, in its order.
+        None of a thread that does not exist for the principal."""
+        rows = await self._database.fetch(
+            "select message_id, agent, question from treadle.open_messages($1, tenant => $2, reach => $3::jsonb)",
+            thread,
+            principal.tenant,
+            principal.reach,
+        )
         return [OpenMessage(*row) for row in rows]
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:

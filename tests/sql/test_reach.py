@@ -120,6 +120,9 @@ async def test_a_thread_that_is_not_seen_does_not_exist(stores: Stores, stranger
         expected = await answer(call(stores, STRANGERS[stranger], "unknown"), "unknown")
         assert await answer(call(stores, STRANGERS[stranger], "of-ada"), "of-ada") == expected, name
     assert await stores.threads.newest(STRANGERS[stranger], 10, None) == ([], None)
+    thread, _ = await stores.threads.key(ADA, "of-ada") or (0, 0)
+    assert await stores.threads.open_messages(STRANGERS[stranger], thread) == []
+    assert [agent for _, agent, _ in await stores.threads.open_messages(ADA, thread)] == ["echo"]
     assert await stores.sql_client.all_rows() == before
     assert (await stores.threads.get(ADA, "of-ada")).message_count == 1
 

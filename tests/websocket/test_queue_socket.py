@@ -1,15 +1,25 @@
 """/ws/chat/queue: AutoGen's frames, from the first message to a replay after a cut."""
 
+import contextlib
 import json
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from service.access.principal import AUTH_OFF, Principal
 from service.agents.builtin.echo import echo
+from service.config import Settings
+from service.errors import Busy, NotFound, Refused
 from service.events.feed import Feed
 from service.events.model import Log, Page
+from service.messages.model import NewInput
+from service.protocols.queue_socket.session import QueueSession
+from service.protocols.queue_socket.translate import TextMessage
 from tests.support.access import ROOT_KEY, bearer
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.websocket_client import port_of
@@ -104,3 +114,34 @@ async def test_the_queue_socket_speaks_autogen(
                 await chat.recv()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == code
+
+
+@pytest.mark.parametrize(
+    ("ends", "stays"),
+    [
+        (NotFound("There is no such message."), None),  # else each further text would go to it
+        (Busy("Another transaction holds the thread."), "first"),
+        (None, None),
+        ("second", "second"),  # the message asks again before the call returns
+    ],
+)
+async def test_a_question_waits_until_it_is_answered_or_gone(ends: Refused | str | None, stays: str | None) -> None:
+    asker = uuid7()
+    names: list[str | None] = []
+
+    class Messages:
+        async def input(self, principal: Principal, message_id: UUID, given: NewInput) -> None:
+            names.append(given.name)
+            if isinstance(ends, Refused):
+                raise ends
+            if ends is not None:
+                session._translator.questions[message_id] = ends
+
+    services: Any = SimpleNamespace(messages=Messages(), settings=Settings())
+    nothing: Any = None
+    session = QueueSession(services, AUTH_OFF, "t", agent=None, after=0, clients=[], receive=nothing, send=nothing)
+    session._translator.begin(asker, "team", "first")
+    with pytest.raises(Refused) if isinstance(ends, Refused) else contextlib.nullcontext():
+        await session._take(TextMessage("Yes"))
+    assert names == ["first"]
+    assert session._translator.questions == ({} if stays is None else {asker: stays})

@@ -75,13 +75,18 @@ class QueueSession:
     async def _take(self, said: TextMessage) -> None:
         """A message answers the question that it names, or the one that waits longest. Without a question it is the
         next message of the thread."""
-        messages, questions = self._services.messages, self._translator.questions
-        asker = said.request_id or next(iter(questions), None)
+        messages, translator = self._services.messages, self._translator
+        asker = said.request_id or next(iter(translator.questions), None)
         if asker is not None:
-            given = NewInput(said.content, name=questions.get(asker))
+            name = translator.questions.get(asker)
+            given = NewInput(said.content, name=name)
             validate_input(given, self._services.settings)
-            await messages.input(self._principal, asker, given)
-            questions.pop(asker, None)
+            try:
+                await messages.input(self._principal, asker, given)
+            except NotFound:
+                translator.forget(asker, name)  # else each further text would go to it
+                raise
+            translator.forget(asker, name)
             return
         message = NewMessage(
             said.content, thread_id=self._thread_id, agent=self._agent, metadata={"source": said.source}
@@ -120,7 +125,7 @@ class QueueSession:
         """Returns when the thread was deleted."""
         feed, behind = self._services.feed, True
         if self._after > 0:
-            for message in await self._services.threads.open_messages(thread):
+            for message in await self._services.threads.open_messages(self._principal, thread):
                 self._translator.begin(*message)
         with feed.subscribe(thread) as wake:
             while True:

@@ -45,6 +45,11 @@ class Translator:
         if question is not None:
             self.questions[message_id] = question
 
+    def forget(self, message_id: UUID, name: str | None) -> None:
+        """The question waits no more. The message may have asked another one by now: that stays."""
+        if self.questions.get(message_id) == name:
+            self.questions.pop(message_id, None)
+
     def frames(self, entry: Entry) -> Iterator[dict[str, Any]]:
         """AutoGen's messages, each with the `id` of the entry."""
         data = msgspec.json.decode(entry.data)

@@ -22,6 +22,7 @@ from service.errors import Unauthorized, Unavailable
 from service.events.follower import Follower
 from service.events.model import Entry
 from service.messages.model import Status
+from service.protocols.a2a import lists
 from service.protocols.a2a.calls import Begun
 from service.protocols.a2a.errors import as_a2a
 from service.protocols.a2a.services import A2AServices, Caller
@@ -364,7 +365,9 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
         assert (answer.status_code, error["code"], error["details"][0]["reason"]) == (status, status, reason), error
 
 
-async def test_cards_and_keys(start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent) -> None:
+async def test_cards_and_keys(
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @agent("files")
     async def files(context: Context, message: str | ModelInput) -> None:
         """Takes files."""
@@ -409,3 +412,10 @@ async def test_cards_and_keys(start_api: StartApi, start_worker: StartWorker, sc
     error = await rpc(api, "SendMessage", message(taskId=task["id"]), **limited)
     assert error["code"] == -32001
     assert (await rpc(api, "ListTasks", {}, **limited))["totalSize"] == 0
+
+    # A list that has only stopped looking says so: the newest messages are those of another agent.
+    monkeypatch.setattr(lists, "MANY_LOOKS", 1)
+    monkeypatch.setattr(lists, "MAX_LOOKS", 1)
+    for wanted in ({}, {"status": "TASK_STATE_COMPLETED"}, {"statusTimestampAfter": "2000-01-01T00:00:00Z"}):
+        listed = await rpc(api, "ListTasks", wanted, "/a2a/files", **bearer(ROOT_KEY))
+        assert (listed["tasks"], listed["nextPageToken"]) == ([], task["id"]), wanted

@@ -294,7 +294,7 @@ export interface components {
          * Message
          * @description A message in all its parts. `events` and `marks` are those of the first 10,000 events of its log; `complete`
          *         says that they are all. `descendants` are at most 200. `traceback` is that of a failure, where its dead letter has
-         *         one. `callback_url` is told of its end.
+         *         one. `callback_url` is told of its end; only operators of the tenant see it.
          */
         Message: {
             status: components["schemas"]["Status"];

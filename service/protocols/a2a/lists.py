@@ -5,6 +5,7 @@ from uuid import UUID
 
 from service.access.authenticator import require
 from service.inspection.model import MessageSummary
+from service.inspection.store import MANY_LOOKS
 from service.messages.model import decoded
 from service.params import parse_time
 from service.protocols.a2a.calls import checked_length
@@ -26,8 +27,8 @@ from service.protocols.a2a.translate import (
 
 PAGE_TASKS = 50  # where the client does not say
 MAX_PAGE_TASKS = 100
-COUNTED_TASKS = 1_000  # totalSize is exact up to here
-MAX_LOOKS = 10  # at as many summaries, or at 10,000 messages
+COUNTED_TASKS = 1_000  # totalSize is exact up to here, if MAX_LOOKS find them
+MAX_LOOKS = 10  # each at MANY_LOOKS messages, or at COUNTED_TASKS summaries
 OWN_STATES = {
     SUBMITTED: "queued",
     INPUT_REQUIRED: "queued",
@@ -56,7 +57,7 @@ async def list_tasks(services: A2AServices, caller: Caller, params: ListParams) 
     if start is not None:
         found, rest = await search.find(start, size)
     tasks: list[Json] = []
-    following = None
+    following = rest  # also where nothing was found so far
     if page := found[:size]:
         messages = await services.messages.statuses(caller.principal, page)
         tasks = [
@@ -97,8 +98,8 @@ class _Search:
     async def _look(self, before: UUID | None, quantity: int) -> tuple[list[UUID], UUID | None]:
         inspection, principal = self._services.inspection, self._caller.principal
         if self._since is None and OWN_STATES.get(self._state or "") != "queued":  # the ids satisfy the parameters
-            return await inspection.find(principal, self._wanted, before=before, limit=quantity)
-        page = await inspection.page(principal, self._wanted, before=before, limit=COUNTED_TASKS)
+            return await inspection.find(principal, self._wanted, before=before, limit=quantity, looks=MANY_LOOKS)
+        page = await inspection.page(principal, self._wanted, before=before, limit=COUNTED_TASKS, looks=MANY_LOOKS)
         fitting = [message.message_id for message in page.messages if self._fits(message)]
         return fitting, parse_task_id(page.next_cursor) if page.next_cursor else None
 

@@ -1,5 +1,8 @@
 """Faults of remote workers, which reach an API over HTTP only: one is killed, stopped or cut off while it runs
-messages, and another one takes over."""
+messages, and another one takes over.
+
+They run alone: each of the two workers knows the API of one node only, and is lost as well while that node restarts.
+"""
 
 import asyncio
 import contextlib
@@ -24,7 +27,7 @@ WORKERS = "select count(*) from treadle.workers where $1 = any(agents)"
 ENDED = "select count(*) from treadle.messages where metadata ->> 'key' = any($1) and completed_at is not null"
 
 
-@fault(lethal=True)
+@fault(alone=True, lethal=True)
 async def kill_remote_worker(world: World, record: Fault) -> None:
     """kill -9 of a remote worker that runs messages; another one takes them over."""
     async with _pair(world) as (victim, _):
@@ -35,7 +38,7 @@ async def kill_remote_worker(world: World, record: Fault) -> None:
         await watch.picked_up(world, held, since)
 
 
-@fault(lethal=True, zombies=True)
+@fault(alone=True, lethal=True, zombies=True)
 async def stop_remote_worker(world: World, _record: Fault) -> None:
     """SIGSTOP of a remote worker for longer than WORKER_TIMEOUT, then SIGCONT: a zombie that writes nothing."""
     async with _pair(world) as (victim, _):
@@ -48,7 +51,7 @@ async def stop_remote_worker(world: World, _record: Fault) -> None:
             signal_to(victim.pid, signal.SIGCONT)
 
 
-@fault(lethal=True, zombies=True)
+@fault(alone=True, lethal=True, zombies=True)
 async def cut_remote_worker(world: World, _: Fault) -> None:
     """The network of a remote worker is away for longer than WORKER_TIMEOUT; its agents go on meanwhile."""
     async with _pair(world) as (victim, proxy):

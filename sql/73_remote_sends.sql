@@ -89,10 +89,31 @@ end $$;
 comment on function treadle.remote_append_and_send
     is 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
 
+-- The messages that a remote worker's message waits for: see treadle.children. No row where the worker does not hold
+-- the lease.
+create or replace function treadle.remote_children(
+    tenant text, worker text, message_id uuid, lease uuid, message_ids uuid[])
+returns table (n bigint, child uuid, state text, result text, error text, parent uuid, thread_id text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    if treadle._holds_remotely(
+        tenant => remote_children.tenant, worker => remote_children.worker, message_id => remote_children.message_id,
+        lease => remote_children.lease) then
+        return query
+            select c.*
+            from treadle.children(remote_children.message_id, message_ids) c;
+    end if;
+end $$;
+comment on function treadle.remote_children
+    is 'State and outcome of messages that a remote worker''s message waits for';
+
 -- treadle.conclude for a remote worker; the answer is that of treadle.remote_finish.
 create or replace function treadle.remote_conclude(
     tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text,
-    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text,
+    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[],
     max_queue_size integer, patient boolean,
     out status text, out thread bigint, out queue text, out subscription text)
 language plpgsql security definer
@@ -108,7 +129,7 @@ begin
             id => message_id, lease => lease, outcome => outcome, result => result, error => null, traceback => null,
             delay => null, usage => usage, first_seq => first_seq, event_types => event_types,
             event_datas => event_datas, max_losses => max_losses, messages => messages, memory => null,
-            children => null, max_queue_size => max_queue_size, patient => patient);
+            children => children, max_queue_size => max_queue_size, patient => patient);
     end if;
     select *
     into m

@@ -111,6 +111,7 @@ declare
         remote_sender        app
         remote_earlier       app
         remote_append_and_send app
+        remote_children      app
         remote_conclude      app
         remote_append        app
         remote_finish        app

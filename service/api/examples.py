@@ -172,6 +172,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PlacedMessage": {"message_id": MESSAGE_ID, "is_new": True},
     "NewPublication": {**UNDER_LEASE, "record": {"name": "tell", "topic": "orders", "value": {"item": "coffee"}}},
     "NewHistory": {**UNDER_LEASE, "limit": 10},
+    "NewWait": {**UNDER_LEASE, "children": [MESSAGE_ID]},
     "Verdicts": {"verdicts": [{**UNDER_LEASE, "verdict": "cancelled"}]},
     "NewWebhook": {"url": "https://example.com/hook", "events": ["message.completed", "message.failed"]},
     "WebhookChanges": {"enabled": True},

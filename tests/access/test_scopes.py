@@ -27,7 +27,7 @@ NEEDS = {
     " pauseSubscription resumeSubscription seekSubscription",
     "publish": "publishRecords",
     "work": "registerWorker claimMessages appendEvents finishMessage sendHeartbeat deregisterWorker"
-    " placeMessage placeRecord readHistory",
+    " placeMessage placeRecord readHistory readChildren",
     "admin": "createKey listKeys revokeKey rotateKey listAudit listTenants createTenant suspendTenant resumeTenant"
     " deleteTenant createWebhook listWebhooks getWebhook changeWebhook deleteWebhook rotateWebhook testWebhook"
     " getCallbackSecret rotateCallbackSecret",

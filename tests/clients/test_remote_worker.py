@@ -21,7 +21,7 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.waiting import until
 from tests.support.worker_processes import SOON_LOST
-from treadle import Context, Rejected, RetryAfter, Worker, agent
+from treadle import ChildFailed, Context, Rejected, RetryAfter, Worker, agent
 
 calls: list[str] = []
 
@@ -55,8 +55,8 @@ def sync(context: Any, text: str) -> str:
 
 @agent("refuse")
 async def refuse(context: Context, text: str) -> str:
-    if text == "gather":
-        await context.gather()
+    if text == "instance":
+        await context.instance(list)
     raise Rejected("never")
 
 
@@ -82,13 +82,24 @@ async def relay(context: Context, text: str) -> Any:
         raise RetryAfter(0, "once more")
     said = await context.input({"send": text})
     third = await context.send(f"{text} {said}", agent="echo")
-    return {"past": past, "sent": [first, second, third], "record": record, "said": said}
+    results = await context.gather(first, second, third)
+    return {"past": past, "sent": [first, second, third], "record": record, "said": said, "results": results}
 
 
 @agent("relay-sync")
 def relay_sync(context: Any, text: str) -> Any:
     sent = [context.step("order", lambda: context.send(text, agent="echo")), context.send(text, agent="echo")]
     return {"sent": sent, "said": context.input("Well?", name="well"), "past": len(context.history())}
+
+
+@agent("gathers")
+def gathers(context: Any, text: str) -> Any:
+    """Waits for a message that fails."""
+    bad = context.send("x", agent="refuse")
+    [failed] = context.gather(bad, return_exceptions=True)
+    with pytest.raises(ChildFailed, match="never"):
+        context.gather(bad)
+    return [type(failed).__name__, failed.state]
 
 
 @agent("fickle")
@@ -129,7 +140,10 @@ async def test_agents_run_in_a_program_of_their_own(api_with_worker: Client, sql
         twice = await api.submit("order", agent="sync")
         assert (await api.settled(twice))["result"] == "order False"
         assert calls == ["order"]  # the step ran once
-        for text, reason in [("x", "never"), ("gather", "context.gather works only in a worker of the installation")]:
+        for text, reason in [
+            ("x", "never"),
+            ("instance", "works only in a worker of the installation"),
+        ]:
             failed = await api.settled(await api.submit(text, agent="refuse"))
             assert (failed["state"], failed["attempt"]) == ("failed", 1)
             assert reason in failed["error"]
@@ -143,7 +157,7 @@ async def test_agents_send_publish_ask_and_read_their_thread(api_with_worker: Cl
     sent_by = (
         "select user_message #>> '{}' as text, message_id::text as id from treadle.message_overview where parent = $1"
     )
-    async with serving(Worker(relay, relay_sync, fickle, url=url_of(api))):
+    async with serving(Worker(relay, relay_sync, fickle, gathers, refuse, url=url_of(api))):
         before = await api.submit("before", agent="echo", thread_id="t")
         await api.settled(before)
         message_id = await api.submit("go", agent="relay", thread_id="t")
@@ -154,6 +168,7 @@ async def test_agents_send_publish_ask_and_read_their_thread(api_with_worker: Cl
         await api.post(f"/messages/{message_id}/input", json={"input": "yes"})
         result = (await api.settled(message_id))["result"]
         assert (result["said"], result["past"]) == ("yes", [["before", "before"]])
+        assert result["results"] == ["go 1", "go 2", "go yes"]
         ids = {row["text"]: row["id"] for row in await sql.fetch(sent_by, UUID(message_id))}
         assert result["sent"] == [ids["go 1"], ids["go 2"], ids["go yes"]]
         assert len(ids) == 3  # none is sent twice
@@ -167,6 +182,8 @@ async def test_agents_send_publish_ask_and_read_their_thread(api_with_worker: Cl
         result = (await api.settled(other))["result"]
         assert (result["said"], result["past"]) == (7, 0)
         assert sorted(result["sent"]) == sorted(row["id"] for row in await sql.fetch(sent_by, UUID(other)))
+        waited = await api.settled(await api.submit("z", agent="gathers"))
+        assert (waited["result"], waited["attempt"]) == (["ChildFailed", "failed"], 2)
         refused = await api.settled(await api.submit("y", agent="fickle"))
         assert (refused["state"], refused["attempt"]) == ("failed", 2)
         assert "another message as 'send 1' than an earlier attempt" in refused["error"]

@@ -12,11 +12,9 @@ from service.protocols.leases.model import (
     NewEnding,
     NewEvents,
     NewHeartbeat,
-    NewHistory,
-    NewPublication,
-    NewSend,
     NewWorker,
 )
+from service.protocols.leases.model_sends import NewHistory, NewPublication, NewSend, NewWait
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.tenants.model import NewTenant
 from service.threads.model import ThreadChanges
@@ -81,6 +79,7 @@ OPERATIONS = {
     ("post", "/workers/{worker_id}/send"): ("placeMessage", "200 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/publish"): ("placeRecord", "200 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/history"): ("readHistory", "200 400 409 413 415 422 503"),
+    ("post", "/workers/{worker_id}/children"): ("readChildren", "200 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/heartbeat"): ("sendHeartbeat", "200 400 404 413 415 422 503"),
     ("delete", "/workers/{worker_id}"): ("deregisterWorker", "204 400 422 503"),
     ("post", "/keys"): ("createKey", "201 400 404 413 415 422 503"),
@@ -161,6 +160,7 @@ MODELS = {
     "placeMessage": "PlacedMessage",
     "placeRecord": "PlacedRecord",
     "readHistory": "PastExchanges",
+    "readChildren": "WaitedMessages",
     "sendHeartbeat": "Verdicts",
     "createKey": "CreatedKey",
     "listKeys": ["Key"],
@@ -212,6 +212,7 @@ REQUESTS = {
     "NewSend": NewSend,
     "NewPublication": NewPublication,
     "NewHistory": NewHistory,
+    "NewWait": NewWait,
 }
 
 PARTS_OF_REQUESTS = {"NewRecord", "Filter", "RemoteAgent", "NewEvent", "HeldLease"} | {

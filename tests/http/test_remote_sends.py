@@ -111,7 +111,7 @@ async def test_calls_that_do_not_fit_are_refused(remote: RemoteWorker, sql: Conn
         answer = await remote.call(call, **body)
         assert (answer.status_code in {404, 422}, reason in answer.text) == (True, True), answer.text
     for outcome, fields, reason in (
-        ("retry", {"error": "x", "sends": [SEND]}, "Only the outcomes completed and input"),
+        ("retry", {"error": "x", "sends": [SEND]}, "Only the outcomes completed, input and children"),
         ("input", {}, "question is missing"),
         ("completed", {"result": 1, "question": {"name": "q"}}, "Only the outcome input asks"),
     ):

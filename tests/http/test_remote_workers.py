@@ -222,7 +222,7 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
         ("append", {**lease, "events": [{"type": "x", "data": "a" * 1_000_001}]}, "events[0] has 1000003 bytes"),
         ("append", {**lease, "events": [{"type": "x", "data": "\0"}]}, "NUL"),
         ("append", {**lease, "events": [own_step]}, "events[0]: the names of steps that begin with treadle/"),
-        ("finish", {**ending, "outcome": "done"}, "outcome must be completed, failed, retry, released or input"),
+        ("finish", {**ending, "outcome": "done"}, "completed, failed, retry, released, input or children"),
         ("finish", {**ending, "outcome": "completed"}, "result is missing"),
         ("finish", {**ending, "outcome": "failed"}, "error is missing"),
         ("finish", {**ending, "outcome": "failed", "error": "x", "result": 1}, "Only a completed attempt"),

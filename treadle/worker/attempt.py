@@ -16,12 +16,12 @@ from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.context import Asked, RemoteContext, SyncContext
+from treadle.worker.context import Asked, RemoteContext, SyncContext, Waiting
 from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
 
 log = logging.getLogger(__name__)
 
-Reason = Literal["lost", "cancelled", "released"] | Asked
+Reason = Literal["lost", "cancelled", "released"] | Asked | Waiting
 MAX_ERROR_CHARS = 2_000
 
 
@@ -52,7 +52,7 @@ class Attempt:
             return
         if self._context.counts:
             fields["usage"] = self._context.counts
-        if outcome in ("completed", "input"):
+        if outcome in ("completed", "input", "children"):
             fields |= self._context.unsent_with(events).fields()
         else:
             events = _without_sends(events)
@@ -112,6 +112,8 @@ class Attempt:
             return "released", {}
         if isinstance(self._reason, Asked):
             return "input", {"question": {"name": self._reason.name, "question": self._reason.question}}
+        if isinstance(self._reason, Waiting):
+            return "children", {"children": self._reason.children}
         if isinstance(self._reason, Exception):
             return "failed", {"error": str(self._reason)[:MAX_ERROR_CHARS]}
         return "failed", {"error": "Cancelled."}

@@ -1,12 +1,12 @@
 """The calls of one attempt that an agent waits for, under its lease."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
 from service.agents.contract import Exchange, Rejected
 from treadle.client.errors import ApiError
-from treadle.worker.protocol import Claim, LeaseLost, Leases
+from treadle.worker.protocol import Claim, LeaseLost, Leases, WaitedMessage
 
 T = TypeVar("T")
 
@@ -31,6 +31,10 @@ class Calls:
     async def history(self, limit: int, *, tools: bool) -> list[Exchange]:
         past = await self._under_lease(self._leases.history(self._worker, self._claim, limit, tools=tools))
         return [Exchange(exchange.message, exchange.result, exchange.tools) for exchange in past]
+
+    async def children(self, ids: Sequence[str]) -> list[WaitedMessage]:
+        """The states of messages that the attempt has sent. Raises Rejected."""
+        return await self._under_lease(self._leases.children(self._worker, self._claim, ids))
 
     async def _under_lease(self, call: Coroutine[Any, Any, T]) -> T:
         try:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from service.agents.contract import Exchange, Rejected
+from service.agents.contract import ChildFailed, Exchange, Rejected
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.protobuf_types import to_json
@@ -20,7 +20,7 @@ from service.agents.thread_bridge import ThreadBridge, call_anywhere
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
 from treadle.worker.names import Names, runs_a_step, within_step
-from treadle.worker.protocol import Claim, Event, Unsent
+from treadle.worker.protocol import Claim, Event, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")
 
@@ -42,12 +42,18 @@ class Asked(NamedTuple):
     question: Any
 
 
+class Waiting(NamedTuple):
+    """The messages that an attempt waits for: it ends until all are over."""
+
+    children: list[str]
+
+
 class RemoteContext:
-    """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `publish`, `input`, `history`, `usage`, and the
-    memory, which cannot be changed. `stop` ends the attempt."""
+    """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `gather`, `publish`, `input`, `history`,
+    `usage`, and the memory, which cannot be changed. `stop` ends the attempt."""
 
     def __init__(
-        self, claim: Claim, tenant: str, buffer: EventBuffer, calls: Calls, stop: Callable[[Asked], None]
+        self, claim: Claim, tenant: str, buffer: EventBuffer, calls: Calls, stop: Callable[[Asked | Waiting], None]
     ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
@@ -66,6 +72,7 @@ class RemoteContext:
         self._calls = calls
         self._stop = stop
         self._unsent = Unsent()
+        self._unsent_threads: dict[str, str | None] = {}  # of messages to send, by id: whose turn each takes
         self._is_exactly_once = _delivery(claim.metadata) == "exactly_once"
 
     async def emit(self, chunk: str) -> None:
@@ -104,7 +111,7 @@ class RemoteContext:
             raise Rejected(f"The result of the step {name!r} is not JSON: {error}.") from error
         if self._unsent and not self._is_exactly_once:
             event = msgspec.structs.replace(event, sends=self._unsent)
-            self._unsent = Unsent()
+            self._unsent, self._unsent_threads = Unsent(), {}
         await self._buffer.save(event)
         stored = msgspec.json.decode(event.data)["result"]
         return read(msgspec.json.encode(stored).decode(), return_type(function))
@@ -130,7 +137,28 @@ class RemoteContext:
         message_id, is_new = await self._calls.place_message(send)
         if is_new:
             self._unsent.sends.append(send)
+            self._unsent_threads[message_id] = None if aside else thread_id
         return message_id
+
+    async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        sent = [message for message in messages if message not in self._unsent_threads]
+        found = {str(child.message_id): child for child in (await self._calls.children(sent) if sent else ())}
+        for message, child in found.items():
+            if child.state != "deleted" and str(child.parent) != self.message_id:
+                raise ValueError(f"gather takes what send returned, not {message!r}")
+        threads = {message: child.thread_id for message, child in found.items()} | self._unsent_threads
+        own_turn = None if self._claim.aside else self.thread_id
+        if own := [message for message in messages if own_turn is not None and threads[message] == own_turn]:
+            raise ValueError(f"the message {own[0]} waits for this one's turn in the thread {self.thread_id!r}")
+        open_ones = [id for id in messages if id not in found or found[id].state in ("queued", "processing")]
+        if open_ones:
+            self._stop(Waiting(open_ones))
+            await asyncio.get_running_loop().create_future()
+        results = [_result(found[message]) for message in messages]
+        failed = [result for result in results if isinstance(result, ChildFailed)]
+        if failed and not return_exceptions:
+            raise failed[0]
+        return results
 
     async def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
         return await self.publish_as(self.name_of("publish", name), topic, value, **options)
@@ -193,7 +221,7 @@ class RemoteContext:
         return True
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name in ("gather", "instance", "under_way", "incoming"):
+        if name in ("instance", "under_way", "incoming"):
             raise NotRemote(name)
         raise AttributeError(name)
 
@@ -228,6 +256,9 @@ class SyncContext:
         own = self._context.name_of("publish", name)
         return self._bridge.wait(self._context.publish_as(own, topic, value, **options))
 
+    def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        return self._bridge.wait(self._context.gather(*messages, return_exceptions=return_exceptions))
+
     def input(self, question: Any = None, *, name: str | None = None) -> Any:
         return self._bridge.wait(self._context.input_as(self._context.name_of_question(question, name), question))
 
@@ -241,6 +272,12 @@ class SyncContext:
 def in_thread(function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
     """Run a sync agent in a thread that keeps the context variables."""
     return asyncio.to_thread(functools.partial(contextvars.copy_context().run, function), *args)
+
+
+def _result(child: WaitedMessage) -> Any:
+    if child.state == "completed":
+        return child.result
+    return ChildFailed(str(child.message_id), child.state, child.error)
 
 
 def _plain(value: Any) -> Any:

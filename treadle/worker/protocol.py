@@ -12,7 +12,7 @@ from msgspec import Struct
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.errors import Conflict, TooManyRequests, Unavailable
 
-Ending = Literal["completed", "failed", "retry", "released", "input"]
+Ending = Literal["completed", "failed", "retry", "released", "input", "children"]
 RETRY_SECONDS = 1.0
 
 
@@ -34,6 +34,7 @@ class Claim(Struct, frozen=True):
     message: Any
     metadata: dict[str, Any]
     thread_id: str | None
+    aside: bool
     memory: Any
     steps: dict[str, Any]
     inputs: dict[str, Any]
@@ -93,6 +94,19 @@ class PastExchange(Struct, frozen=True):
     message: Any
     result: Any
     tools: list[Any]
+
+
+class WaitedMessage(Struct, frozen=True):
+    message_id: UUID
+    state: str
+    result: Any
+    error: str | None
+    parent: UUID | None
+    thread_id: str | None
+
+
+class _Waited(Struct, frozen=True):
+    messages: list[WaitedMessage]
 
 
 class _Exchanges(Struct, frozen=True):
@@ -174,6 +188,12 @@ class Leases(Connection):
         body = {**_lease(claim), "limit": limit, "tools": tools}
         answer = await self._persist(f"/workers/{segment(worker)}/history", body)
         return msgspec.json.decode(answer, type=_Exchanges).exchanges
+
+    async def children(self, worker: str, claim: Claim, children: Sequence[str]) -> list[WaitedMessage]:
+        """Raises LeaseLost, Invalid."""
+        body = {**_lease(claim), "children": children}
+        answer = await self._persist(f"/workers/{segment(worker)}/children", body)
+        return msgspec.json.decode(answer, type=_Waited).messages
 
     async def _place(self, worker: str, call: str, body: dict[str, Any]) -> _Placed:
         return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/{call}", body), type=_Placed)

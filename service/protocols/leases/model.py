@@ -10,22 +10,23 @@ from service.leases.model import OutcomeKind, VerdictKind
 from service.limits import (
     ATTEMPTS_RULE,
     DELAY_RULE,
-    HISTORY_EXCHANGES,
     MAX_AGENT_NAME_CHARS,
     MAX_ATTEMPTS,
-    MAX_BATCH_MESSAGES,
     MAX_DELAY_SECONDS,
-    MAX_PAGE_ITEMS,
     MAX_POLL_SECONDS,
-    MAX_STEP_NAME_CHARS,
     MAX_TIMEOUT_SECONDS,
-    PAGE_RULE,
     QUEUE_NAME_PATTERN,
-    THREAD_ID_RULE,
     TIMEOUT_RULE,
 )
-from service.messages.model import Priority, State, ThreadId
-from service.topics.model import RecordHeaders, RecordKey
+from service.messages.model import Priority, State
+from service.protocols.leases.model_sends import (
+    AskedQuestion,
+    Children,
+    LeaseField,
+    MessageIdField,
+    Records,
+    Sends,
+)
 
 REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers of the installation claim from others
 MAX_AGENTS = 100  # of one worker
@@ -36,18 +37,17 @@ MAX_TYPE_CHARS = 100
 MAX_ERROR_CHARS = 2_000
 MAX_HOST_CHARS = 255
 
-Ending: TypeAlias = Literal["completed", "failed", "retry", "released", "input"]
+Ending: TypeAlias = Literal["completed", "failed", "retry", "released", "input", "children"]
 OUTCOMES: dict[Ending, OutcomeKind] = {
     "completed": "completed",
     "input": "input",
+    "children": "children",
     "failed": "rejected",
     "retry": "error",
     "released": "released",
 }
 
 # The descriptions end the sentence "<field> must be ..." (json_input).
-MessageIdField = Annotated[UUID, Meta(description="the id of a message (a UUID)")]
-LeaseField = Annotated[UUID, Meta(description="the lease that the claim answered (a UUID)")]
 Sequence = Annotated[int, Meta(ge=1, le=2**31 - 1, description="the number of the first event that is sent, from 1")]
 
 
@@ -129,6 +129,7 @@ class ClaimedMessage(Struct, frozen=True):
     metadata: Any
     thread_id: str | None
     ord: int | None
+    aside: bool
     memory: Any
     steps: dict[str, Any]
     inputs: dict[str, Any]
@@ -161,109 +162,6 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
     data: Annotated[Any, Meta(description="any JSON")] = None
 
 
-Name: TypeAlias = Annotated[
-    str,
-    Meta(min_length=1, max_length=MAX_STEP_NAME_CHARS, description=f"a text of 1 to {MAX_STEP_NAME_CHARS} characters"),
-]
-
-
-class SentMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A message that an attempt sends. `name` is its own among those that the attempt sends, and the same in every
-    attempt."""
-
-    name: Name
-    message: Annotated[
-        Annotated[str, Meta(min_length=1)] | dict[str, Any],
-        Meta(description="a text that is not empty, or an object where the agent takes one"),
-    ]
-    agent: Annotated[str | None, Meta(description="the name of an agent, or left out for the default agent")] = None
-    thread_id: Annotated[ThreadId | None, Meta(description=THREAD_ID_RULE)] = None
-    priority: Annotated[Priority, Meta(description="high, normal or low")] = "normal"
-    metadata: Annotated[dict[str, Any] | None, Meta(description="an object")] = None
-    delay_seconds: Annotated[float, Meta(ge=0, le=MAX_DELAY_SECONDS, description=DELAY_RULE)] = 0.0
-    aside: Annotated[bool, Meta(description="true or false; with true the message takes no turn in its thread")] = False
-
-
-class SentRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A record that an attempt publishes. `name`: as of SentMessage."""
-
-    name: Name
-    topic: Annotated[str, Meta(min_length=1, description="the name of a topic")]
-    value: Annotated[Any, Meta(description="any JSON")]
-    key: RecordKey = None
-    headers: RecordHeaders = None
-
-
-Sends: TypeAlias = Annotated[
-    list[SentMessage],
-    Meta(max_length=MAX_BATCH_MESSAGES, description=f"a list of up to {MAX_BATCH_MESSAGES} messages to send"),
-]
-Records: TypeAlias = Annotated[
-    list[SentRecord],
-    Meta(max_length=MAX_BATCH_MESSAGES, description=f"a list of up to {MAX_BATCH_MESSAGES} records to publish"),
-]
-
-
-class NewSend(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attempt is about to send."""
-
-    message_id: MessageIdField
-    lease: LeaseField
-    send: Annotated[SentMessage, Meta(description="an object with name, message and more")]
-
-
-class NewPublication(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attempt is about to publish."""
-
-    message_id: MessageIdField
-    lease: LeaseField
-    record: Annotated[SentRecord, Meta(description="an object with name, topic, value and more")]
-
-
-class PlacedMessage(Struct, frozen=True):
-    """The id that the message to send has. Not `is_new`: an earlier attempt has sent it, and it is not sent again."""
-
-    message_id: UUID
-    is_new: bool
-
-
-class PlacedRecord(Struct, frozen=True):
-    """The id that the record to publish has; `is_new` as of PlacedMessage."""
-
-    record_id: UUID
-    is_new: bool
-
-
-class NewHistory(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attempt reads of its thread."""
-
-    message_id: MessageIdField
-    lease: LeaseField
-    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)] = HISTORY_EXCHANGES
-    tools: Annotated[bool, Meta(description="true or false; with true each has the data of its tool events")] = False
-
-
-class PastExchange(Struct, frozen=True):
-    """A message of the thread and its result, and the data of its `tool` events."""
-
-    message: Any
-    result: Any
-    tools: list[Any]
-
-
-class PastExchanges(Struct, frozen=True):
-    """The last completed messages before this one, oldest first."""
-
-    exchanges: list[PastExchange]
-
-
-class AskedQuestion(Struct, frozen=True, forbid_unknown_fields=True):
-    """`name`: under which a later attempt finds the answer."""
-
-    name: Name
-    question: Annotated[Any, Meta(description="any JSON")] = None
-
-
 class NewEvents(Struct, frozen=True, forbid_unknown_fields=True):
     """The next events of an attempt. With `sends` or `records`, `events` is one step: they are committed with it."""
 
@@ -287,13 +185,13 @@ class AppendedEvents(Struct, frozen=True):
 
 class NewEnding(Struct, frozen=True, forbid_unknown_fields=True):
     """How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
-    outcome `input`, the message waits until a person answers its question. `sends` and `records` are committed with the
-    outcomes completed and input."""
+    outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
+    it has sent, are over. `sends` and `records` are committed with these two and with completed."""
 
     message_id: MessageIdField
     lease: LeaseField
     attempt: Annotated[int, Meta(ge=1, le=2**31 - 1, description="the number of the attempt, as the claim answered it")]
-    outcome: Annotated[Ending, Meta(description="completed, failed, retry, released or input")]
+    outcome: Annotated[Ending, Meta(description="completed, failed, retry, released, input or children")]
     first_seq: Sequence
     result: Annotated[Any | UnsetType, Meta(description="any JSON")] = UNSET
     error: Annotated[str | None, Meta(description="a text, or null")] = None
@@ -305,6 +203,7 @@ class NewEnding(Struct, frozen=True, forbid_unknown_fields=True):
         list[NewEvent], Meta(max_length=MAX_EVENTS, description=f"a list of up to {MAX_EVENTS} events")
     ] = []
     question: Annotated[AskedQuestion | None, Meta(description="an object with name and question, or null")] = None
+    children: Children = []
     sends: Sends = []
     records: Records = []
 

@@ -20,16 +20,20 @@ from service.protocols.leases.model import (
     NewEnding,
     NewEvents,
     NewHeartbeat,
+    NewWorker,
+    RegisteredWorker,
+    Verdicts,
+)
+from service.protocols.leases.model_sends import (
     NewHistory,
     NewPublication,
     NewSend,
-    NewWorker,
+    NewWait,
     PastExchange,
     PastExchanges,
     PlacedMessage,
     PlacedRecord,
-    RegisteredWorker,
-    Verdicts,
+    WaitedMessages,
 )
 from service.protocols.leases.sends import AT_ITS_END, EXACTLY_ONCE, Placed, place_all, place_message, place_record
 from service.protocols.leases.services import RemoteServices
@@ -42,6 +46,7 @@ from service.protocols.leases.translate import (
     outcome_of,
     require_each_once,
     step_that_sends,
+    waited_message,
 )
 from service.queues.routes import list_workers
 from service.refusals import refusals
@@ -280,6 +285,27 @@ async def read_history(
     return PastExchanges([PastExchange(past.message, past.result, past.tools) for past in found])
 
 
+@post(
+    "/workers/{worker_id:str}/children",
+    operation_id="readChildren",
+    scope="work",
+    unrestricted=True,
+    status_code=200,
+    summary="Read the state of messages that an attempt has sent and waits for",
+    description="To wait for those that are not over, end the attempt with the outcome `children`. 409: the lease is"
+    " lost.",
+    responses=refusals(Conflict),
+)
+async def read_children(
+    worker_id: WorkerId,
+    data: JSONBody[NewWait],
+    principal: NamedDependency[Principal],
+    remote: NamedDependency[RemoteServices],
+) -> WaitedMessages:
+    lease = (principal.tenant, worker_id, data.message_id, data.lease)
+    return WaitedMessages([waited_message(child) for child in await remote.store.children(*lease, data.children)])
+
+
 async def _placed(
     remote: RemoteServices,
     principal: Principal,
@@ -308,6 +334,7 @@ router = Router(
             place_sent_message,
             place_published_record,
             read_history,
+            read_children,
             send_heartbeat,
             deregister_worker,
         )

@@ -12,7 +12,7 @@ from service.leases.places import Place
 from service.limits import MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages, validate_metadata
-from service.protocols.leases.model import SentMessage, SentRecord
+from service.protocols.leases.model_sends import SentMessage, SentRecord
 from service.protocols.leases.store import Sender
 
 EXACTLY_ONCE = "exactly_once"

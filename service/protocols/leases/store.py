@@ -8,7 +8,7 @@ import msgspec
 
 from service.db.pool import Database
 from service.errors import LeaseLost
-from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome
+from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome, SentMessage
 from service.leases.store import call_timeout
 from service.messages.model import Priority
 from service.protocols.leases.model import HeldLease, LeaseVerdict
@@ -21,7 +21,11 @@ APPEND_AND_SEND_SQL = """
     from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 CONCLUDE_SQL = """
     select status, thread, queue, subscription
-    from treadle.remote_conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
+    from treadle.remote_conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
+CHILDREN_SQL = """
+    select child, coalesce(state, 'deleted') as state, result, error, parent, thread_id
+    from treadle.remote_children($1, $2, $3, $4, $5)
+    order by n"""
 SENDER_SQL = """
     select thread, ord, depth, delivery, traceparent, sent, cancelled, retries
     from treadle.remote_sender($1, $2, $3, $4)"""
@@ -179,6 +183,15 @@ class RemoteLeaseStore:
             raise LeaseLost(LOST)
         return Sender(*row)
 
+    async def children(
+        self, tenant: str, worker: str, message_id: UUID, lease: UUID, children: Sequence[UUID]
+    ) -> list[SentMessage]:
+        """The messages that an attempt waits for, in this order. Raises LeaseLost."""
+        rows = await self._database.fetch(CHILDREN_SQL, tenant, worker, message_id, lease, children)
+        if len(rows) < len(children):
+            raise LeaseLost(LOST)
+        return [SentMessage(*row) for row in rows]
+
     async def append_and_send(self, append: RemoteAppend, patient: bool) -> RemoteAppended:
         """Raises Busy, QueueFull, and Unprocessable where what it sends is refused."""
         row = await self._database.fetchrow(
@@ -216,6 +229,7 @@ class RemoteLeaseStore:
             [event.data for event in finish.events],
             self._max_losses,
             outcome.sends,
+            outcome.children,
             self._max_queue_size,
             patient,
             timeout=call_timeout([finish]),

@@ -9,7 +9,7 @@ from msgspec import UNSET, Raw
 from service.config import Settings
 from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
-from service.leases.model import Claim, EventToAppend, Outcome
+from service.leases.model import Claim, EventToAppend, Outcome, SentMessage
 from service.limits import MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
 from service.protocols.leases.model import (
     MAX_ERROR_CHARS,
@@ -19,13 +19,14 @@ from service.protocols.leases.model import (
     NewEvent,
     RemoteAgent,
 )
+from service.protocols.leases.model_sends import WaitedMessage
 from service.protocols.leases.sends import Placed, encode_rows
 from service.protocols.leases.store import Earlier
 
 CHUNK = "chunk"
 STEP = "step"
 WITH_ERROR = ("failed", "retry")
-WITH_SENDS = ("completed", "input")
+WITH_SENDS = ("completed", "input", "children")
 RELEASED = "The worker gave the message back."
 
 
@@ -61,6 +62,7 @@ def claimed_message(claim: Claim, earlier: Earlier) -> ClaimedMessage:
         metadata=Raw(claim.metadata.encode()),
         thread_id=claim.thread_id,
         ord=claim.ord,
+        aside=claim.aside,
         memory=None if claim.memory is None else Raw(claim.memory.encode()),
         steps=earlier.steps,
         inputs=earlier.inputs,
@@ -75,6 +77,12 @@ def claimed_message(claim: Claim, earlier: Earlier) -> ClaimedMessage:
     )
 
 
+def waited_message(child: SentMessage) -> WaitedMessage:
+    """JSON from PostgreSQL is passed on as it is."""
+    result = None if child.result is None else Raw(child.result.encode())
+    return WaitedMessage(child.message_id, child.state, result, child.error, child.parent, child.thread_id)
+
+
 def events_to_append(events: Sequence[NewEvent], settings: Settings) -> list[EventToAppend]:
     """Raises Unprocessable."""
     return [_event(number, event, settings.max_event_bytes) for number, event in enumerate(events)]
@@ -86,12 +94,16 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
     if (ending.question is None) == (ending.outcome == "input"):
         raise Unprocessable("question is missing." if ending.question is None else "Only the outcome input asks.")
     if (ending.sends or ending.records) and ending.outcome not in WITH_SENDS:
-        raise Unprocessable("Only the outcomes completed and input have sends and records.")
+        raise Unprocessable("Only the outcomes completed, input and children have sends and records.")
+    if bool(ending.children) != (ending.outcome == "children"):
+        raise Unprocessable("children is for the outcome children: the ids of the messages that it waits for.")
+    sent = {"sent": [str(one.id) for one in placed]} if placed else {}
     if ending.question is not None:
-        asked = {"name": ending.question.name, "question": ending.question.question}
-        if placed:
-            asked["sent"] = [str(one.id) for one in placed]
+        asked = {"name": ending.question.name, "question": ending.question.question, **sent}
         return Outcome("input", result=_fitting("question", asked, settings.max_event_bytes), sends=sends)
+    if ending.children:
+        waits = _fitting("children", {"children": ending.children, **sent}, settings.max_event_bytes)
+        return Outcome("children", result=waits, sends=sends, children=ending.children)
     if (ending.result is UNSET) == (ending.outcome == "completed"):
         raise Unprocessable(
             "result is missing." if ending.result is UNSET else "Only a completed attempt has a result."

@@ -118,6 +118,23 @@ begin
 end $$;
 comment on function treadle.last_outputs is 'The last values of graphs, and what interrupted messages have said';
 
+-- The result of the last step of a message whose name fits a regular expression, which is no client's; null: there is
+-- none.
+create or replace function treadle.last_step(message_id uuid, pattern text) returns jsonb
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    return (
+        select k.data -> 'result'
+        from treadle._kept_results(message_id) k
+        where k.type = 'step'
+            and k.data ->> 'name' ~ pattern
+        order by k.seq desc
+        limit 1);
+end $$;
+comment on function treadle.last_step is 'The result of the last of the steps of a message with such a name';
+
 -- The questions that messages have asked a person, by their places in the log. The answer to a question is the next
 -- event. A message that was waiting before its questions were kept is read from its log.
 create or replace function treadle.questions(message_ids uuid[])

@@ -59,6 +59,7 @@ declare
         count_events         app
         milestones           app
         last_outputs         app
+        last_step            app
         use_store            app tenant
         questions            app
         traceback            app

@@ -13,6 +13,7 @@ from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
 from service.agents.builtin.echo import echo
 from service.events.model import Entry
 from service.messages.model import Status
+from service.protocols.langgraph import checkpoints, threads
 from service.protocols.langgraph.conversation import Turn
 from service.protocols.langgraph.ids import RunId
 from service.protocols.langgraph.translate import EVENTS_OF_ENTRY, Translation
@@ -76,10 +77,11 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
 
 
 async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(
-    start_api: StartApi, start_worker: StartWorker
+    start_api: StartApi, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await start_worker(*api_graphs())
-    async with connect(await start_api()) as client:
+    api = await start_api()
+    async with connect(api) as client:
         thread = (await client.threads.create())["thread_id"]
 
         async def run(said: str | None, checkpoint: Any = None) -> tuple[int, str]:
@@ -113,8 +115,28 @@ async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(
         assert (state["checkpoint"], state["parent_checkpoint"]) == (changed["checkpoint"], after_one)
         assert (state["next"], state["values"]["count"], state["metadata"]["source"]) == (["speak"], 40, "update")
         assert await run(None) == await run(None) == (41, "heard one")
-        with pytest.raises(NotFoundError, match="no checkpoint"):
-            await client.runs.create(thread, "speaker", input=HI, checkpoint_id="x")
+        for unknown in ("x", f"{changed['checkpoint']['checkpoint_id']}-0"):  # a change of the state has no input
+            with pytest.raises(NotFoundError, match="no checkpoint"):
+                await client.runs.create(thread, "speaker", input=HI, checkpoint_id=unknown)
+        # A page of the history has only the last turn, as if it were large.
+        for module in (checkpoints, threads):
+            monkeypatch.setattr(module, "HISTORY_EXCHANGES", 1)
+        last, _, before, *rest = await history()
+        assert (contents(before["values"])[-1], rest) == (("ai", "heard one"), [])
+        once = {"input": HI, "headers": {"Idempotency-Key": "once"}, "checkpoint": last["checkpoint"]}
+        first = await client.runs.create(thread, "speaker", **once)
+        await client.runs.join(thread, first["run_id"])
+        before = (await history())[2]
+        assert await run("five", before["checkpoint"]) == (42, "heard one five")
+        assert (await client.runs.create(thread, "speaker", **once))["run_id"] == first["run_id"]
+        # A message that came another way leaves its state to the next run only.
+        other = {"message": {"messages": [{"role": "user", "content": "six"}]}, "agent": "speaker"}
+        sent = (await api.post("/messages", json={**other, "thread_id": thread})).json()["message_id"]
+        await client.runs.join(thread, sent)
+        assert await run("seven") == (44, "heard one five six seven")
+        monkeypatch.undo()
+        with pytest.raises(UnprocessableEntityError, match="not kept"):
+            await client.runs.create(thread, "speaker", input=HI, checkpoint_id=sent)
         with pytest.raises(UnprocessableEntityError, match="the agent 'speaker'"):
             await client.runs.create(thread, "asker", input=HI, checkpoint=after_one)
         with pytest.raises(UnprocessableEntityError, match="has the input already"):
@@ -158,6 +180,9 @@ async def test_a_graph_asks_a_person(start_api: StartApi, start_worker: StartWor
         with pytest.raises(UnprocessableEntityError, match="does not wait"):
             await client.runs.create(thread, "asker", command={"resume": 1})
         await events(input=HI)
+        later = await client.runs.create(thread, "asker", input=HI, after_seconds=3_600)  # leaves the question alone
+        assert (await client.threads.get(thread))["status"] == "interrupted"
+        await client.runs.cancel(thread, later["run_id"], action="rollback")
         await events(input=HI)  # takes the place of the run that waits
         once = {"input": HI, "headers": {"Idempotency-Key": "once"}}
         [first] = {run["run_id"] for run in [await client.runs.create(thread, "asker", **once) for _ in range(2)]}

@@ -84,10 +84,12 @@ def open_interrupts(turn: Turn) -> list[Json]:
     return [] if asks is None else interrupts_of(msgspec.to_builtins(asks), turn.graph)
 
 
-def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None) -> list[Json]:
-    """The states of a thread before and after each of these turns, which are in their order; the newest first."""
+def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, earlier: Json | None = None) -> list[Json]:
+    """The states of a thread before and after each of these turns, which are in their order; the newest first.
+    `first`: the values with which the thread began. `earlier`: those before the turns, if there were others."""
     found: list[Json] = []
-    values = begin = values_after((), first)
+    begin = values_after((), first)
+    values = begin if earlier is None else earlier
     after: dict[str, Json] = {BEGIN: begin}
     parent: Json | None = None
     for turn in shown(turns):

@@ -65,8 +65,7 @@ async def begin_run(
     validate_messages([message], services.settings, in_batch=False)
     if row is not None and not is_repeat:
         await _name_graph(services, principal, row, agent)
-    # An idle thread has no question to end, so its runs are submitted together with those of others.
-    ends_question = thread_id is not None and (row is None or row.status in ("busy", "interrupted"))
+    ends_question = not request.after_seconds and _may_wait(principal, thread_id, row)
     run_id = await _submit(services, principal, request_hash, message, key, ends_question=ends_question)
     return Begun(await find_run(services, principal, None, str(run_id)), modes)
 
@@ -105,6 +104,14 @@ def _from_checkpoint(request: NewRun, base: Base) -> NewRun:
     kept = base.turn.kept
     given = None if kept.command is not None or kept.resumes else repeated_input(base.turn)
     return msgspec.structs.replace(request, input=given, command=kept.command)
+
+
+def _may_wait(principal: Principal, thread_id: str | None, row: ThreadRow | None) -> bool:
+    """Whether a message of the thread may wait for an answer. In a thread that is idle none does, and none begins to,
+    for it would be open. A run without a thread of its own has a new one, or the principal's."""
+    if row is None:
+        return thread_id is not None and thread_id == principal.thread_id
+    return row.status in ("busy", "interrupted")
 
 
 def _answers(row: ThreadRow | None, request: NewRun) -> bool:

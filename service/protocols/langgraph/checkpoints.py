@@ -14,7 +14,7 @@ from service.errors import NotFound, Unprocessable
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
 from service.protocols.langgraph.conversation import Turn
 from service.protocols.langgraph.services import LangGraphServices, first_values
-from service.protocols.langgraph.store import ThreadRow
+from service.protocols.langgraph.store import PlacedTurn, ThreadRow
 from service.queues.model import Agent
 
 _CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-[01])?")
@@ -24,7 +24,7 @@ OTHER_AGENT = "The checkpoint is one of the agent {!r}: a run from it is for the
 NO_INPUT_HERE = (
     "The checkpoint has the input already: send none, or name the checkpoint before it to replace the input."
 )
-NOT_KEPT = "The state after a run that was interrupted or waits is not kept: name a checkpoint before it."
+NOT_KEPT = "The state at this checkpoint is not kept for another run: name another one, or none for the last state."
 COPIED_BEGIN = "The state in which a copied thread begins is not kept: name a checkpoint after it."
 
 
@@ -48,28 +48,31 @@ def shown(turns: Sequence[Turn]) -> list[Turn]:
 
 
 async def find_base(services: LangGraphServices, row: ThreadRow, named: str | None, agent: Agent) -> Base | None:
-    """None: the last state of the thread. Raises NotFound, Unprocessable."""
+    """None: the last state of the thread. Raises NotFound, Unprocessable. What it names can be loaded: a run that is
+    accepted ends the question with which the thread waits."""
     if named is None:
         return None
     found = _CHECKPOINT.fullmatch(named.lower())
     placed = await services.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
-    turns = shown([one.turn for one in reversed(placed)])
-    ids = [turn.message.message_id for turn in turns]
-    if found is None or (message_id := UUID(found[1])) not in ids:
+    last = shown([one.turn for one in placed])[:1]
+    by_id = {one.turn.message.message_id: one for one in placed if shown([one.turn])}
+    at = None if found is None else by_id.get(UUID(found[1]))
+    if found is None or at is None or (found[2] and at.turn.kept.update is not None):
         raise NotFound(f"There is no checkpoint {named[:100]!r} among the last states of the thread.")
-    place, is_input = ids.index(message_id), found[2] is not None
-    turn = turns[place]
-    if not is_input and turn is turns[-1]:
+    turn, is_input = at.turn, found[2] is not None
+    if not is_input and turn is last[0]:
         return None
     if "graph" not in agent.settings:
         raise Unprocessable(NO_FORK)
     if turn.message.agent != agent.agent:
         raise Unprocessable(OTHER_AGENT.format(turn.message.agent))
     if is_input:
-        return Base(found[0], _before(row, turns[:place], turn), turn)
-    if turn.message.state != "completed":
+        base = Base(found[0], await _before(services, row, at), turn)
+    else:
+        base = Base(found[0], str(turn.message.message_id))
+    if base.after != BEGIN and not await services.store.keeps_state(row.thread, base.after):
         raise Unprocessable(NOT_KEPT)
-    return Base(found[0], str(message_id))
+    return base
 
 
 def input_ids(turn: Turn) -> dict[str, str]:
@@ -99,13 +102,13 @@ def _is_text(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("content"), str)
 
 
-def _before(row: ThreadRow, earlier: Sequence[Turn], turn: Turn) -> str:
-    """The message after whose state the turn has begun. Raises Unprocessable."""
-    if turn.kept.checkpoint is not None:
-        return turn.kept.checkpoint
-    for one in reversed(earlier):
-        if one.message.agent == turn.message.agent and one.message.state == "completed":
-            return str(one.message.message_id)
+async def _before(services: LangGraphServices, row: ThreadRow, at: PlacedTurn) -> str:
+    """The message after whose state the turn has begun, which may be older than a page. Raises Unprocessable."""
+    if at.turn.kept.checkpoint is not None:
+        return at.turn.kept.checkpoint
+    before = await services.store.completed_before(row.thread, at.ord, at.turn.message.agent)
+    if before is not None:
+        return str(before)
     if first_values(row) is not None:
         raise Unprocessable(COPIED_BEGIN)
     return BEGIN

@@ -129,6 +129,13 @@ def values_after(turns: Sequence[Turn], first: Json | None = None) -> Json:
     return values
 
 
+def graph_values(turns: Iterable[Turn]) -> Json | None:
+    """The values after these turns, the newest first, if they are those of a graph."""
+    last = next((turn for turn in turns if turn.counts), None)
+    is_graph = last is not None and last.graph is not None and isinstance(last.graph.get("data"), dict)
+    return values_after([last]) if last is not None and is_graph else None
+
+
 def with_messages(values: Json, more: Iterable[Json]) -> Json:
     """A message with a known id takes the place of that one. What is no state with messages has none."""
     if not isinstance(values, dict):

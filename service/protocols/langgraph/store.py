@@ -19,6 +19,7 @@ from service.protocols.langgraph.model import Json, ThreadSearch
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
 SEARCHED_THREADS = 2_000  # in one search, the most recently active first
+STATE_STEPS = "^(treadle/)?state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
 SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
 # Of the last run of a message, by the state of the message.
 STATUSES = {
@@ -95,6 +96,21 @@ _TURNS = f"""
     ) s
     where s.place = 1 or s.bytes <= $4
     order by s.ord desc"""
+_COMPLETED_BEFORE = """
+    select v.message_id
+    from treadle.message_overview v
+    where v.thread = $1
+        and v.ord < $2
+        and not v.aside
+        and v.agent = $3
+        and v.state = 'completed'
+        and not v.metadata ? 'langgraph_deleted'
+    order by v.ord desc
+    limit 1"""
+_KEEPS_STATE = """
+    select treadle.last_step(v.message_id, $3) is not null
+    from treadle.message_overview v
+    where v.thread = $1 and v.message_id = $2"""
 _STATUS_ROWS = ", ".join(f"('{state}', '{status}')" for state, status in STATUSES.items())
 _QUESTIONS = "select q.seq, q.answered from treadle.questions(array[$1::uuid]) q"
 # A message is a run, and one more after each answer to its questions; the newest run first. The runs of the last
@@ -233,6 +249,20 @@ class LangGraphStore:
         `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes."""
         rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes)
         return [_turn(row) for row in rows]
+
+    async def completed_before(self, thread: int, before: int, agent: str) -> UUID | None:
+        """The last message of the agent in a thread, which the caller has looked up for its principal, that was
+        completed before the one with the ord `before`."""
+        found: UUID | None = await self._lists.fetchval(_COMPLETED_BEFORE, thread, before, agent)
+        return found
+
+    async def keeps_state(self, thread: int, message_id: str) -> bool:
+        """Whether another run can begin with the state of the graph after a message of a thread, which the caller has
+        looked up for its principal. The id may be any text."""
+        try:
+            return bool(await self._lists.fetchval(_KEEPS_STATE, thread, UUID(message_id), STATE_STEPS))
+        except ValueError:
+            return False
 
     async def runs(self, thread: int, limit: int, offset: int, status: str | None, max_bytes: int) -> list[PlacedRun]:
         """The runs of a thread, which the caller has looked up for its principal, with the status (None: any); the

@@ -14,7 +14,7 @@ from service.messages.validation import validate_metadata
 from service.params import parse_thread_id
 from service.protocols.langgraph.answers import open_interrupts, states, thread
 from service.protocols.langgraph.calls import Asked, Caller, Services, delete, get, page, patch, post
-from service.protocols.langgraph.conversation import values_after
+from service.protocols.langgraph.conversation import Turn, graph_values, values_after
 from service.protocols.langgraph.model import (
     CheckpointChoice,
     HistorySearch,
@@ -94,11 +94,11 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     """The new thread begins with the values of this one, and with the memory of its agents."""
     require(principal, "read")
     row = await langgraph.store.thread(principal, thread_id)
-    turns = await _turns(langgraph, row)
+    turns, before = await _turns(langgraph, row)
     earlier = copied_history(row)
     exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
-    values = values_after(turns, first_values(row))
+    values = values_after(turns, before or first_values(row))
     memory = _copied(row.memory, values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2)
     new = str(uuid.uuid7())
     await langgraph.store.create_thread(principal, new, row.metadata, memory)
@@ -107,7 +107,7 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
 
 @get("/threads/{thread_id:str}/state", scope="read")
 async def get_state(thread_id: FromPath[str], principal: Caller, langgraph: Services) -> Json:
-    return (await _states(langgraph, principal, thread_id))[0]
+    return (await _states(langgraph, principal, thread_id, needs_oldest=False))[0]
 
 
 @post("/threads/{thread_id:str}/state", scope="submit", stays_open=True)
@@ -168,10 +168,18 @@ def _searchable(wanted: ThreadSearch) -> ThreadSearch:
     return wanted
 
 
-async def _turns(langgraph: LangGraphServices, row: ThreadRow) -> list[Any]:
-    """In their order."""
+async def _turns(
+    langgraph: LangGraphServices, row: ThreadRow, *, needs_oldest: bool = False
+) -> tuple[list[Turn], Json | None]:
+    """The last turns in their order, and the values of a graph before them. These are read where no turn has values of
+    a graph, and for the state before the oldest turn (`needs_oldest`); else they are None."""
     found = await langgraph.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
-    return [one.turn for one in reversed(found)]
+    turns = [one.turn for one in found]
+    before = None
+    if found and found[-1].ord > 1 and (needs_oldest or graph_values(turns) is None):
+        earlier = await langgraph.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, found[-1].ord)
+        before = graph_values(one.turn for one in earlier)
+    return turns[::-1], before
 
 
 async def _whole(langgraph: LangGraphServices, principal: Principal, thread_id: str) -> Json:
@@ -179,17 +187,20 @@ async def _whole(langgraph: LangGraphServices, principal: Principal, thread_id: 
 
 
 async def _with_values(langgraph: LangGraphServices, row: ThreadRow) -> Json:
-    turns = await _turns(langgraph, row)
-    state = states(row, turns, first_values(row))[0]
+    turns, before = await _turns(langgraph, row)
+    state = states(row, turns, first_values(row), before)[0]
     waiting = next((turn for turn in turns if turn.message.message_id == row.turn), None)
     interrupts = open_interrupts(waiting) if waiting is not None else []
-    has_values = any(turn.counts or turn.graph for turn in turns) or first_values(row) is not None
+    has_values = any(turn.counts or turn.graph for turn in turns) or (before or first_values(row)) is not None
     return thread(row, state["values"] if has_values else None, interrupts, str(row.turn))
 
 
-async def _states(langgraph: LangGraphServices, principal: Principal, thread_id: str) -> list[Json]:
+async def _states(
+    langgraph: LangGraphServices, principal: Principal, thread_id: str, *, needs_oldest: bool = True
+) -> list[Json]:
     row = await langgraph.store.thread(principal, thread_id)
-    return states(row, await _turns(langgraph, row), first_values(row))
+    turns, before = await _turns(langgraph, row, needs_oldest=needs_oldest)
+    return states(row, turns, first_values(row), before)
 
 
 async def _state_at(langgraph: LangGraphServices, principal: Principal, thread_id: str, checkpoint_id: str) -> Json:

@@ -65,11 +65,13 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
         for command in wrong:
             with pytest.raises(UnprocessableEntityError, match="command"):
                 await client.runs.create(thread, "speaker", command=command)
-        for unknown in ({"goto": "missing"}, {"update": order}):
+        hidden = [["messages", order["messages"]], ["messages", []]]
+        for unknown in ({"goto": "missing"}, {"update": order}, {"update": hidden}):
             with pytest.raises(Exception, match=r"missing|plain message"):
                 await client.runs.wait(None, "speaker", command=unknown)
-        went = await client.runs.wait(None, "speaker", command={"update": {"count": 4}, "goto": "speak"})
-        assert (went["count"] > 4, went["messages"][-1]["content"]) == (True, "heard ")
+        for update in ({"count": 4}, [["count", 4]]):
+            went = await client.runs.wait(None, "speaker", command={"update": update, "goto": "speak"})
+            assert (went["count"] > 4, went["messages"][-1]["content"]) == (True, "heard ")
         assert len(await client.runs.list(thread)) == 3
         copied = await client.threads.copy(thread)
         values = await client.runs.wait(copied["thread_id"], "speaker", input={"messages": "4"})

@@ -67,10 +67,7 @@ class Asked(msgspec.Struct, frozen=True):
         update, goto = command.get("update"), command.get("goto")
         if update is None and goto is None:
             return None
-        try:
-            refuse_orders_in(dict(update or {}))
-        except (TypeError, ValueError):
-            raise Rejected("command.update must be an object, or a list of pairs of a name and a value.") from None
+        update = _pairs(update)
         places = []
         for place in goto if isinstance(goto, list) else [] if goto is None else [goto]:
             node = place.get("node") if isinstance(place, dict) else place
@@ -80,6 +77,22 @@ class Asked(msgspec.Struct, frozen=True):
                 refuse_orders_in(place.get("input"))
             places.append(Send(node, place.get("input")) if isinstance(place, dict) else node)
         return Command(update=update, goto=places)
+
+
+def _pairs(update: Any) -> list[tuple[str, Any]] | None:
+    """As LangGraph takes them: it leaves out an update by lists. Raises Rejected."""
+    if update is None:
+        return None
+    given = list(update.items()) if isinstance(update, dict) else update
+    if not isinstance(given, list) or not all(_is_pair(pair) for pair in given):
+        raise Rejected("command.update must be an object, or a list of pairs of a name and a value.")
+    for name, value in given:
+        refuse_orders_in({name: value})
+    return [(name, value) for name, value in given]
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
 def asked_of(metadata: Mapping[str, Any]) -> Asked | None:

@@ -47,6 +47,19 @@ begin
     return v_namespace;
 end $$;
 
+-- Whether an item can have its place: the index holds its names. Raises TR422.
+create or replace function treadle._check_place(namespace text[], key text, owner text) returns void
+language plpgsql immutable as $$
+declare
+    v_bytes constant integer := octet_length(array_to_string(namespace, '')) + octet_length(key) + octet_length(owner);
+begin
+    if v_bytes > 2000 then
+        raise exception using errcode = 'TR422', message = format(
+            'The namespace, the key and the subject of an item have at most 2000 bytes together; these have %s.',
+            v_bytes);
+    end if;
+end $$;
+
 -- A number of a call. Raises TR422.
 create or replace function treadle._store_number(
     call jsonb, name text, lowest integer, highest integer, otherwise integer)
@@ -65,6 +78,12 @@ begin
     end if;
     return v_given::integer;
 end $$;
+
+-- The labels of a prefix before its first `*`.
+create or replace function treadle._labels_before_star(prefix text[]) returns text[]
+language sql immutable parallel safe as $$
+    select prefix[1 : coalesce(array_position(prefix, '*') - 1, cardinality(prefix))]
+$$;
 
 -- Whether labels begin with others, of which `*` stands for any.
 create or replace function treadle._begins_with(labels text[], prefix text[]) returns boolean
@@ -102,6 +121,15 @@ create or replace function treadle._is_comparison(operand jsonb) returns boolean
 language sql immutable parallel safe as $$
     select jsonb_typeof(operand) = 'object' and operand <> '{}'
         and operand - array['$eq', '$ne', '$gt', '$gte', '$lt', '$lte'] = '{}'
+$$;
+
+-- The fields of a value that a filter wants to have a certain value: what satisfies the filter contains them.
+create or replace function treadle._equal_fields(filter jsonb) returns jsonb
+language sql immutable parallel safe as $$
+    select coalesce(jsonb_object_agg(f.key, case when treadle._is_comparison(f.value) then f.value -> '$eq'
+        else f.value end), '{}')
+    from jsonb_each(filter) f
+    where not treadle._is_comparison(f.value) or f.value ? '$eq'
 $$;
 
 -- Whether a value satisfies a filter.

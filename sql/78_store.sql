@@ -5,10 +5,12 @@
 --   {"op": "get", "namespace", "key"}                       the item, or null
 --   {"op": "put", "namespace", "key", "value"}              null
 --   {"op": "delete", "namespace", "key"}                    null, also for an item that is not there
---   {"op": "search", "prefix", "filter"?, "limit"?, "offset"?}   items, the last changed first; at most 4 MB
+--   {"op": "search", "prefix", "filter"?, "limit"?, "offset"?}   items, the last changed first
 --   {"op": "namespaces", "prefix"?, "suffix"?, "max_depth"?, "limit"?, "offset"?}   namespaces, in their order
 -- In prefix and suffix, `*` stands for any label. A filter names fields of the value, with the value that they have or
 -- an object of comparisons ($eq, $ne, $gt, $gte, $lt, $lte); numbers are compared with numbers, texts with texts.
+-- There are at most 100 calls, and their answers have at most 16 MB: what has more is refused, because an answer that
+-- was cut would look like the end of the list.
 
 -- An item as its readers receive it.
 create or replace function treadle._item(i treadle.store_items) returns jsonb
@@ -36,13 +38,10 @@ begin
     end if;
 end $$;
 
--- Lock a store, which is made if it is not there.
+-- Lock a store that is there.
 create or replace function treadle._lock_store(tenant text, owner text) returns void
 language plpgsql as $$
 begin
-    insert into treadle.store_sizes as s (tenant, owner)
-        values (_lock_store.tenant, _lock_store.owner)
-        on conflict do nothing;
     perform
     from treadle.store_sizes s
     where s.tenant = _lock_store.tenant and s.owner = _lock_store.owner
@@ -86,6 +85,10 @@ begin
             'The value of an item has at most %s bytes; this one has %s.', (treadle._store_limits()).item_bytes,
             v_bytes);
     end if;
+    perform treadle._check_place(namespace => v_namespace, key => call ->> 'key', owner => owner);
+    insert into treadle.store_sizes as s (tenant, owner)
+        values (_put_item.tenant, _put_item.owner)
+        on conflict do nothing;
     perform treadle._lock_store(tenant => tenant, owner => owner);
     v_former := (
         select treadle._item_bytes(i.value)
@@ -103,12 +106,10 @@ begin
             set value = excluded.value, updated_at = excluded.updated_at;
 end $$;
 
--- The items that a search finds. Raises TR422.
-create or replace function treadle._search_items(call jsonb, tenant text, owner text) returns jsonb
-language plpgsql stable as $$
+-- The filter of a search. Raises TR422.
+create or replace function treadle._filter_of(call jsonb) returns jsonb
+language plpgsql immutable as $$
 declare
-    v_prefix constant text[] := treadle._labels(call -> 'prefix', 'namespace_prefix');
-    v_first constant text[] := case when '*' = any(v_prefix) then '{}' else v_prefix end;
     v_filter constant jsonb := coalesce(nullif(call -> 'filter', 'null'), '{}');
 begin
     if jsonb_typeof(v_filter) <> 'object' then
@@ -123,29 +124,53 @@ begin
         raise exception using
             errcode = 'TR422', message = 'A filter compares with $eq, $ne, $gt, $gte, $lt and $lte.';
     end if;
-    return (
-        with found as (
-            select i.*
-            from treadle.store_items i
-            where i.tenant = _search_items.tenant
-                and i.owner = _search_items.owner
-                and i.namespace >= v_first
-                and treadle._begins_with(i.namespace, v_prefix)
-                and treadle._fits_filter(i.value, v_filter)
-            order by i.updated_at desc, i.namespace, i.key
-            limit treadle._store_number(
-                call => call, name => 'limit', lowest => 1, highest => 1000, otherwise => 10)
-            offset treadle._store_number(
-                call => call, name => 'offset', lowest => 0, highest => 1000000, otherwise => 0)
-        ), sized as (
-            select treadle._item(row(f.*)::treadle.store_items) as item, row_number() over by_age as n,
-                sum(treadle._bytes(f.value)) over by_age as bytes
-            from found f
-            window by_age as (order by f.updated_at desc, f.namespace, f.key rows unbounded preceding)
-        )
-        select coalesce(jsonb_agg(s.item order by s.n), '[]')
-        from sized s
-        where s.n = 1 or s.bytes <= 4000000);
+    return v_filter;
+end $$;
+
+-- The items that a search finds. Raises TR422.
+create or replace function treadle._search_items(call jsonb, tenant text, owner text) returns jsonb
+language plpgsql stable as $$
+declare
+    v_prefix constant text[] := treadle._labels(call -> 'prefix', 'namespace_prefix');
+    v_first constant text[] := treadle._labels_before_star(v_prefix);
+    v_filter constant jsonb := treadle._filter_of(call);
+    v_equal constant jsonb := treadle._equal_fields(v_filter);
+    v_bytes bigint;
+    v_found jsonb;
+begin
+    -- The operators come first in each row: they pass over most rows without a call of a function.
+    with found as materialized (
+        select i.*
+        from treadle.store_items i
+        where i.tenant = _search_items.tenant
+            and i.owner = _search_items.owner
+            and i.namespace >= v_first
+            and i.namespace[1 : cardinality(v_first)] = v_first
+            and (v_equal = '{}' or i.value @> v_equal)
+            and (v_first = v_prefix or treadle._begins_with(i.namespace, v_prefix))
+            and (v_filter = '{}' or treadle._fits_filter(i.value, v_filter))
+        order by i.updated_at desc, i.namespace, i.key
+        limit treadle._store_number(
+            call => call, name => 'limit', lowest => 1, highest => 1000, otherwise => 10)
+        offset treadle._store_number(
+            call => call, name => 'offset', lowest => 0, highest => 1000000, otherwise => 0)
+    ), size as (
+        select coalesce(sum(treadle._item_bytes(f.value)), 0) as bytes
+        from found f
+    )
+    select s.bytes, case when s.bytes <= 4000000 then (
+        select coalesce(
+            jsonb_agg(treadle._item(row(f.*)::treadle.store_items) order by f.updated_at desc, f.namespace, f.key),
+            '[]')
+        from found f) end
+    into v_bytes, v_found
+    from size s;
+    if v_found is null then
+        raise exception using errcode = 'TR422', message = format(
+            'The items that the search finds have %s bytes, and its answer at most 4000000: ask for fewer (limit).',
+            v_bytes);
+    end if;
+    return v_found;
 end $$;
 
 -- The namespaces that have items, down to a depth. Raises TR422.
@@ -153,6 +178,7 @@ create or replace function treadle._list_namespaces(call jsonb, tenant text, own
 language plpgsql stable as $$
 declare
     v_prefix constant text[] := treadle._labels(call -> 'prefix', 'prefix');
+    v_first constant text[] := treadle._labels_before_star(v_prefix);
     v_suffix constant text[] := treadle._labels(call -> 'suffix', 'suffix');
     v_depth constant integer := treadle._store_number(
                 call => call, name => 'max_depth', lowest => 1, highest => 20, otherwise => 20);
@@ -164,8 +190,10 @@ begin
             from treadle.store_items i
             where i.tenant = _list_namespaces.tenant
                 and i.owner = _list_namespaces.owner
-                and treadle._begins_with(i.namespace, v_prefix)
-                and treadle._ends_with(i.namespace, v_suffix)
+                and i.namespace >= v_first
+                and i.namespace[1 : cardinality(v_first)] = v_first
+                and (v_first = v_prefix or treadle._begins_with(i.namespace, v_prefix))
+                and (v_suffix = '{}' or treadle._ends_with(i.namespace, v_suffix))
             order by labels
             limit treadle._store_number(
                 call => call, name => 'limit', lowest => 1, highest => 1000, otherwise => 100)
@@ -179,9 +207,13 @@ create or replace function treadle._make_store_calls(calls jsonb, tenant text, o
 returns jsonb language plpgsql as $$
 declare
     v_call jsonb;
-    v_answers jsonb := '[]';
+    v_answers jsonb[] := '{}';
     v_answer jsonb;
+    v_bytes bigint := 0;
 begin
+    if jsonb_typeof(calls) <> 'array' or jsonb_array_length(calls) > 100 then
+        raise exception using errcode = 'TR422', message = 'The calls must be an array of at most 100.';
+    end if;
     for v_call in
         select e.c
         from jsonb_array_elements(calls) with ordinality e (c, n)
@@ -205,9 +237,14 @@ begin
             else raise exception using
                 errcode = 'TR422', message = 'op must be get, put, delete, search or namespaces.';
         end case;
-        v_answers := v_answers || jsonb_build_array(v_answer);
+        v_bytes := v_bytes + coalesce(pg_column_size(v_answer), 0);
+        if v_bytes > 16000000 then
+            raise exception using errcode = 'TR422', message =
+                'The answers of the calls have more than 16 MB: make fewer calls at once.';
+        end if;
+        v_answers := array_append(v_answers, v_answer);
     end loop;
-    return v_answers;
+    return to_jsonb(v_answers);
 end $$;
 
 -- Make calls of the store of a principal: its subject's, or the tenant's. A principal that is restricted to agents, to

@@ -145,6 +145,29 @@ begin
     return cardinality(v_threads) + cardinality(v_messages);
 end $$;
 
+-- Delete so many items of a tenant's stores. A store without items goes with its row.
+create or replace function treadle._delete_stores_of_tenant(tenant text, quantity integer) returns void
+language plpgsql as $$
+begin
+    delete from treadle.store_items i
+    where (i.tenant, i.owner, i.namespace, i.key) in (
+        select f.tenant, f.owner, f.namespace, f.key
+        from treadle.store_items f
+        where f.tenant = _delete_stores_of_tenant.tenant
+        limit quantity);
+    delete from treadle.store_sizes s
+    where s.tenant = _delete_stores_of_tenant.tenant
+        and s.owner in (
+            select e.owner
+            from treadle.store_sizes e
+            where e.tenant = _delete_stores_of_tenant.tenant
+                and not exists (
+                    select
+                    from treadle.store_items i
+                    where i.tenant = e.tenant and i.owner = e.owner)
+            limit quantity);
+end $$;
+
 -- Delete what else a tenant has: keys, schemas, rows of the audit about what its principals did, keys of idempotency,
 -- events of long logs, lists of children, topics and subscriptions. Returns whether nothing is left, not even a thread.
 create or replace function treadle._delete_rest_of_tenant(tenant text, quantity integer) returns boolean
@@ -176,14 +199,7 @@ begin
     where c.tenant = _delete_rest_of_tenant.tenant;
     delete from treadle.callback_secrets s
     where s.tenant = _delete_rest_of_tenant.tenant;
-    delete from treadle.store_items i
-    where (i.tenant, i.owner, i.namespace, i.key) in (
-        select s.tenant, s.owner, s.namespace, s.key
-        from treadle.store_items s
-        where s.tenant = _delete_rest_of_tenant.tenant
-        limit quantity);
-    delete from treadle.store_sizes s
-    where s.tenant = _delete_rest_of_tenant.tenant;
+    perform treadle._delete_stores_of_tenant(tenant, quantity);
     perform treadle._delete_schemas_of_tenant(tenant);
     if not treadle._delete_topics_of_tenant(tenant, quantity * 5) then
         return false;
@@ -195,8 +211,9 @@ begin
             from treadle.audit a
             where a.tenant = _delete_rest_of_tenant.tenant
                 and a.action !~ '^tenant[.]')
-        or exists (select from treadle.trash t where t.tenant = _delete_rest_of_tenant.tenant)
         or exists (select from treadle.store_items i where i.tenant = _delete_rest_of_tenant.tenant)
+        or exists (select from treadle.store_sizes s where s.tenant = _delete_rest_of_tenant.tenant)
+        or exists (select from treadle.trash t where t.tenant = _delete_rest_of_tenant.tenant)
         or exists (select from treadle.threads t where t.tenant = _delete_rest_of_tenant.tenant));
 end $$;
 

@@ -38,7 +38,7 @@ class StoredAttemptQueries:
         return await persist_lookup("incoming messages", lambda: self._leases.take_incoming(message_id, lease))
 
     async def use_store(self, message_id: UUID, lease: UUID, calls: str) -> list[Any] | None:
-        return await persist_lookup("store", lambda: self._leases.use_store(message_id, lease, calls))
+        return await persist_lookup("store", lambda: self._leases.use_store(message_id, lease, calls), is_bounded=False)
 
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))

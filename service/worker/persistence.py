@@ -32,8 +32,13 @@ async def persist(name: str, call: Callable[[], Coroutine[Any, Any, Answer]], it
             delay = min(delay * 2, MAX_RETRY_SECONDS)
 
 
-async def persist_lookup(name: str, look_up: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-    """The answer of a lookup. A table that another transaction has locked is waited for as well."""
+async def persist_lookup(
+    name: str, look_up: Callable[[], Coroutine[Any, Any, Answer]], *, is_bounded: bool = True
+) -> Answer:
+    """The answer of a lookup. A table that another transaction has locked is waited for as well.
+
+    Raises TimeoutError if a lookup whose size is the agent's (not `is_bounded`) takes too long.
+    """
 
     async def ask() -> Answer:
         try:
@@ -41,4 +46,4 @@ async def persist_lookup(name: str, look_up: Callable[[], Coroutine[Any, Any, An
         except Busy as error:  # behind a pooler, where the database's own lock_timeout holds
             raise Unavailable(str(error)) from error
 
-    return await persist(name, ask)
+    return await persist(name, ask, 1 if is_bounded else 2)

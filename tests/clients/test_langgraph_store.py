@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import asyncpg
 import pytest
 from langgraph.graph import MessagesState
-from langgraph.store.base import BaseStore
+from langgraph.store.base import BaseStore, GetOp
 from langgraph_sdk.errors import PermissionDeniedError, UnprocessableEntityError
 
 from service.db.pool import Connection
@@ -18,6 +19,7 @@ from treadle.adapters import langgraph_agent
 async def keep(state: MessagesState, store: BaseStore) -> dict[str, Any]:
     await store.aput(("seen", "async"), "last", {"text": state["messages"][-1].content, "n": 1})
     known = await store.asearch(("seen",), filter={"n": {"$lt": 3}})
+    assert len(await store.abatch([GetOp(("seen",), "unknown")] * 101)) == 101
     return {"messages": [{"role": "ai", "content": repr([(item.namespace, item.value["text"]) for item in known])}]}
 
 
@@ -56,6 +58,15 @@ async def test_clients_and_graphs_use_the_store_of_their_subject(
         assert await client.store.list_namespaces(suffix=["c"]) == {"namespaces": [["a", "b", "c"]]}
         found = await client.store.search_items([], limit=1, offset=1, query="anything")
         assert [one["key"] for one in found["items"]] == ["a"]
+        for prefix, filter, keys in (
+            (["seen", "*"], {"text": "new"}, ["a"]),
+            (["*", "client"], {"text": {"$eq": "new", "$ne": "old"}}, ["a"]),
+            (["*", "client", "*"], {}, []),
+            (["a"], {"text": {"$ne": "new"}}, ["k"]),
+            (["a"], {"text": None}, []),
+        ):
+            found = await client.store.search_items(prefix, filter=filter)
+            assert [one["key"] for one in found["items"]] == keys
         await client.store.delete_item(["seen", "client"], key="a")
         assert (await client.store.search_items(["seen"]))["items"] == []
         wrong: list[Any] = [
@@ -64,18 +75,32 @@ async def test_clients_and_graphs_use_the_store_of_their_subject(
             client.store.put_item(["a"], key="k", value={"x": "y" * 262_144}),
             client.store.put_item(["a"], key="k", value={}, ttl=1),
             client.store.put_item(["a\n"], key="k", value={}),
+            client.store.put_item(["a" * 224] * 20, key="k", value={}),
             client.store.search_items(["a"], limit=0),
             client.store.search_items(["a"], filter={"n": {"$in": [1]}}),
         ]
         for call in wrong:
             with pytest.raises(UnprocessableEntityError):
                 await call
+        await sql.execute(
+            "insert into treadle.store_items select 'default', '', array['large'], n::text,"
+            " jsonb_build_object('x', repeat('y', 260000)), clock_timestamp(), clock_timestamp()"
+            " from generate_series(1, 16) n"
+        )
+        assert len((await client.store.search_items(["large"], limit=15))["items"]) == 15
+        with pytest.raises(UnprocessableEntityError, match="ask for fewer"):  # not a page that looks like the last one
+            await client.store.search_items(["large"], limit=16)
+        await sql.execute("delete from treadle.store_items where namespace = array['large']")
+        with pytest.raises(asyncpg.PostgresError, match="at most 100"):
+            await sql.execute("select treadle.use_store(jsonb_agg(n)) from generate_series(1, 101) n")
         await sql.execute("update treadle.store_sizes set items = 100000 where owner = ''")
         with pytest.raises(Exception, match=r"429|full"):
             await client.store.put_item(["a"], key="more", value={})
         await client.store.put_item(["a", "b", "c"], key="k", value={})  # no further item
     async with connect(api, foreign) as stranger:
         assert (await stranger.store.search_items([]))["items"] == []
+        await stranger.store.delete_item(["a"], key="k")
+    assert await sql.fetchval("select count(*) from treadle.store_sizes where tenant = 'acme'") == 0
     asked = {"scopes": ["read", "submit"], "thread_id": "t"}
     bound = (await api.post("/tokens", json=asked, headers=bearer(ROOT_KEY))).json()["token"]
     async with connect(api, bound) as restricted:

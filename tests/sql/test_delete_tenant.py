@@ -43,7 +43,10 @@ async def two_tenants(sql_client: SqlClient) -> SqlClient:
         await sql_client.sql.execute("select treadle.note_post($1, $1, 500, 'down', false, false)", made)
         await sql_client.sql.execute("select treadle.callback_secret($1)", tenant)
         await sql_client.sql.execute(
-            'select treadle.use_store(\'[{"op": "put", "namespace": ["n"], "key": "k", "value": {}}]\', tenant => $1)',
+            """
+            select treadle.use_store(jsonb_agg(jsonb_build_object(
+                'op', 'put', 'namespace', array['n'], 'key', n::text, 'value', '{}'::jsonb)), tenant => $1)
+            from generate_series(1, 7) n""",
             tenant,
         )
         push = "select treadle.set_push_config(m.message_id, 'p', 'https://example.com/', tenant => $1)"
@@ -73,6 +76,8 @@ async def test_nothing_of_a_deleted_tenant_is_left(two_tenants: SqlClient) -> No
     with pytest.raises(asyncpg.PostgresError, match="There is no tenant 'acme'"):
         await submit(two_tenants, "acme")
     others = await rows_of(sql, "default")
+    await sql.execute("select treadle._delete_rest_of_tenant('acme', 2)")
+    assert (await rows_of(sql, "acme"))["store_items"] == 5
     assert await delete_all(sql) > 3
     assert set((await rows_of(sql, "acme")).values()) == {0}
     assert await rows_of(sql, "default") == others

@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import MemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 
 from service.agents import registry
+from service.agents.adapters.langgraph.graph_events import GraphEvents
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
@@ -53,6 +54,30 @@ def three(calls: list[str], die: Callable[[], Any], checkpointer: Any) -> Agent:
 
     graph = chain_graph(Numbers, one=one, two=two, three=last)
     return langgraph_agent("three", graph, output="numbers", checkpointer=checkpointer)
+
+
+async def test_a_retry_of_a_change_of_the_state_runs_no_node(
+    sql: Connection, start_worker: StartWorker, checkpointer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt is lost after the graph's checkpointer has stored the change."""
+    last_values, told = GraphEvents.last_values, []
+
+    async def fail_first(self: GraphEvents, *args: Any, **options: Any) -> None:
+        told.append(options)
+        if len(told) == 1:
+            raise RuntimeError("at first")
+        await last_values(self, *args, **options)
+
+    async def die() -> None:
+        raise AssertionError("a node runs")
+
+    monkeypatch.setattr(GraphEvents, "last_values", fail_first)
+    calls: list[str] = []
+    await start_worker(three(calls, die, checkpointer))
+    change = {"update": {"values": {"numbers": [7]}, "as_node": "one"}, "graph": True}
+    row = await run(sql, {}, agent="three", thread_id="t", metadata={"langgraph": change})
+    assert (row["state"], row["attempt"], row["result"], calls) == ("completed", 2, [7], [])
+    assert told == [{"following": ["two"]}] * 2
 
 
 async def test_a_retry_continues_at_the_failed_node(

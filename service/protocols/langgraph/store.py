@@ -10,7 +10,7 @@ from service.access.principal import Principal
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
-from service.limits import MAX_POSITION
+from service.limits import MAX_POSITION, OWN_STEP_PREFIX
 from service.messages.lookup.store import JSON_COLUMNS, STATUS_COLUMNS
 from service.messages.model import Question, Status
 from service.patience import HELD_SECONDS, Patience
@@ -19,7 +19,7 @@ from service.protocols.langgraph.model import Json, ThreadSearch
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
 SEARCHED_THREADS = 2_000  # in one search, the most recently active first
-STATE_STEPS = "^(treadle/)?state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
+STATE_STEPS = f"^{OWN_STEP_PREFIX}state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
 SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
 # Of the last run of a message, by the state of the message.
 STATUSES = {

@@ -80,6 +80,8 @@ class Attempt:
                 ended, start = await self._begin()
                 if ended:
                     return start
+            elif self._asked is not None and self._asked.update is not None:  # an earlier attempt has made the change
+                return await self._end_update(saved)
             else:
                 await refuse_lost_nodes(graph, graph.checkpointer, saved)
                 if not saved.tasks:  # the graph had ended; the attempt failed before its result was stored
@@ -154,7 +156,9 @@ class Attempt:
             config = await self._graph.aupdate_state(self._config, values, as_node=update.get("as_node"))
         except InvalidUpdateError as error:
             raise Rejected(str(error)) from error
-        state = await self._graph.aget_state(config)
+        return await self._end_update(await self._graph.aget_state(config))
+
+    async def _end_update(self, state: Any) -> Any:
         await self._events.last_values(state.values, following=[task.name for task in state.tasks])
         return state.values
 

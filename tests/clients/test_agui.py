@@ -2,16 +2,23 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
+from service.access.principal import AUTH_OFF
 from service.agents.builtin.echo import echo
 from service.config import Settings
+from service.events.model import Entry
 from service.protocols.agui.content import Content, ToolData
-from service.protocols.agui.ids import Run
+from service.protocols.agui.ids import Asked, Run
+from service.protocols.agui.streams import RunReader
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_answers import problem
 from tests.support.api_client import Client
@@ -231,3 +238,29 @@ async def test_keys_decide_about_runs(start_api: StartApi, start_worker: StartWo
     assert [event["type"] for event in await read(api, "/agui/agent/echo/connect", body, **own)] == [
         *("RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"),
     ]
+
+
+@pytest.mark.parametrize("offered", [["look"], []])
+async def test_a_run_that_goes_on_takes_no_state_back(offered: list[str]) -> None:
+    """The memory of a message that waits for a tool of the client, or for a person, is not stored yet."""
+    run = Run(uuid7())
+    question = {"hold": "input", "name": "q", "question": {"name": "look", "arguments": {}}}
+    parked = Entry(run.message_id, 3, 3, "parked", json.dumps(question), datetime.now(UTC), last=False)
+
+    async def follow(*_: Any) -> AsyncIterator[list[Entry]]:
+        yield [parked]
+
+    async def read_log(*_: Any) -> AsyncIterator[Entry]:
+        yield parked
+
+    async def get_thread(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(memory={})
+
+    services: Any = SimpleNamespace(
+        follower=SimpleNamespace(follow=follow, read=read_log), threads=SimpleNamespace(get=get_thread)
+    )
+    asked = Asked("t", "1", None, frozenset(offered))
+    reader = RunReader(services, AUTH_OFF, run, asked, [], state={"x": 1}, told={"x": 1})
+    told = b"".join([frame async for frame in reader.events()]).decode()
+    assert ("pendingToolCallIds" in told, "STATE_" in told) == (bool(offered), False)
+    assert '"RUN_FINISHED"' in told

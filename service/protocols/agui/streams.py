@@ -74,9 +74,8 @@ class RunReader:
 
     async def _closing(self, end: Event) -> list[Event]:
         """The last events of the run."""
-        is_open = end.get("outcome", {}).get("type") == "interrupt"
-        snapshots = await self._state(is_open=is_open)
-        if self._translation.content.dropped or is_open:
+        snapshots = await self._state(is_open=self._translation.is_parked)  # its memory is not stored yet
+        if self._translation.content.dropped or end.get("outcome", {}).get("type") == "interrupt":
             snapshots.append(_snapshot([*self._before, *await self._messages()]))
         return [*snapshots, end]
 

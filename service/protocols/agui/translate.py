@@ -27,11 +27,13 @@ class _Thinking(msgspec.Struct):
 
 
 class Translation:
-    """The events of one run, entry by entry. `end` is its last event, once it is over."""
+    """The events of one run, entry by entry. `end` is its last event, once it is over; `is_parked`: the message goes on
+    with an answer, or with the results of tools that the client runs."""
 
     def __init__(self, run: Run, asked: Asked, answered: int = 0, *, wants_messages: bool = False) -> None:
         """`answered`: the questions before this place do not end the run. `wants_messages`: of the content."""
         self.end: Event | None = None
+        self.is_parked = False
         self.content = Content(run, wants_messages=wants_messages)
         self._run = run
         self._asked = asked
@@ -85,6 +87,7 @@ class Translation:
             result = {} if data.result is None else {"result": data.result}
             self.end = {**finished, **result, "outcome": {"type": "success"}}
         elif entry.type == "parked":
+            self.is_parked = True
             parent = self.content.open_text
             yield from self.content.close()
             outcome = yield from self._question(entry, data.question, parent)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import runpy
 
 import pytest
 
+from tests.support.repository import ROOT
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -24,6 +26,12 @@ async def test_a_result_becomes_text_once_and_an_event_names_the_right_response(
     question = json.dumps({"name": "q", "question": "Really?"})
     asked = "select treadle.conclude($1, $2, 'input', $3, null, null, null, null, $4, '{}', '{}', 3, null, null, null)"
     assert await sql.fetchval(asked, message_id, claim.lease, question, claim.last_seq + 1) == "queued"
+    stored = "select questions from treadle.messages where message_id = $1"
+    assert await sql.fetchval(stored, message_id) == [3]
+    await sql.execute("update treadle.messages set questions = null where message_id = $1", message_id)
+    migration = runpy.run_path(str(ROOT / "migrations/versions/0017_questions.py"))
+    await sql.execute(migration["STATEMENTS"])  # a message that asked before it
+    assert await sql.fetchval(stored, message_id) == [3]
     await sql.execute("select treadle.input($1, '\"yes\"')", message_id)
     claim = await sql_client.claim_one()
     async with sql.transaction():

@@ -44,6 +44,7 @@ NOT_PUBLIC_IPV6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 
+LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for http: it trusts no authority
 
 
@@ -168,7 +169,7 @@ class OutboundFilter:
             raise AddressRefused("The address must have no user name and no password.")
         if port not in PORTS and not 1024 <= port <= 65535:
             raise AddressRefused("The port must be 80, 443, or 1024 and above.")
-        for address in _literal(host):
+        for address in [LOOPBACK] if _is_localhost(host) else _literal(host):
             self._require(address)
         return parsed
 
@@ -181,7 +182,7 @@ class OutboundFilter:
         has none, Crowded."""
         host = url.raw_host.decode("ascii").strip("[]")
         try:
-            addresses = await self._lookups.find(tenant, host)
+            addresses = _literal(host) or await self._lookups.find(tenant, host)
         except (OSError, UnicodeError):  # TimeoutError is one, too
             raise Unreachable(f"The name {host} cannot be resolved.") from None
         allowed = [address for address in addresses if self.allows(address)]
@@ -209,11 +210,13 @@ def parse_networks(networks: Sequence[str]) -> tuple[Network, ...]:
     return tuple(parsed)
 
 
+def _is_localhost(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def _literal(host: str) -> list[Address]:
-    """The address that the host is, also in a form that only name resolution reads, such as 0x7f.1 and 2130706433; and
-    that of localhost. No other name is looked up."""
-    if host.rstrip(".").lower() == "localhost" or host.rstrip(".").lower().endswith(".localhost"):
-        return [ipaddress.IPv4Address("127.0.0.1")]
+    """The address that the host is, also in a form that only name resolution reads, such as 0x7f.1 and 2130706433."""
     try:
         return [ipaddress.ip_address(host)]
     except ValueError:

@@ -13,7 +13,7 @@ import pytest
 from service import name_lookups
 from service.errors import ConfigError
 from service.name_lookups import NameLookups
-from service.outbound_filter import AddressRefused, OutboundFilter, Unreachable
+from service.outbound_filter import AddressRefused, Answer, OutboundFilter, Unreachable
 
 OWN = ("127.0.0.0/8",)
 
@@ -151,14 +151,18 @@ async def test_a_tenant_whose_name_servers_do_not_answer_delays_no_other(monkeyp
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     lookups = NameLookups()
-    silent = [asyncio.create_task(lookups.find("a", f"silent{number % 10}")) for number in range(100)]
+    silent = [asyncio.create_task(lookups.find("a", f"silent{number % 20}")) for number in range(100)]
     try:
-        await asyncio.wait(silent[4:10])  # they find no place
-        for task in silent[4:10]:
+        await asyncio.wait(silent[16:20])  # they find no place
+        for task in silent[16:20]:
             with pytest.raises(name_lookups.Crowded):
                 task.result()
         assert await lookups.find("b", "fine") == [ipaddress.ip_address("127.0.0.1")]
-        assert sorted(asked) == ["fine", *(f"silent{number}" for number in range(4))]  # each name once
+        monkeypatch.setattr(OutboundFilter, "_post", lambda *_: asyncio.sleep(0, Answer(200, {})))
+        ours = OutboundFilter(networks=OWN)
+        ours._lookups = lookups  # an address needs no lookup
+        assert await ours.post("https://127.0.0.1/", b"", {}, tenant="a", seconds=5) == Answer(200, {})
+        assert sorted(asked) == sorted(["fine", *(f"silent{number}" for number in range(16))])  # each name once
     finally:
         answers.set()
     await asyncio.gather(*silent, return_exceptions=True)

@@ -17,7 +17,7 @@ export function messages(root, at) {
   let pages = 1;
   at.every(SECONDS, async () => {
     if (pages > 1 || list.contains(document.activeElement)) return; // do not move what a person reads
-    const page = await look(filter, undefined, at.signal);
+    const page = await look(filter, undefined, at.signal, filter.q ? 1 : LOOKS); // a text is dear to look for
     showRows(list, page.messages);
     showMore(page);
   }, list);
@@ -42,10 +42,10 @@ export function messages(root, at) {
 }
 
 /** A page of messages. One call looks at a part of them only, so a page that is not full takes several. */
-async function look(filter, cursor, signal) {
+async function look(filter, cursor, signal, looks = LOOKS) {
   const found = [];
   let page = { next_cursor: cursor };
-  for (let n = 0; n < LOOKS && found.length < PAGE && page.next_cursor !== null; n += 1) {
+  for (let n = 0; n < looks && found.length < PAGE && page.next_cursor !== null; n += 1) {
     page = await get("messages", { ...filter, limit: PAGE - found.length, cursor: page.next_cursor }, signal);
     found.push(...page.messages);
   }

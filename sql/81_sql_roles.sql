@@ -16,7 +16,8 @@ end $$;
 -- mistakes, not attacks. Raises TR404 and TR403 for a tenant that is unknown or suspended, TR409 where PUBLIC may
 -- create objects in the schema public, TR422 without the right to create roles.
 create or replace function treadle.create_sql_role(
-    tenant text, verifier text, connections integer default 5, statement_seconds integer default 60)
+    tenant text, verifier text, connections integer default 5, statement_seconds integer default 60,
+    actor text default null)
 returns text
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -44,17 +45,18 @@ begin
     end if;
     insert into treadle.sql_roles (role, tenant, created_at)
     values (c_role, create_sql_role.tenant, treadle.clock());
-    perform treadle._audit(actor => null, action => 'sql_role.create', target => c_role, tenant => tenant);
+    perform treadle._audit(actor => actor, action => 'sql_role.create', target => c_role, tenant => tenant);
     return c_role;
 exception
     when insufficient_privilege then
         raise exception using
             errcode = 'TR422', message = format('This database user may not create login roles: %s.', sqlerrm);
 end $$;
-comment on function treadle.create_sql_role is 'Create a login role that is bound to a tenant; returns its name';
+comment on function treadle.create_sql_role(text, text, integer, integer, text)
+    is 'Create a login role that is bound to a tenant; returns its name';
 
 -- Raises TR404 for a role that is bound to no tenant.
-create or replace function treadle.drop_sql_role(role text) returns void
+create or replace function treadle.drop_sql_role(role text, actor text default null) returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
@@ -69,7 +71,7 @@ begin
         raise exception using errcode = 'TR404', message = format('There is no SQL role %L.', drop_sql_role.role);
     end if;
     perform treadle._audit(
-        actor => null, action => 'sql_role.drop', target => drop_sql_role.role, tenant => v_tenant);
+        actor => actor, action => 'sql_role.drop', target => drop_sql_role.role, tenant => v_tenant);
     if to_regrole(quote_ident(drop_sql_role.role)) is null then  -- it was dropped by hand
         return;
     end if;
@@ -81,7 +83,8 @@ begin
     execute format('drop owned by %I', drop_sql_role.role);
     execute format('drop role %I', drop_sql_role.role);
 end $$;
-comment on function treadle.drop_sql_role is 'Drop a login role that is bound to a tenant, and end its sessions';
+comment on function treadle.drop_sql_role(text, text)
+    is 'Drop a login role that is bound to a tenant, and end its sessions';
 
 -- End the sessions of tenants' logins that hold or await the advisory lock `key`. Any login role can take such a lock,
 -- and a migration, for which there may be no table of mutexes yet, must not wait for one.

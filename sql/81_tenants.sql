@@ -71,7 +71,7 @@ begin
     perform treadle._audit(
         actor => actor, action => 'tenant.delete', target => tenant, tenant => tenant);
     perform treadle._hint('treadle_keys', '*');  -- its keys end
-    perform treadle.drop_sql_role(r.role)
+    perform treadle.drop_sql_role(r.role, actor => delete_tenant.actor)
     from treadle.sql_roles r
     where r.tenant = delete_tenant.tenant;
 end $$;

@@ -182,8 +182,8 @@ declare
         _session_tenant      app worker tenant
         _hint                app worker
         _hint_limit          app worker
-        _bytes               app
-        _preview             app
+        _bytes               app tenant
+        _preview             app tenant
         _uuid                app
         _dead_letters        app
         _violations          app
@@ -194,7 +194,7 @@ declare
         _queue_figures       app tenant
         _sees                app
         _sees_thread         app tenant
-        _may_address         app
+        _may_address         app tenant
         _claiming_workers    app tenant
         _topic_end           app tenant
         _position_of         app tenant

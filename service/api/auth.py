@@ -64,6 +64,8 @@ class AccessParts:
             yield
             return
         log.info("AUTH is on: clients need a key (treadle keys create, or TREADLE_KEY), a token or a JWT")
+        if _is_of_client(self._settings.treadle_key):
+            log.info("TREADLE_KEY is a client's key, token or JWT by its beginning: it gets no rights of its own")
         refreshing = asyncio.create_task(self.cache.run())
         try:
             yield
@@ -152,8 +154,7 @@ def _bootstrap_key(settings: Settings) -> str | None:
     """Raises ConfigError. Clients keep their keys and tokens in a variable of the same name: where the API is started
     from such a shell, these get no rights beyond their own."""
     if settings.treadle_key_file is None:
-        key = settings.treadle_key
-        return None if key is not None and key.startswith(OF_CLIENTS) else key
+        return None if _is_of_client(settings.treadle_key) else settings.treadle_key
     if settings.treadle_key is not None:
         raise ConfigError("TREADLE_KEY_FILE: Expected either TREADLE_KEY or TREADLE_KEY_FILE, not both.")
     try:
@@ -165,6 +166,10 @@ def _bootstrap_key(settings: Settings) -> str | None:
             f"TREADLE_KEY_FILE: Expected at least {MIN_KEY_CHARS} printable characters without spaces in the file."
         )
     return key
+
+
+def _is_of_client(key: str | None) -> bool:
+    return key is not None and key.startswith(OF_CLIENTS)
 
 
 async def _send_reconnect(send: Send) -> None:

@@ -31,4 +31,4 @@ def audit(settings: Settings, tenant: str | None, since: float | None, limit: in
         settings, lambda database: AuditStore(database).page(tenant, since=begin, before=None, limit=limit)
     )
     columns = {"at": "at", "tenant": "tenant", "principal": "principal", "action": "action", "target": "target"}
-    show.as_json(rows) if as_json else show.table(rows, columns, "The audit is empty.")
+    show.as_json(rows) if as_json else show.table(rows, columns, "The audit is empty.", whole=["target"])

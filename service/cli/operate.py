@@ -200,7 +200,7 @@ def dead_letters(ctx: click.Context, queue: str | None, limit: int, principal: P
 
         rows = common.ask(ctx.obj, letters)
         columns = {"message": "message_id", "agent": "agent", "attempts": "attempts", "reason": "reason"}
-        show.as_json(rows) if as_json else show.table(rows, columns, "There are no dead letters.")
+        show.as_json(rows) if as_json else show.table(rows, columns, "There are no dead letters.", whole=["message"])
 
 
 @dead_letters.command()

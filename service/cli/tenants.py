@@ -64,7 +64,7 @@ def list_(settings: Settings, as_json: bool) -> None:
         "suspended": "suspended_at",
         "being deleted": "deleted_at",
     }
-    show.as_json(rows) if as_json else show.table(rows, columns, "There are no tenants.")
+    show.as_json(rows) if as_json else show.table(rows, columns, "There are no tenants.", whole=["tenant"])
 
 
 @tenants.command()
@@ -102,6 +102,7 @@ def resume(settings: Settings, tenant: str, as_json: bool) -> None:
 @click.option("--per-minute", type=click.IntRange(1), help="Messages that it may submit in a minute.")
 @click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may submit in a UTC day.")
 @click.option("--reset", is_flag=True, help="Remove its own limits first: those of the settings hold again.")
+@common.as_json
 @click.pass_obj
 def limit(
     settings: Settings,
@@ -111,6 +112,7 @@ def limit(
     per_minute: int | None,
     bytes_per_day: int | None,
     reset: bool,
+    as_json: bool,
 ) -> None:
     """Give a tenant limits of its own, and print its limits and what it used.
 
@@ -121,7 +123,8 @@ def limit(
     """
     given = {"queued": queued, "running": running, "per_minute": per_minute, "bytes_per_day": bytes_per_day}
     limits = {name: value for name, value in given.items() if value is not None}
-    show.facts(msgspec.structs.asdict(uvloop.run(_limit(settings, tenant, limits, reset))))
+    found = uvloop.run(_limit(settings, tenant, limits, reset))
+    show.as_json(found) if as_json else show.facts(msgspec.structs.asdict(found))
 
 
 @tenants.command()
@@ -165,7 +168,7 @@ def sql_role(settings: Settings, tenant: str, connections: int, statement_timeou
     role, password = common.ask(
         settings,
         lambda database: SqlRoleStore(database).create(
-            tenant, connections=connections, statement_seconds=statement_timeout
+            tenant, connections=connections, statement_seconds=statement_timeout, actor=COMMAND_LINE.name
         ),
     )
     # Past a pooler, which does not know the new login.
@@ -203,7 +206,7 @@ def drop_sql_role(settings: Settings, role: str) -> None:
     """
     from service.access.sql_roles.store import SqlRoleStore
 
-    common.ask(settings, lambda database: SqlRoleStore(database).drop(role))
+    common.ask(settings, lambda database: SqlRoleStore(database).drop(role, actor=COMMAND_LINE.name))
     click.echo(f"{role} is dropped.")
 
 

@@ -21,8 +21,9 @@ async def test_a_sql_role_logs_in_with_the_printed_address(cli: Cli, sql: Connec
     assert [found["role"] for found in listed] == [role]
     assert (await cli("tenants", "drop-sql-role", role)).output == f"{role} is dropped.\n"
     assert await sql.fetchval("select to_regrole($1)", role) is None
-    acts = await sql.fetch("select action, target from treadle.audit where tenant = 'acme' order by id offset 1")
-    assert [tuple(act) for act in acts] == [("sql_role.create", role), ("sql_role.drop", role)]
+    acts = await sql.fetch("select action, target, principal from treadle.audit order by id offset 1")
+    assert [(act["action"], act["target"]) for act in acts] == [("sql_role.create", role), ("sql_role.drop", role)]
+    assert all(act["principal"].startswith("command line (") for act in acts)
 
 
 async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connection) -> None:
@@ -36,7 +37,8 @@ async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connectio
         assert [thread["thread_id"] for thread in json.loads(listed.output)] == (
             [] if "default" in of_tenant else ["of acme"]
         )
-    assert (await cli("send", "y", DATABASE_URL=address)).exit_code == 0
+    for command in (("send", "y"), ("messages", "--json"), ("agents", "--json")):
+        assert (await cli(*command, DATABASE_URL=address)).exit_code == 0, command
     assert await sql.fetchval("select count(*) from treadle.messages where tenant = 'acme'") == 2
     await cli("tenants", "drop-sql-role", role)
 

@@ -23,7 +23,9 @@ class SqlRoleStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, tenant: str, *, connections: int, statement_seconds: int) -> tuple[str, str]:
+    async def create(
+        self, tenant: str, *, connections: int, statement_seconds: int, actor: str | None = None
+    ) -> tuple[str, str]:
         """Create a login role that is bound to the tenant; returns its name and its password, which is kept nowhere.
 
         Raises Conflict where PUBLIC may create objects in the schema public, Unprocessable where the caller may not
@@ -31,8 +33,9 @@ class SqlRoleStore:
         """
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         role = await self._database.fetchval(
-            "select treadle.create_sql_role(tenant => $1, verifier => $2, connections => $3, statement_seconds => $4)",
-            *(tenant, verifier(password), connections, statement_seconds),
+            "select treadle.create_sql_role("
+            "tenant => $1, verifier => $2, connections => $3, statement_seconds => $4, actor => $5)",
+            *(tenant, verifier(password), connections, statement_seconds, actor),
             repeatable=False,
         )
         return role, password
@@ -46,6 +49,6 @@ class SqlRoleStore:
         rows = await self._database.fetch("select role, created_at from treadle.sql_roles_of($1)", tenant)
         return [from_row(SqlRole, row) for row in rows]
 
-    async def drop(self, role: str) -> None:
+    async def drop(self, role: str, *, actor: str | None = None) -> None:
         """End the role's sessions and drop it; raises NotFound."""
-        await self._database.fetchval("select treadle.drop_sql_role($1)", role)
+        await self._database.fetchval("select treadle.drop_sql_role($1, actor => $2)", role, actor)

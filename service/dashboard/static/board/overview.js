@@ -6,6 +6,7 @@ import { action, address, counted, el, link, moment, number, secondsBetween, spa
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
 const SECONDS = 5;
+const FEW = 10; // messages up to which the first steps are offered: one of them must not hide the others
 
 export function overview(root, at) {
   const range = RANGES[at.query.get("range")] ? at.query.get("range") : "1h";
@@ -20,8 +21,8 @@ export function overview(root, at) {
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
     const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
-    if (all === 0 && first.dataset.agents !== "true") await showFirstSteps(first);
-    else if (all > 0) first.replaceChildren();
+    if (all >= FEW) first.replaceChildren();
+    else if (first.dataset.agents !== "true") await showFirstSteps(first);
   }, queues);
   at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
   at.every(range === "1h" ? SECONDS : 30, async () => {
@@ -57,6 +58,7 @@ function showStats(tiles, charts, stats, range) {
     tile("failed", number(failed), failed ? { data: { state: "failed" } } : {}),
     tile("succeed", share),
     tile("retries", number(sum((step) => step.retried))),
+    tile("lost", number(sum((step) => step.lost)), { title: "Attempts whose worker died" }),
     tile("tokens", number(sum((step) => step.input_tokens + step.output_tokens))),
     tile("cost", number(sum((step) => step.cost)))));
   const per = stats.step_seconds === 60 ? "minute" : span(stats.step_seconds);
@@ -117,7 +119,7 @@ function load({ in_flight, concurrency }) {
   return [meter, ` ${in_flight} of ${concurrency}`];
 }
 
-/** On an empty system: three things to try. */
+/** On a system with few messages: three things to try. */
 async function showFirstSteps(place) {
   const agents = await get("agents");
   const said = el("p", { role: "status" });

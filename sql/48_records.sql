@@ -116,22 +116,33 @@ language sql stable as $$
     limit 1
 $$;
 
--- The offset at which to begin: `earliest`, `latest`, an offset, or a time (as text in ISO 8601). Raises TR404, TR422.
-create or replace function treadle._start_offset(topic treadle.topics, start text) returns bigint
+-- The time of a start (text in ISO 8601); null for `earliest`, `latest` and offsets. Raises TR422 for any other text.
+create or replace function treadle._start_time(start text) returns timestamptz
 language plpgsql stable as $$
 begin
-    return case
-        when start = 'earliest' then topic.first_offset
-        when start = 'latest' then (select e.next_offset from treadle._topic_end(topic.id) e)
-        when start ~ '^[0-9]{1,18}$' then start::bigint
-        else treadle._first_offset_since(topic.id, start::timestamptz)
-    end;
+    if start in ('earliest', 'latest') or start ~ '^[0-9]{1,18}$' then
+        return null;
+    elsif start !~ '^[0-9]{4}-?[0-9]{2}-?[0-9]{2}' then  -- PostgreSQL would also take words, such as tomorrow
+        raise data_exception;
+    end if;
+    return start::timestamptz;
 exception
     when data_exception then
         raise exception using
             errcode = 'TR422',
             message = format('A start is "earliest", "latest", an offset or a time in ISO 8601; %L is not.', start);
 end $$;
+
+-- The offset at which to begin: `earliest`, `latest`, an offset, or a time (as text in ISO 8601). Raises TR404, TR422.
+create or replace function treadle._start_offset(topic treadle.topics, start text) returns bigint
+language sql stable as $$
+    select case
+        when start = 'earliest' then topic.first_offset
+        when start = 'latest' then (select e.next_offset from treadle._topic_end(topic.id) e)
+        when start ~ '^[0-9]{1,18}$' then start::bigint
+        else treadle._first_offset_since(topic.id, treadle._start_time(start))
+    end
+$$;
 
 create or replace function treadle.topic_offset(
     topic text, start text, tenant text default 'default', reach jsonb default null)

@@ -120,6 +120,7 @@ begin
     v.filter := create_subscription.filter;
     v.dead_letter := create_subscription.dead_letter;
     perform treadle._check_subscription(v);
+    perform treadle._start_time(start);  -- also where no topic matches yet
     if v is not distinct from v_old then
         return 'unchanged';
     elsif v.id is null then
@@ -221,6 +222,7 @@ returns void language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 declare
     v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
+    v_since constant timestamptz := treadle._start_time(start);  -- raises TR422, also where it reads no topic yet
     v_topic constant bigint := case when topic is not null then (treadle._existing_topic(topic, tenant)).id end;
 begin
     update treadle.subscription_positions p

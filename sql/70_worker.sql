@@ -198,7 +198,7 @@ create or replace function treadle.heartbeat(
     worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz,
     ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision,
-    grace_seconds double precision, agents text[] default '{}')
+    grace_seconds double precision, agents text[] default '{}', memory_bytes bigint default null)
 returns table (message_id uuid, lease uuid, verdict text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -216,9 +216,9 @@ declare
 begin
     insert into treadle.workers as w (
             worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, reported_at,
-            beating_since, server_started)
+            beating_since, server_started, memory_bytes)
         values (worker, host, pid, queues, heartbeat.agents, concurrency, cardinality(ids), heartbeat.started_at,
-            v_now, v_now, v_now, heartbeat.server_started)
+            v_now, v_now, v_now, heartbeat.server_started, heartbeat.memory_bytes)
         on conflict (worker_id) do update
             set queues = excluded.queues,
                 agents = excluded.agents,
@@ -227,6 +227,7 @@ begin
                 heartbeat_at = v_now,
                 reported_at = v_now,
                 server_started = excluded.server_started,
+                memory_bytes = excluded.memory_bytes,
                 suspected_at = null,
                 beating_since = case
                     when w.heartbeat_at between v_gap_before and v_step_after then w.beating_since
@@ -247,7 +248,9 @@ begin
         left join treadle.leases l on l.message_id = any(array[g.message_id]) and l.lease = g.lease
         where l.message_id is null or l.cancel_requested;
 end $$;
-comment on function treadle.heartbeat
+comment on function treadle.heartbeat(
+    text, text, integer, text[], integer, timestamptz, timestamptz, uuid[], uuid[], double precision, double precision,
+    double precision, text[], bigint)
     is 'A worker lives and holds these leases; the answer names those cancelled or lost';
 
 -- Whether another worker, which is not suspected to be dead, claims from this queue and has this agent.

@@ -116,7 +116,7 @@ begin
         when 'delay' then
             cause := 'delay';
             sentence := format('It was submitted with a delay and is due %s.', v_due);
-            advice := 'It runs then. To run it now, cancel it and submit it without a delay.';
+            advice := format('It runs then. To run it now: PATCH /messages/%s {"delay_seconds": 0}.', m.message_id);
         when 'backoff' then
             cause := case when m.overloaded_since is not null then 'overloaded' else 'backoff' end;
             sentence := format('It is tried again %s, after %s of %s failures; the last attempt ended with: %s',

@@ -261,7 +261,8 @@ create or replace view treadle.worker_overview with (security_invoker) as
                 and l.worker_id = w.worker_id
         ) as in_flight,
         w.started_at, w.heartbeat_at,
-        greatest(extract(epoch from treadle.clock() - w.heartbeat_at), 0)::double precision as silent_seconds
+        greatest(extract(epoch from treadle.clock() - w.heartbeat_at), 0)::double precision as silent_seconds,
+        w.memory_bytes
     from treadle.workers w;
 comment on view treadle.worker_overview is 'Workers that have neither signed off nor been reaped';
 

@@ -238,3 +238,4 @@ class HeartbeatReport(Struct, frozen=True):
     server_started: datetime | None
     leases: dict[UUID, UUID]
     agents: Sequence[str]
+    memory_bytes: int | None = None

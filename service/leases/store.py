@@ -42,7 +42,7 @@ FINISH_SQL = f"""
 CONCLUDE_SQL = """
     select treadle.conclude(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
-HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 
 
 class Measured(Protocol):
@@ -243,6 +243,7 @@ class LeaseStore:
             lease_seconds,
             grace,
             report.agents,
+            report.memory_bytes,
             repeatable=False,  # the held leases may have changed; the next heartbeat comes soon
         )
         return msgspec.convert(rows, list[Verdict])

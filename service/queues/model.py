@@ -117,3 +117,4 @@ class Worker(Struct, frozen=True):
     in_flight: int
     started_at: datetime
     heartbeat_at: datetime
+    memory_bytes: int | None

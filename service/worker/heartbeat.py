@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from service.config import Settings
@@ -153,3 +154,12 @@ class Heartbeat:
         if self._stalls == 2:
             log.critical("an agent has blocked the loop for too long: ending", extra={"seconds": STALL_SECONDS})
             os._exit(STALLED_EXIT_CODE)
+
+
+def resident_bytes() -> int | None:
+    """The memory of this process that is in RAM; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -26,7 +26,7 @@ from service.queues.store import QueueStore
 from service.worker.deliveries.agent import Deliverer
 from service.worker.execution import AttemptServices
 from service.worker.follow_topics import follow_topics
-from service.worker.heartbeat import Heartbeat
+from service.worker.heartbeat import Heartbeat, resident_bytes
 from service.worker.lines import Lines
 from service.worker.persistence import persist
 from service.worker.report_instances import report_instances
@@ -136,6 +136,7 @@ class Worker:
             server_started=self._listener.server_started,
             leases=self._lines.leases,
             agents=[*self._services.registry.names, *([] if self._deliverer is None else [WEBHOOK_AGENT])],
+            memory_bytes=resident_bytes(),
         )
 
     @property

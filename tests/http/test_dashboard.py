@@ -56,6 +56,8 @@ async def test_a_failing_agent_is_found_explained_and_redriven(settings: Setting
         await page.get_by_role("button", name="Send a message to").click()
         await expect(page.locator(".title .badge")).to_have_text("completed")
         await expect(page.locator(".waterfall li")).not_to_have_count(0)
+        await page.get_by_role("link", name="Overview").click()
+        await expect(page.get_by_role("button", name="Make one fail")).to_be_visible()  # the others are still offered
         ids = [await api.submit("x" * number, agent="flaky", thread_id="t") for number in (5, 7, 9)]
         for message_id in ids:
             await api.settled(message_id, "failed")

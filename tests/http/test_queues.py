@@ -229,8 +229,10 @@ async def test_workers_are_listed_until_they_stop(start_api: StartApi, start_wor
     first = await start_worker(echo, holding.agent, worker_concurrency=3)
     [shown] = await until(lambda: get(api, "/workers"), lambda found: len(found) == 1)
     assert shown.keys() == {
-        *("worker_id", "host", "pid", "queues", "concurrency", "in_flight", "started_at", "heartbeat_at")
+        *("worker_id", "host", "pid", "queues", "concurrency", "in_flight", "started_at", "heartbeat_at"),
+        "memory_bytes",
     }
+    assert shown["memory_bytes"] > 10_000_000
     assert (shown["worker_id"], shown["queues"], shown["concurrency"]) == (first.worker_id, ["default"], 3)
     ids = [await api.submit("x", agent="holding") for _ in range(2)]
     await holding.holds(*ids)

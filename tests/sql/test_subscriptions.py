@@ -137,6 +137,12 @@ async def test_a_replay_begins_new_lives_and_doubles_no_open_message(topics: Top
     await topics.sql.execute("select treadle.seek_subscription('s', 'latest')")
     assert await topics.drain() == []
     assert (await refusal(topics.sql.execute("select treadle.seek_subscription('s', '0', 'none')")))[0] == "TR404"
+    for wrong in ("tomorrow", "2026-13-45", "-1", "nonsense"):  # also where no topic matches yet
+        for call in (
+            f"treadle.seek_subscription('s', '{wrong}')",
+            f"treadle.create_subscription('new', array['none'], 'echo', start => '{wrong}')",
+        ):
+            assert (await refusal(topics.sql.execute(f"select {call}")))[0] == "TR422", call
 
 
 async def test_a_deleted_subscription_leaves_its_messages(topics: Topics) -> None:

@@ -159,6 +159,7 @@ class Worker(Struct, frozen=True):
     in_flight: int
     started_at: datetime
     heartbeat_at: datetime
+    memory_bytes: int | None = None
 
 
 class Token(Struct, frozen=True):

@@ -71,6 +71,7 @@ workers = Table(
     may("server_started", Time),
     may("suspected_at", Time),
     may("serves", Text),
+    may("memory_bytes", BigInteger),
 )
 
 instances = Table(

@@ -106,6 +106,7 @@ function showWorkers(place, workers) {
     ["Worker", (worker) => worker.worker_id, { wide: true }],
     ["Queues", (worker) => worker.queues.join(", ")],
     ["Load", (worker) => load(worker)],
+    ["Memory", (worker) => (worker.memory_bytes === null ? "–" : `${number(Math.round(worker.memory_bytes / 1_000_000))} MB`), { number: true }],
     ["Started", (worker) => moment(worker.started_at)],
     ["Heartbeat", (worker) => {
       const silent = secondsBetween(worker.heartbeat_at, new Date());

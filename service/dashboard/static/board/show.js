@@ -34,6 +34,7 @@ export const shortId = (id) => `…${id.slice(-8)}`;
 export function number(value) {
   if (value === null || value === undefined) return "–";
   if (Math.abs(value) >= 100_000) return new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
+  if (Math.abs(value) < 0.1) return new Intl.NumberFormat("en", { maximumSignificantDigits: 2 }).format(value); // such as costs
   return new Intl.NumberFormat("en", { maximumFractionDigits: value >= 100 ? 0 : 2 }).format(value);
 }
 
@@ -45,6 +46,7 @@ export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 600) return `${Math.round(seconds / 6) / 10} min`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172_800) return `${(seconds / 3600).toFixed(1)} h`;
   return `${Math.round(seconds / 86_400)} d`;

@@ -34,6 +34,7 @@ LIBRARIES = (
         "sqlalchemy",
         "urllib3",
         "uvicorn",
+        "watchfiles",
         "websockets",
     ),
 )

@@ -11,7 +11,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.dashboard import routes
-from tests.support.access import ROOT_KEY
+from tests.support.access import ROOT_KEY, bearer
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
@@ -134,13 +134,21 @@ async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Setting
 async def test_a_key_is_asked_for_and_opens_what_its_scopes_allow(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    await start_worker(echo)
+    await start_worker(echo, flaky)
     async with api_server(settings, auth="required", treadle_key=ROOT_KEY) as served, open_browser() as browser:
+        api = Client(f"http://127.0.0.1:{served.port}")
+        api.headers.update(bearer(ROOT_KEY))
+        await api.settled(await api.submit("x", agent="flaky"), "failed")
         page = await open_view(browser, served.port, "overview")
+        await page.get_by_label("Key").fill("trd_wrong")
+        await page.get_by_role("button", name="Use").click()
+        await expect(page.get_by_role("alert")).to_have_text("The key is not valid.")
         await page.get_by_label("Key").fill(ROOT_KEY)
         await page.get_by_role("button", name="Use").click()
         await expect(page.get_by_role("heading", name="Queues")).to_be_visible()
         await expect(page.get_by_role("link", name="Audit")).to_be_visible()
+        await page.get_by_role("link", name="Dead letters").click()
+        await expect(page.get_by_role("button", name="Redrive it")).to_be_visible()
         await page.get_by_role("link", name="Tenants and keys").click()
         await page.get_by_label("Name of a new key").fill("reader")
         await page.get_by_label("submit").uncheck()
@@ -152,6 +160,9 @@ async def test_a_key_is_asked_for_and_opens_what_its_scopes_allow(
         await page.get_by_role("button", name="Use").click()
         await expect(page.get_by_role("heading", name="Messages")).to_be_visible()
         await expect(page.get_by_role("link", name="Audit")).to_have_count(0)
+        await page.get_by_role("link", name="Dead letters").click()
+        await expect(page.get_by_text("1 failed message")).to_be_visible()
+        await expect(page.get_by_role("button", name="Redrive it")).to_have_count(0)  # it may only read
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BOARD.iterdir()))

@@ -1,6 +1,6 @@
 // The agents: how they do, and what they declare.
 
-import { call, get, part } from "./api.js";
+import { call, get, may, part } from "./api.js";
 import { action, address, asText, el, facts, link, moment, number, span, table } from "./show.js";
 
 const SECONDS = 15;
@@ -9,7 +9,8 @@ const DAY_SECONDS = 86_400;
 export function agents(root, at) {
   const list = el("div");
   const [said, kept] = [el("p", { role: "status" }), el("div")];
-  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list, el("h2", {}, "Warm instances"), said, kept);
+  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list);
+  if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
     if (list.contains(document.activeElement)) return;
     const begin = new Date(Date.now() - DAY_SECONDS * 1000).toISOString();
@@ -21,7 +22,7 @@ export function agents(root, at) {
     if (kept.contains(document.activeElement)) return;
     showInstances(kept, await get("instances", {}, at.signal), said, refresh);
   };
-  at.every(SECONDS, refresh, kept);
+  if (may.operate) at.every(SECONDS, refresh, kept);
 }
 
 function card(agent, stats, open) {

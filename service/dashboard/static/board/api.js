@@ -5,6 +5,9 @@ import { headers } from "../chat/access.js";
 /** The root of the service: this page is served at /dashboard. */
 export const serviceUrl = new URL("..", import.meta.url);
 
+/** What the key or token of this tab may do besides reading; main.js asks. Without it, buttons are left out. */
+export const may = { operate: true };
+
 export class Refusal extends Error {
   constructor(status, detail) {
     super(detail);

@@ -1,6 +1,6 @@
 // Failed messages, grouped by their error: redrive one, a group, or all.
 
-import { call, get } from "./api.js";
+import { call, get, may } from "./api.js";
 import { action, ask, asText, counted, el, link, moment, number, shorten, shortId, table, tell } from "./show.js";
 
 const SECONDS = 10;
@@ -44,7 +44,7 @@ function showGroups(place, page, redrive) {
     return;
   }
   place.replaceChildren(
-    el("p.actions", {}, el("span", {}, page.next_cursor ? `${number(all.length)} or more failed messages, ${counted(groups.length, "kind")} of errors` : `${counted(all.length, "failed message")}, ${counted(groups.length, "kind of error", "kinds of errors")}`), action(all.length === 1 ? "Redrive it" : `Redrive all ${number(all.length)}`, () => redrive(all, "all of them"))),
+    el("p.actions", {}, el("span", {}, page.next_cursor ? `${number(all.length)} or more failed messages, ${counted(groups.length, "kind")} of errors` : `${counted(all.length, "failed message")}, ${counted(groups.length, "kind of error", "kinds of errors")}`), may.operate ? action(all.length === 1 ? "Redrive it" : `Redrive all ${number(all.length)}`, () => redrive(all, "all of them")) : ""),
     ...groups.map((messages) => group(messages, redrive)),
   );
 }
@@ -54,7 +54,7 @@ function group(messages, redrive) {
   const ids = messages.map(({ message_id }) => message_id);
   const title = newest.error || "No error was told.";
   return el("details.group", { open: false }, el("summary", {}, el("b.count", {}, number(messages.length)), el("span.error", {}, shorten(title, 200)), el("span.quiet", {}, newest.agent, ", last ", moment(newest.completed_at))),
-    el("p.actions", {}, action(messages.length === 1 ? "Redrive it" : `Redrive these ${number(messages.length)}`, () => redrive(ids, `${counted(messages.length, "message")} of ${newest.agent}`))),
+    may.operate ? el("p.actions", {}, action(messages.length === 1 ? "Redrive it" : `Redrive these ${number(messages.length)}`, () => redrive(ids, `${counted(messages.length, "message")} of ${newest.agent}`))) : "",
     table(`Failed messages of ${newest.agent}`, [
       ["Message", ({ message_id }) => el("a", { href: `#messages/${message_id}`, title: message_id }, shortId(message_id))],
       ["Text", ({ user_message }) => shorten(asText(user_message), 160), { wide: true }],

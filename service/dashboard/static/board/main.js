@@ -1,7 +1,7 @@
 // The dashboard: which view the address names, and who may see it.
 
-import { use } from "../chat/access.js";
-import { get } from "./api.js";
+import { headers, use } from "../chat/access.js";
+import { get, may } from "./api.js";
 import { agents } from "./agents.js";
 import { audit, tenants } from "./administration.js";
 import { deadLetters } from "./dead_letters.js";
@@ -27,6 +27,8 @@ const VIEWS = [
   { name: "tenants", title: "Tenants and keys", show: tenants, probe: "keys" },
   { name: "audit", title: "Audit", show: audit, probe: "audit?limit=1" },
 ];
+
+const OPERATORS = { probe: "instances?limit=1" };
 
 const content = document.querySelector("#content");
 const nav = document.querySelector("#views");
@@ -56,7 +58,7 @@ function context(signal, query) {
         } catch (error) {
           if (signal.aborted || error.name === "AbortError") return;
           if (error.status === 401) {
-            signIn();
+            signIn(error);
             return;
           }
           place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
@@ -116,11 +118,12 @@ async function mayRead({ probe }) {
 
 async function begin() {
   try {
-    const may = await Promise.all(VIEWS.map(mayRead));
-    allowed = VIEWS.filter((_, index) => may[index]);
+    const [operates, ...reads] = await Promise.all([OPERATORS, ...VIEWS].map(mayRead));
+    may.operate = operates;
+    allowed = VIEWS.filter((_, index) => reads[index]);
   } catch (error) {
     if (error.status === 401) {
-      signIn();
+      signIn(error);
       return;
     }
   }
@@ -128,10 +131,11 @@ async function begin() {
   show();
 }
 
-function signIn() {
+function signIn(refusal) {
   leave.abort();
+  const said = headers().Authorization ? el("p.bad", { role: "alert" }, refusal.message) : "";
   const field = el("input", { type: "password", id: "key", autocomplete: "off", spellcheck: false, required: true });
-  const form = el("form.signin", {}, el("h1", {}, "Sign in"), el("p", {}, "This service needs a key or an access token. It is kept until this tab is closed."), el("label", { htmlFor: "key" }, "Key"), field, el("button.primary", {}, "Use"));
+  const form = el("form.signin", {}, el("h1", {}, "Sign in"), el("p", {}, "This service needs a key or an access token. It is kept until this tab is closed."), said, el("label", { htmlFor: "key" }, "Key"), field, el("button.primary", {}, "Use"));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     use(field.value);

@@ -1,7 +1,8 @@
 // One message: where it stands and why, its timeline, its text as it streams, and what can be done with it.
 
 import { render } from "../chat/markdown.js";
-import { call, follow, get, part, serviceUrl } from "./api.js";
+import { headers } from "../chat/access.js";
+import { call, follow, get, may, part, serviceUrl } from "./api.js";
 import { waterfall } from "./charts.js";
 import { eventLog } from "./event_log.js";
 import { action, ask, asText, badge, copier, counted, el, facts, link, moment, number, secondsBetween, shortId, span, tell } from "./show.js";
@@ -96,13 +97,13 @@ function showActions(place, { status, marks }, said, refresh) {
       }, { out: said }));
     }
   }
-  if (status.state === "failed") {
+  if (status.state === "failed" && may.operate) {
     buttons.push(action("Redrive", async () => {
       await call("POST", `messages/${status.message_id}/redrive`);
       return then("It is queued again.");
     }, { out: said }));
   }
-  if (steps.length) buttons.push(retryFrom(status, steps, said, then));
+  if (steps.length && may.operate) buttons.push(retryFrom(status, steps, said, then));
   buttons.push(copier("Copy as curl", () => curl(status)), copier("Copy as SQL", () => sql(status)), copier("Copy its id", () => status.message_id));
   place.replaceChildren(el("p.actions", {}, buttons));
 }
@@ -120,7 +121,7 @@ function retryFrom(status, steps, said, then) {
 
 function curl(status) {
   const body = { message: status.user_message, agent: status.agent, ...(status.thread_id && { thread_id: status.thread_id }), ...(status.priority !== "normal" && { priority: status.priority }), ...(Object.keys(status.metadata).length && { metadata: status.metadata }) };
-  return `curl -s ${new URL("messages", serviceUrl)} -H 'Content-Type: application/json' -d '${JSON.stringify(body).replaceAll("'", "'\\''")}'`;
+  return `curl -s ${new URL("messages", serviceUrl)} ${headers().Authorization ? '-H "Authorization: Bearer $TREADLE_KEY" ' : ""}-H 'Content-Type: application/json' -d '${JSON.stringify(body).replaceAll("'", "'\\''")}'`;
 }
 
 const sql = (status) => `select * from treadle.message_overview where message_id = '${status.message_id}';\nselect * from treadle.explain('${status.message_id}');\nselect seq, type, data, created_at from treadle.events where message_id = '${status.message_id}' order by seq;`;

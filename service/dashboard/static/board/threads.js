@@ -1,7 +1,7 @@
 // The threads, and one of them as a conversation.
 
 import { render } from "../chat/markdown.js";
-import { call, get, part } from "./api.js";
+import { call, get, may, part } from "./api.js";
 import { action, address, ask, asText, badge, el, facts, link, moment, number, shorten, table, tell } from "./show.js";
 
 const SECONDS = 5;
@@ -59,12 +59,12 @@ function showHead(place, found, usage, said) {
       ["Metadata", Object.keys(found.metadata).length ? el("code", {}, JSON.stringify(found.metadata)) : null],
       ["Memory", found.memory ? el("code", {}, shorten(JSON.stringify(found.memory), 300)) : null],
     ]),
-    el("p.actions", {}, link(address("messages", { thread_id: found.thread_id }), "Its messages as a list"), action("Delete the thread", async () => {
+    el("p.actions", {}, link(address("messages", { thread_id: found.thread_id }), "Its messages as a list"), may.operate ? action("Delete the thread", async () => {
       if (!(await ask("Delete this thread?", "Its messages, events and dead letters are deleted. Running messages are cancelled.", "Delete the thread"))) return null;
       await call("DELETE", `threads/${part(found.thread_id)}`);
       location.hash = "threads";
       return "The thread is deleted.";
-    }, { danger: true, out: said })),
+    }, { danger: true, out: said }) : ""),
   );
 }
 

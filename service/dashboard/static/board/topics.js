@@ -1,6 +1,6 @@
 // Topics and who reads them: offsets, lag, records; pause and seek.
 
-import { call, get, part } from "./api.js";
+import { call, get, may, part } from "./api.js";
 import { action, address, ask, asText, el, link, moment, number, shorten, table } from "./show.js";
 
 const SECONDS = 5;
@@ -11,7 +11,7 @@ export function topics(root, at) {
   const chosen = at.query.get("topic");
   const said = el("p", { role: "status" });
   const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
-  root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, el("h2", {}, "Schemas"), schemas);
+  root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, schemas);
   at.every(SECONDS, async () => {
     if (list.contains(document.activeElement)) return;
     const found = await get("topics", {}, at.signal);
@@ -32,10 +32,14 @@ export function topics(root, at) {
   };
   at.every(SECONDS, refresh, readers);
   at.every(SCHEMA_SECONDS, async () => {
-    const subjects = await get("schema-registry/subjects", {}, at.signal);
+    const subjects = await get("schema-registry/subjects", {}, at.signal).catch((error) => {
+      if (error.status !== 403) throw error;
+      return null; // a key with restrictions sees no schemas
+    });
+    if (subjects === null) return;
     if (schemas.dataset.seen === subjects.join() && schemas.hasChildNodes()) return;
     schemas.dataset.seen = subjects.join();
-    schemas.replaceChildren(...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]));
+    schemas.replaceChildren(el("h2", {}, "Schemas"), ...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]));
   }, schemas);
 }
 
@@ -83,7 +87,7 @@ function showReaders(place, found, said, refresh) {
     ["Open", (one) => `${number(one.open)} of ${number(one.max_in_flight)}`, { number: true }],
     ["Completed", (one) => number(one.completed), { number: true }],
     ["Failed", (one) => (one.failed ? link(address("messages", { agent: one.agent, state: "failed" }), number(one.failed)) : "0"), { number: true }],
-    ["Action", (one) => [
+    ["Action", (one) => !may.operate ? "" : [
       one.paused ? el("span.badge", { data: { state: "paused" } }, "paused") : "", " ",
       action(one.paused ? "Resume" : "Pause", async () => {
         await call("POST", `subscriptions/${part(one.subscription)}/${one.paused ? "resume" : "pause"}`);

@@ -26,6 +26,7 @@ BATCH_MESSAGES = 100
 WORKER_ID = "bench"
 LEASE_SECONDS = 3600.0
 LISTED = 50  # of a list
+LISTS = {"": {}, "?state=failed": {"state": "failed"}, "?agent=none": {"agent": "none"}}  # the last two match nothing
 
 BUFFERS = """
     select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint from pg_stat_statements s
@@ -59,7 +60,9 @@ class Round:
         await self._step("status", self._messages.status(COMMAND_LINE, self._newest))
         await self._step("GET /queue", self._queues.overview(COMMAND_LINE))
         await self._step("GET /queues", self._queues.all(COMMAND_LINE))
-        await self._step("GET /messages", self._inspection.page(COMMAND_LINE, {}, before=None, limit=LISTED))
+        for query, wanted in LISTS.items():
+            page = self._inspection.page(COMMAND_LINE, wanted, before=None, limit=LISTED)
+            await self._step(f"GET /messages{query}", page)
         await self._step("GET /threads", self._threads.newest(COMMAND_LINE, LISTED, None))
         await self._step("GET /stats", self._statistics.read(COMMAND_LINE))
         claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))

@@ -20,6 +20,7 @@ from service.api.app import ROUTERS
 from service.cli import main
 from service.config import Settings
 from service.db.pool import Connection
+from service.db.schema import SQL_FOLDER
 from service.events.model import RESERVED_TYPES
 from service.protocols.a2a import routes as a2a
 from service.protocols.agui import routes as agui
@@ -207,3 +208,15 @@ def test_every_decision_is_listed() -> None:
 def test_the_changelog_has_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert any(heading.split()[0] == version for heading in headings(ROOT / "CHANGELOG.md"))
+
+
+AUDITED = "key|token|tenant|sql_role|message|thread|webhook|callback_secret|queue|schema|topic|subscription"
+EVENTS = {f"message.{end}" for end in ("completed", "failed", "cancelled", "input_required")}
+EVENTS.add("subscription.dead_lettered")  # of webhooks
+
+
+def test_the_table_of_the_audit_has_every_act() -> None:
+    files = [path.read_text(encoding="utf-8") for path in SQL_FOLDER.glob("*.sql")]
+    written = {act for text in files for act in re.findall(rf"'((?:{AUDITED})\.[a-z_]+)'", text)}
+    table = [line for line in section(DOCS / "access.md", "The audit").splitlines() if line.startswith("| a")]
+    assert set(re.findall(r"`(\S+\.\S+)`", "".join(table))) == written - EVENTS

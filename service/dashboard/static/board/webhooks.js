@@ -32,12 +32,12 @@ function show(place, found, said, refresh) {
         const { message_id } = await call("POST", `webhooks/${part(webhook_id)}/test`);
         await again();
         return `A test event is on its way: ${message_id}.`;
-      }, { out: said }),
+      }, { out: said }), " ",
       action(enabled ? "Disable" : "Enable", async () => {
         await call("PATCH", `webhooks/${part(webhook_id)}`, { body: { enabled: !enabled } });
         await again();
         return enabled ? "The webhook is disabled." : "The webhook is enabled.";
       }, { out: said }),
     ]],
-  ], found, "There are no webhooks. `treadle webhooks create` makes one."));
+  ], found, "There are no webhooks: treadle webhooks create makes one."));
 }

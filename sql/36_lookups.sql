@@ -229,7 +229,7 @@ comment on function treadle.thread_usage is 'What a thread''s messages used, sum
 -- The events of a message's log with the results that its life keeps: of steps, questions and answers; and those of
 -- type `queued`. A life that began with a retry from a step (the data of its `queued` has `from_seq`) keeps nothing
 -- from there to its begin. Reads the log once.
-create or replace function treadle._kept_results(message_id uuid)
+create or replace function treadle._kept_entries(message_id uuid)
 returns table (seq integer, type text, data jsonb, created_at timestamptz)
 language plpgsql stable as $$
 begin
@@ -237,7 +237,7 @@ begin
         with entries as materialized (
             select e.seq, e.type, e.data, e.created_at
             from treadle.events e
-            where e.message_id = _kept_results.message_id
+            where e.message_id = _kept_entries.message_id
                 and e.type in ('step', 'input', 'parked', 'queued')
         ), retried as materialized (
             select q.seq, (q.data ->> 'from_seq')::integer as from_seq
@@ -266,7 +266,7 @@ begin
     return query
         with kept as materialized (
             select k.seq, k.type, k.data, k.created_at
-            from treadle._kept_results(message_id) k
+            from treadle._kept_entries(message_id) k
         ), cancelled as (
             select jsonb_agg(c.message_id) as sent
             from treadle.messages c

@@ -121,7 +121,7 @@ begin
     end if;
     select r.seq
     into v_seq
-    from treadle._kept_results(m.message_id) r
+    from treadle._kept_entries(m.message_id) r
     where r.type = 'step'
         and r.data ->> 'name' = retry_from.step
     order by r.seq desc

@@ -1,8 +1,10 @@
 """Look at a running Treadle: its messages, agents and workers, once or live."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import starmap
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import click
@@ -65,9 +67,11 @@ def messages(
         show.as_json(answer)
         return
     columns = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}
-    if any(message.error for message in answer.messages):
-        columns["error"] = "error"
-    show.table(answer.messages, columns, "No message satisfies this.", whole={"message", "state"})
+    show.table(answer.messages, columns, "No message satisfies this.", whole={"message", "state", "agent"})
+    errors = Counter(message.error.partition("\n")[0] for message in answer.messages if message.error)
+    if errors:  # they have no room in the table
+        click.echo()
+        show.table(list(starmap(CountedError, errors.most_common())), {"messages": "messages", "error": "error"}, "")
     if answer.searched_until is not None and len(answer.messages) < limit:
         click.echo(f"Older messages than {answer.searched_until:%Y-%m-%d %H:%M:%S} UTC were not looked at.", err=True)
 
@@ -189,6 +193,11 @@ def instances(
         "made": "made_at",
     }
     show.as_json(rows) if as_json else show.table(rows, columns, "No worker keeps a warm instance.")
+
+
+class CountedError(NamedTuple):
+    error: str
+    messages: int
 
 
 WORKER_COLUMNS = {

@@ -137,6 +137,9 @@ async def test_dead_letters_are_listed_and_redriven(sql: Connection, cli: Cli, s
     assert (letter["message_id"], letter["reason"]) == (message_id, message["error"])
     assert "Rejected" in letter["traceback"]
     assert len(json.loads((await cli("dead-letters", "--queue", "default", "--json")).stdout)) == 1
+    listed = await cli("messages", "--state", "failed")
+    assert header(listed) == ["message", "state", "agent", "created"]
+    assert re.search(r"^messages +error *\n +1 +Not this one, for a reason", listed.stdout, re.MULTILINE)
     for more in ([], ["--json"]):
         assert error_sentence(await cli("dead-letters", "--queue", "nope", *more)) == "There is no queue 'nope'."
     failing = False

@@ -136,9 +136,9 @@ async def test_a_key_is_asked_for_and_opens_what_its_scopes_allow(
 ) -> None:
     await start_worker(echo, flaky)
     async with api_server(settings, auth="required", treadle_key=ROOT_KEY) as served, open_browser() as browser:
-        api = Client(f"http://127.0.0.1:{served.port}")
-        api.headers.update(bearer(ROOT_KEY))
-        await api.settled(await api.submit("x", agent="flaky"), "failed")
+        async with Client(f"http://127.0.0.1:{served.port}") as api:
+            api.headers.update(bearer(ROOT_KEY))
+            await api.settled(await api.submit("x", agent="flaky"), "failed")
         page = await open_view(browser, served.port, "overview")
         await page.get_by_label("Key").fill("trd_wrong")
         await page.get_by_role("button", name="Use").click()

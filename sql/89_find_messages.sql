@@ -55,10 +55,55 @@ language sql stable as $$
     end
 $$;
 
+-- Whether so few messages are open, of all tenants together, that each of them can be looked up.
+create or replace function treadle._few_are_open() returns boolean
+language sql stable as $$
+    select coalesce(sum(c.queued + c.processing), 0) <= 300
+    from treadle.counters c
+    where c.id >= treadle._low_water_mark('counters')
+$$;
+
+-- The open messages, wherever they wait or run: in a lane, held, or under a lease. Some of them twice.
+create or replace function treadle._open_messages() returns setof uuid
+language plpgsql stable as $$
+declare
+    v record;
+begin
+    for v in
+        select q.queue, l.lane
+        from treadle.queues q
+        cross join unnest(array['high', 'normal', 'low']) l (lane)
+    loop
+        return query
+            select l.message_id
+            from treadle._lane_list(queue => v.queue, lane => v.lane, quantity => 1000, at => treadle.clock()) l;
+    end loop;
+    return query
+        select w.message_id
+        from treadle.messages w
+        where w.hold = 'thread'
+        union all
+        select w.message_id
+        from treadle.messages w
+        where w.hold in ('delay', 'backoff')
+        union all
+        select w.message_id
+        from treadle.messages w
+        where w.hold = 'share'
+        union all
+        select w.message_id
+        from treadle.messages w
+        where w.hold in ('children', 'input')
+        union all
+        select l.message_id
+        from treadle.leases l
+        where l.id >= treadle._low_water_mark('leases');
+end $$;
+
 -- The rows m that a search looks at, the newest first: those of a thread by their places in it, children, those that
--- run, failed or were cancelled, those of a tenant, or all. $1: filter, $2: tenant, $3: before, $4: first, $5: the
--- thread, $6: before this place.
-create or replace function treadle._rows_to_search(filter jsonb, tenant text) returns text
+-- run, failed or were cancelled, those that are open if they are few, those of a tenant, or all. $1: filter,
+-- $2: tenant, $3: before, $4: first, $5: the thread, $6: before this place.
+create or replace function treadle._rows_to_search(filter jsonb, tenant text, few_are_open boolean) returns text
 language sql immutable as $$
     select case
         when filter ? 'thread_id' then 'select m.*
@@ -74,6 +119,11 @@ language sql immutable as $$
             join treadle.messages m on m.message_id = any(array[l.message_id])
             where l.message_id < $3 and l.message_id >= $4
             order by l.message_id desc'
+        when filter ->> 'state' in ('queued', 'open') and few_are_open then 'select m.*
+            from (select distinct o as message_id from treadle._open_messages() o) o
+            join treadle.messages m on m.message_id = any(array[o.message_id])
+            where m.message_id < $3 and m.message_id >= $4
+            order by m.message_id desc'
         when filter ->> 'state' in ('failed', 'cancelled') then 'select m.*
             from treadle.not_completed n
             join treadle.messages m on m.message_id = any(array[n.message_id])
@@ -91,7 +141,7 @@ language sql immutable as $$
 $$;
 
 -- The first $8 of these rows. With `q`, those of them that have about $10 bytes of text together, but at least one.
-create or replace function treadle._rows_seen(filter jsonb, tenant text) returns text
+create or replace function treadle._rows_seen(filter jsonb, rows text) returns text
 language sql immutable as $$
     select format(
         case
@@ -106,7 +156,7 @@ language sql immutable as $$
                 where w.place = 1 or w.bytes <= $10'
             else '%s limit $8'
         end,
-        treadle._rows_to_search(filter, tenant))
+        _rows_seen.rows)
 $$;
 
 -- Whether a row s satisfies the filter; $7: the reach.
@@ -144,6 +194,7 @@ declare
     v_before uuid;
     v_thread bigint;
     v_place bigint;
+    v_rows text;
     v_seen text;
     v_looked_at uuid[];
     v_more boolean;
@@ -167,7 +218,10 @@ begin
         message_ids := '{}';
         return;
     end if;
-    v_seen := treadle._rows_seen(filter => filter, tenant => tenant);
+    v_rows := treadle._rows_to_search(
+        filter => filter, tenant => tenant,
+        few_are_open => filter ->> 'state' in ('queued', 'open') and treadle._few_are_open());
+    v_seen := treadle._rows_seen(filter => filter, rows => v_rows);
     execute format(
         'select array(select s.message_id from (%s) s where %s limit $9 + 1)', v_seen, treadle._search_condition())
         into message_ids
@@ -180,133 +234,11 @@ begin
     execute format('select array(select s.message_id from (%s) s)', v_seen)
         into v_looked_at
         using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, quantity, bytes;
-    v_more := cardinality(v_looked_at) = rows;
-    if filter ? 'q' and not v_more then  -- it may have stopped at the bytes
-        execute format(
-            'select count(*) > $9 from (%s limit $8) s', treadle._rows_to_search(filter => filter, tenant => tenant))
-            into v_more
-            using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, cardinality(v_looked_at);
-    end if;
+    execute format('select count(*) = $8 or count(*) > $9 from (%s limit $8) s', v_rows)
+        into v_more  -- rows follow, or the call has stopped at the bytes
+        using filter, tenant, v_before, v_first, v_thread, v_place, reach, rows, cardinality(v_looked_at);
     if v_more then
         next_before := v_looked_at[cardinality(v_looked_at)];
     end if;
 end $$;
 comment on function treadle.find_messages is 'Messages that satisfy a filter, the newest first, and where to go on';
-
--- The messages that a message has sent, and those that they have sent: up to `quantity`, each after its parent.
-create or replace function treadle.descendants(
-    ancestor uuid, quantity integer default 200, tenant text default 'default', reach jsonb default null)
-returns table (message_id uuid, parent uuid, depth integer, agent text, state text, hold text, created_at timestamptz,
-    started_at timestamptz, completed_at timestamptz, error text, usage jsonb)
-language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
-#variable_conflict use_column
-begin
-    tenant := treadle._bound_tenant(tenant);
-    reach := treadle._checked_reach(reach);
-    return query
-        with recursive tree as (
-            select m.message_id, 1 as depth
-            from treadle.messages m
-            where m.parent = descendants.ancestor
-            union all
-            select m.message_id, t.depth + 1
-            from tree t
-            join treadle.messages m on m.parent = any(array[t.message_id])
-            where t.depth < 32
-        )
-        select m.message_id, m.parent, t.depth, m.agent, m.state, m.hold, m.created_at, m.started_at, m.completed_at,
-            left(m.error, 500), m.usage
-        from (select * from tree limit quantity) t
-        join treadle.messages m on m.message_id = any(array[t.message_id])
-        where m.tenant = descendants.tenant
-            and treadle._sees(
-                reach => reach, owner => m.owner, agent => m.agent,
-                thread_id => (select h.thread_id from treadle.threads h where h.id = m.thread),
-                message_id => m.message_id)
-        order by t.depth, m.message_id;
-end $$;
-comment on function treadle.descendants is 'The messages that a message has sent, and those that they have sent';
-
--- How many events of each type a message's log has among its first events, the last seq of them, and that of
--- the log.
-create or replace function treadle.count_events(message_id uuid, among integer default 10000)
-returns table (type text, events bigint, first_at timestamptz, last_at timestamptz, last_seq integer,
-    log_end integer)
-language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
-#variable_conflict use_column
-begin
-    return query
-        select e.type, count(*), min(e.created_at), max(e.created_at), max(e.seq),
-            (
-                select coalesce(l.last_seq, m.last_seq)
-                from treadle.messages m
-                left join treadle.leases l on l.message_id = any(array[m.message_id])
-                where m.message_id = count_events.message_id
-            )
-        from treadle.events e
-        where e.message_id = count_events.message_id
-            and e.seq <= count_events.among
-        group by e.type
-        order by min(e.seq);
-end $$;
-comment on function treadle.count_events is 'How many events of each type a message''s log has at its beginning';
-
--- The events of a message's log that tell how it went: where attempts begin and end, its steps and its tools. Of the
--- first events of the log, and of these the first thousand that have about so many bytes together.
-create or replace function treadle.milestones(
-    message_id uuid, among integer default 10000, page_bytes bigint default 4000000)
-returns table (seq integer, type text, data jsonb, created_at timestamptz)
-language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
-    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
-#variable_conflict use_column
-begin
-    return query
-        select s.seq, s.type,
-            case
-                when s.type in ('step', 'tool', 'input', 'parked')
-                    then s.data - array['result', 'input', 'output', 'question', 'sent']
-                        || jsonb_build_object('shown', treadle._preview(
-                            coalesce(s.data -> 'result', s.data -> 'output', s.data -> 'input', s.data -> 'question')))
-                else s.data
-            end,
-            s.created_at
-        from (
-            select e.seq, e.type, e.data, e.created_at,
-                sum(treadle._bytes(e.data)) over (order by e.seq rows unbounded preceding) as bytes
-            from treadle.events e
-            where e.message_id = milestones.message_id
-                and e.seq <= milestones.among
-                and e.type in (
-                    'queued', 'started', 'retry', 'parked', 'input', 'step', 'tool', 'done', 'error', 'cancelled')
-            order by e.seq
-            limit 1000
-        ) s
-        where s.bytes <= page_bytes
-        order by s.seq;
-end $$;
-comment on function treadle.milestones is 'Where the attempts of a message begin and end, its steps and its tools';
-
--- The traceback with which a message failed, as its dead letter keeps it; null: it has none.
-create or replace function treadle.traceback(message_id uuid) returns text
-language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-declare
-    m treadle.messages;
-    v_traceback text;
-begin
-    m := (select x from treadle.messages x where x.message_id = traceback.message_id);
-    if m.lane = 'dlq' then
-        execute format(
-            'select q.message ->> ''traceback'' from pgmq.%I q where q.msg_id = $1',
-            treadle._lane_table(m.queue, 'dlq'))
-            into v_traceback
-            using m.lane_id;
-    end if;
-    return v_traceback;
-end $$;
-comment on function treadle.traceback is 'The traceback with which a message failed';

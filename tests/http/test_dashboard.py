@@ -49,8 +49,11 @@ async def findings(page: Page) -> list[Any]:
 
 async def test_a_failing_agent_is_found_explained_and_redriven(settings: Settings, start_worker: StartWorker) -> None:
     await start_worker(echo, flaky)
-    async with api_server(settings) as served, open_browser() as browser:
-        api = Client(f"http://127.0.0.1:{served.port}")
+    async with (
+        api_server(settings) as served,
+        open_browser() as browser,
+        Client(f"http://127.0.0.1:{served.port}") as api,
+    ):
         page = await open_view(browser, served.port, "overview")
         # An empty system offers what to try, and it works.
         await page.get_by_role("button", name="Send a message to").click()
@@ -100,8 +103,11 @@ async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Setting
     axe = require_or_skip(AXE if AXE.exists() else None, "axe-core: make tools")
     assert axe
     await start_worker(echo, flaky)
-    async with api_server(settings) as served, open_browser(viewport=PHONE, bypass_csp=True) as browser:
-        api = Client(f"http://127.0.0.1:{served.port}")
+    async with (
+        api_server(settings) as served,
+        open_browser(viewport=PHONE, bypass_csp=True) as browser,
+        Client(f"http://127.0.0.1:{served.port}") as api,
+    ):
         message_id = await api.submit("tell", thread_id="t", metadata={"customer": "7"})
         await api.settled(message_id)
         failed = await api.submit("fail", agent="flaky")

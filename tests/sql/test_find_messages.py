@@ -105,12 +105,35 @@ async def test_what_did_not_complete_is_found_among_any_number(sql_client: SqlCl
     assert await find(sql_client, rows=1, state="failed") == ([], None)
 
 
+async def test_few_open_messages_are_found_among_any_number(sql_client: SqlClient) -> None:
+    """Wherever they wait or run: each kind of hold, a lane, a lease."""
+    asks, backs_off, runs, done = [row["message_id"] for row in await sql_client.submit_many(*[{}] * 4)]
+    claims = {claim.message_id: claim for claim in await sql_client.claim(4)}
+    await sql_client.sql.fetchval(
+        "select treadle.conclude($1, $2, 'input', '{}', null, null, null, null, 3, '{}', '{}', 3, null, null, null)",
+        asks,
+        claims[asks].lease,
+    )
+    await sql_client.finish(claims[backs_off], outcome="error", delay=100)
+    await sql_client.finish(claims[done])
+    (delayed,) = [row["message_id"] for row in await sql_client.submit_many({"delay_seconds": 60})]
+    turn, behind = [row["message_id"] for row in await sql_client.submit_many(*[{"thread_id": "t"}] * 2)]
+    await sql_client.sql.execute(FILL_MESSAGES)
+    waiting = sorted([behind, turn, delayed, backs_off, asks], reverse=True)
+    assert await find(sql_client, state="queued", rows=10) == (waiting, None)
+    assert await find(sql_client, state="open", rows=10) == (sorted([*waiting, runs], reverse=True), None)
+    assert await find(sql_client, state="queued", agent="other", rows=10) == ([], None)
+    assert await find(sql_client, state="queued", before=waiting[2], rows=10) == (waiting[3:], None)
+    await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
+
+
 async def test_lists_read_no_more_pages_beside_many_messages(sql_client: SqlClient) -> None:
     """Of every way to look for messages: as many pages with 25,000 messages as with 5,000."""
     calls = {
         "all": "select * from treadle.find_messages()",
         "failed": """select * from treadle.find_messages('{"state": "failed"}')""",
         "cancelled": """select * from treadle.find_messages('{"state": "cancelled"}')""",
+        "queued": """select * from treadle.find_messages('{"state": "queued"}')""",
         "queue": """select * from treadle.find_messages('{"queue": "none"}')""",
         "agent": """select * from treadle.find_messages('{"agent": "none"}', rows => 2000)""",
         "text": """select * from treadle.find_messages('{"q": "zz"}', rows => 2000)""",

@@ -70,6 +70,7 @@ messages = Table(
     Index("messages_ord", "thread", "ord", unique=True, postgresql_where=text("thread is not null")),
     Index("messages_waiting", "thread", "rank", "ord", postgresql_where=text("hold = 'thread'")),
     Index("messages_due", "run_at", postgresql_where=text("hold in ('delay', 'backoff')")),
+    Index("messages_parked", "message_id", postgresql_where=text("hold in ('children', 'input')")),
     Index("messages_share", "tenant", "queue", "priority", "share_place", postgresql_where=text("hold = 'share'")),
     Index("messages_parent", "parent", postgresql_where=text("parent is not null")),
     Index("messages_tenant", "tenant", "message_id", postgresql_where=text("tenant <> 'default'")),

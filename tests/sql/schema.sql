@@ -473,7 +473,8 @@ CREATE TABLE treadle.workers (
     beating_since timestamp with time zone NOT NULL,
     server_started timestamp with time zone,
     suspected_at timestamp with time zone,
-    serves text
+    serves text,
+    memory_bytes bigint
 );
 COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
 COMMENT ON COLUMN treadle.workers.heartbeat_at IS 'The last heartbeat, its own or one of its stand-in';
@@ -482,6 +483,7 @@ COMMENT ON COLUMN treadle.workers.beating_since IS 'Heartbeats have arrived with
 COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQL server on which the worker''s listener holds its advisory lock; null: it holds none';
 COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
 COMMENT ON COLUMN treadle.workers.serves IS 'The tenant whose messages a remote worker claims, over HTTP; null: a worker of the installation';
+COMMENT ON COLUMN treadle.workers.memory_bytes IS 'Resident memory of its process, without those of isolated agents; null: it did not tell';
 CREATE TABLE treadle.stat_rows (
     tenant text NOT NULL,
     seconds integer NOT NULL,
@@ -691,13 +693,13 @@ CREATE FUNCTION treadle.create_queue(name text) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_queue(name text) IS 'Create the queue and its PGMQ lanes; does nothing where it exists';
-CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer DEFAULT 5, statement_seconds integer DEFAULT 60) RETURNS text
+CREATE FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer DEFAULT 5, statement_seconds integer DEFAULT 60, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer) IS 'Create a login role that is bound to a tenant; returns its name';
+COMMENT ON FUNCTION treadle.create_sql_role(tenant text, verifier text, connections integer, statement_seconds integer, actor text) IS 'Create a login role that is bound to a tenant; returns its name';
 CREATE FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text DEFAULT 'latest'::text, delivery text DEFAULT 'at_least_once'::text, max_in_flight integer DEFAULT 1000, filter jsonb DEFAULT NULL::jsonb, dead_letter boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -867,13 +869,13 @@ CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS 
     SET lock_timeout TO '500ms'
     AS ...;
 COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
-CREATE FUNCTION treadle.drop_sql_role(role text) RETURNS void
+CREATE FUNCTION treadle.drop_sql_role(role text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.drop_sql_role(role text) IS 'Drop a login role that is bound to a tenant, and end its sessions';
+COMMENT ON FUNCTION treadle.drop_sql_role(role text, actor text) IS 'Drop a login role that is bound to a tenant, and end its sessions';
 CREATE FUNCTION treadle.earlier_results(message_id uuid) RETURNS TABLE(type text, name text, sent jsonb, data text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -992,7 +994,7 @@ CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) 
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
-CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[]) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[], memory_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1003,7 +1005,7 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[]) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[], memory_bytes bigint) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
 CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3574,7 +3576,8 @@ CREATE VIEW treadle.worker_overview WITH (security_invoker='true') AS
           WHERE ((l.id >= treadle._low_water_mark('leases'::text)) AND (l.worker_id = w.worker_id))) AS in_flight,
     started_at,
     heartbeat_at,
-    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)), (0)::numeric))::double precision AS silent_seconds
+    (GREATEST(EXTRACT(epoch FROM (treadle.clock() - heartbeat_at)), (0)::numeric))::double precision AS silent_seconds,
+    memory_bytes
    FROM treadle.workers w;
 COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
 ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
@@ -3718,6 +3721,7 @@ CREATE INDEX low_water_passed ON treadle.low_water USING btree (name) WHERE (pas
 CREATE INDEX messages_due ON treadle.messages USING btree (run_at) WHERE (hold = ANY (ARRAY['delay'::text, 'backoff'::text]));
 CREATE UNIQUE INDEX messages_ord ON treadle.messages USING btree (thread, ord) WHERE (thread IS NOT NULL);
 CREATE INDEX messages_parent ON treadle.messages USING btree (parent) WHERE (parent IS NOT NULL);
+CREATE INDEX messages_parked ON treadle.messages USING btree (message_id) WHERE (hold = ANY (ARRAY['children'::text, 'input'::text]));
 CREATE INDEX messages_records ON treadle.messages USING btree (subscription, record_topic, record_offset) WHERE (subscription IS NOT NULL);
 CREATE INDEX messages_share ON treadle.messages USING btree (tenant, queue, priority, share_place) WHERE (hold = 'share'::text);
 CREATE INDEX messages_steered ON treadle.messages USING btree (steered_into) WHERE (steered_into IS NOT NULL);

@@ -1,12 +1,12 @@
 """Workers tell how much memory they use.
 
-Revision ID: 0019
+Revision ID: 0020
 """
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 
 STATEMENTS = """
 alter table treadle.workers add column if not exists memory_bytes bigint;

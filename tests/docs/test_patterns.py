@@ -17,7 +17,7 @@ from tests.support.repository import ROOT
 
 FEW_CHARS, TIMES_AS_MANY = 500, 8
 MOST_TIMES_AS_LONG = 3 * TIMES_AS_MANY  # a linear pattern takes 8 times as long, a quadratic one 64 times
-MEASUREMENTS = 3  # at most: the shortest counts, for a busy machine only adds
+MEASUREMENTS = 10  # at most: the shortest counts, for a busy machine only adds
 CATEGORIES = {"CATEGORY_SPACE": " \n", "CATEGORY_DIGIT": "1", "CATEGORY_WORD": "a", "CATEGORY_NOT_SPACE": "x"}
 
 

@@ -1054,6 +1054,16 @@ CREATE FUNCTION treadle.last_outputs(message_ids uuid[]) RETURNS TABLE(message_i
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.last_outputs(message_ids uuid[]) IS 'The last values of graphs, and what interrupted messages have said';
+CREATE FUNCTION treadle.last_step(message_id uuid, pattern text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.last_step(message_id uuid, pattern text) IS 'The result of the last of the steps of a message with such a name';
 CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1177,7 +1187,7 @@ CREATE FUNCTION treadle.offer_webhooks() RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.offer_webhooks() IS 'Create the queue of deliveries; a worker that delivers calls it';
-CREATE FUNCTION treadle.open_messages(thread bigint, searched integer DEFAULT 1000) RETURNS TABLE(message_id uuid, agent text, question text)
+CREATE FUNCTION treadle.open_messages(thread bigint, tenant text, reach jsonb, searched integer DEFAULT 1000) RETURNS TABLE(message_id uuid, agent text, question text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1186,7 +1196,7 @@ CREATE FUNCTION treadle.open_messages(thread bigint, searched integer DEFAULT 10
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.open_messages(thread bigint, searched integer) IS 'The messages of a thread that are not over, and what they ask';
+COMMENT ON FUNCTION treadle.open_messages(thread bigint, tenant text, reach jsonb, searched integer) IS 'The messages of a thread that are not over, and what they ask';
 CREATE FUNCTION treadle.passed_rows() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1448,6 +1458,16 @@ CREATE FUNCTION treadle.remote_append_and_send(tenant text, worker text, message
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) IS 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
+CREATE FUNCTION treadle.remote_children(tenant text, worker text, message_id uuid, lease uuid, message_ids uuid[]) RETURNS TABLE(n bigint, child uuid, state text, result text, error text, parent uuid, thread_id text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_children(tenant text, worker text, message_id uuid, lease uuid, message_ids uuid[]) IS 'State and outcome of messages that a remote worker''s message waits for';
 CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1455,7 +1475,7 @@ CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integ
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text) IS 'Take messages of its tenant, for its agents, for a remote worker';
-CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
+CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1464,7 +1484,7 @@ CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uui
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';
+COMMENT ON FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';
 CREATE FUNCTION treadle.remote_earlier(ids uuid[]) RETURNS TABLE(message_id uuid, type text, name text, data text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

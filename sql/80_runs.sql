@@ -127,7 +127,7 @@ language plpgsql stable security definer
 begin
     return (
         select k.data -> 'result'
-        from treadle._kept_results(message_id) k
+        from treadle._kept_entries(message_id) k
         where k.type = 'step'
             and k.data ->> 'name' ~ pattern
         order by k.seq desc

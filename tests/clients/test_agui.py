@@ -139,6 +139,8 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
         told = [event for event in events if event["type"].startswith("STATE_")]
         assert [{key: event[key] for key in change or ()} for event in told[:1]] == ([change] if change else [])
     assert told[1]["delta"] == [{"op": "replace", "path": "/z", "value": 4}]
+    own = await read(api, "/agui/echo", run_input("x", thread="own", state={"x": 1}))  # echo takes no state
+    assert [event for event in own if event["type"].startswith("STATE_")] == []
     large = await api.post("/agui/scene", json=run_input(run="6", state={"x": "a" * 1_000_000}))
     problem(large, 422, "state must have at most 1000000 bytes.")
     names = (await api.get("/agui/info")).json()

@@ -99,12 +99,14 @@ def to_message(run: RunInput, given: Given, agent: str, *, max_state_bytes: int)
     return NewMessage(given.message, thread_id=run.thread_id, agent=agent, metadata=metadata)
 
 
-def state_of(metadata: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def state_of(metadata: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any] | None:
     """The fields of the state with which the client began the run of a message that its agent, of these settings, takes
-    from clients: they are set in the memory of the thread."""
+    from clients: they are set in the memory of the thread. None: it takes no fields."""
     kept = metadata.get("agui")
     state = kept.get("state") if isinstance(kept, dict) else None
-    names = settings.get("client_state", ())
+    names = settings.get("client_state")
+    if not names:
+        return None
     return {name: state[name] for name in names if name in state} if isinstance(state, dict) else {}
 
 

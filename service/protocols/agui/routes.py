@@ -46,9 +46,10 @@ async def run_agent(agent: FromPath[str], data: JSONBody[RunInput], principal: C
     except AnswersMissing as error:
         return sse(error_stream(error))
     sent = data.state if isinstance(data.state, dict) else {}
-    state = await _begun_with(agui, principal, run) if sent or run.after else {}
+    state = await _begun_with(agui, principal, run) if sent or run.after else None
+    told = None if state is None else sent or None  # else the state is the client's own, and stays as it is
     before = without_nulls(data.messages)
-    reader = RunReader(agui, principal, run, asked_of(data), before, state=state, told=sent or None)
+    reader = RunReader(agui, principal, run, asked_of(data), before, state=state or {}, told=told)
     return sse(reader.events())
 
 
@@ -62,7 +63,7 @@ async def connect(agent: FromPath[str], data: JSONBody[RunInput], principal: Cal
     answered = await last_answer(agui, running.message_id)
     run = Run(running.message_id)
     state = await _begun_with(agui, principal, run)
-    reader = RunReader(agui, principal, run, asked, before, answered=answered, state=state)
+    reader = RunReader(agui, principal, run, asked, before, answered=answered, state=state or {})
     return sse(reader.events(with_history=True))
 
 
@@ -78,8 +79,9 @@ async def stop(agent: FromPath[str], thread_id: FromPath[str], principal: Caller
 router = Router("/agui", route_handlers=[list_agents, run_agent, connect, stop], include_in_schema=False)
 
 
-async def _begun_with(agui: AguiServices, principal: Principal, run: Run) -> dict[str, Any]:
-    """The state with which the run of a message began, as far as its agent takes it from clients."""
+async def _begun_with(agui: AguiServices, principal: Principal, run: Run) -> dict[str, Any] | None:
+    """The state with which the run of a message began, as far as its agent takes it from clients; None: it takes none,
+    as agents of remote workers."""
     message = decoded(await agui.messages.status(principal, run.message_id))
     settings: Any = {}
     for agent in await agui.queues.agents(principal):

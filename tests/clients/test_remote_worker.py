@@ -203,7 +203,8 @@ async def test_a_cancel_and_a_stop_end_what_runs(start_api: StartApi, start_work
         slow = await api.submit("x", agent="hang", timeout_seconds=0.05, max_attempts=1)
         assert (await api.settled(slow))["error"] == "The attempt took longer than 0.05 seconds."
     status = await api.status(left)  # the worker was stopped, and gave it back
-    assert (status["state"], status["attempt"]) == ("queued", 1)
+    assert status["state"] == "queued"
+    assert status["attempt"] <= 2  # a claim that the API has not seen end may take it once more, and gives it back too
 
 
 async def test_a_partitioned_worker_drops_its_work_and_registers_again(

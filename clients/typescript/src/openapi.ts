@@ -114,6 +114,7 @@ export interface components {
             metadata: unknown;
             thread_id: string | null;
             ord: number | null;
+            aside: boolean;
             memory: unknown;
             steps: {
                 [key: string]: unknown;
@@ -366,8 +367,8 @@ export interface components {
         /**
          * NewEnding
          * @description How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
-         *         outcome `input`, the message waits until a person answers its question. `sends` and `records` are committed with the
-         *         outcomes completed and input.
+         *         outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
+         *         it has sent, are over. `sends` and `records` are committed with these two and with completed.
          */
         NewEnding: {
             /**
@@ -386,10 +387,10 @@ export interface components {
              */
             attempt: number;
             /**
-             * @description completed, failed, retry, released or input
+             * @description completed, failed, retry, released, input or children
              * @enum {string}
              */
-            outcome: "completed" | "failed" | "input" | "released" | "retry";
+            outcome: "children" | "completed" | "failed" | "input" | "released" | "retry";
             /**
              * Format: int32
              * @description the number of the first event that is sent, from 1
@@ -409,6 +410,8 @@ export interface components {
             events?: components["schemas"]["NewEvent"][];
             /** @description an object with name and question, or null */
             question?: components["schemas"]["AskedQuestion"] | null;
+            /** @description a list of up to 1000 ids of messages (default: []) */
+            children?: string[];
             /** @description a list of up to 1000 messages to send (default: []) */
             sends?: components["schemas"]["SentMessage"][];
             /** @description a list of up to 1000 records to publish (default: []) */
@@ -1099,6 +1102,7 @@ export interface components {
             started_at: string;
             /** Format: date-time */
             heartbeat_at: string;
+            memory_bytes: number | null;
         };
     };
     responses: never;

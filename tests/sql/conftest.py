@@ -37,7 +37,7 @@ async def acme(sql_client: SqlClient, database: Database, dsn: str) -> AsyncIter
 
 @pytest.fixture
 async def other(sql_client: SqlClient) -> UUID:
-    """A message `hidden` of the tenant `other` in its thread `hidden`, and a record in its topic `hidden`."""
+    """A message `hidden` of the tenant `other` in its thread `hidden`, a record in its topic `hidden`, and more."""
     await sql_client.sql.execute("select treadle.create_tenant('other')")
     await sql_client.sql.execute("select treadle.create_topic('hidden', tenant => 'other')")
     await sql_client.sql.execute(
@@ -48,6 +48,10 @@ async def other(sql_client: SqlClient) -> UUID:
     await sql_client.sql.execute(
         "select treadle.register_schema('hidden', 'JSON', '{}', treadle.uuid7(), latest => 0, tenant => 'other'),"
         " treadle.set_schema_rule('hidden', 'mode', 'READONLY', tenant => 'other')"
+    )
+    await sql_client.sql.execute(
+        """select treadle.use_store(
+            '[{"op": "put", "namespace": ["hidden"], "key": "hidden", "value": {"x": "hidden"}}]', tenant => 'other')"""
     )
     [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
     return UUID(str(row["message_id"]))

@@ -26,10 +26,11 @@ VISIBLE = (
     *TOPICS,
     *SUBSCRIPTIONS,
     *SCHEMAS,
+    "store_items",
 )
 VIEWS = (
     *("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview"),
-    *("schema_overview", "stats"),
+    *("schema_overview", "stats", "store_overview"),
 )
 
 

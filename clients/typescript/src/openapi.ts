@@ -583,7 +583,9 @@ export interface components {
         PastExchange: {
             message: unknown;
             result: unknown;
-            tools: unknown[];
+            tools: {
+                [key: string]: unknown;
+            }[];
         };
         /**
          * PastExchanges

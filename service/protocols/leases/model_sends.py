@@ -115,7 +115,7 @@ class PastExchange(Struct, frozen=True):
 
     message: Any
     result: Any
-    tools: list[Any]
+    tools: list[dict[str, Any]]
 
 
 class PastExchanges(Struct, frozen=True):

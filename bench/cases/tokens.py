@@ -41,6 +41,7 @@ LOADS = (
     Load(1_000, 50, readers=3),
     Load(1_000, 50, workers=2),
     Load(1_000, 100),
+    Load(1_500, 100),
     Load(2_000, 50),
 )
 QUICK_LOADS = (Load(50, 20), Load(50, 20, readers=3, workers=2))

@@ -116,13 +116,14 @@ language sql stable as $$
     limit 1
 $$;
 
--- The time of a start (text in ISO 8601); null for `earliest`, `latest` and offsets. Raises TR422 for any other text.
+-- The time of a start (text in ISO 8601, or in the session's DateStyle); null for `earliest`, `latest` and offsets.
+-- Raises TR422 for any other text.
 create or replace function treadle._start_time(start text) returns timestamptz
 language plpgsql stable as $$
 begin
     if start in ('earliest', 'latest') or start ~ '^[0-9]{1,18}$' then
         return null;
-    elsif start !~ '^[0-9]{4}-?[0-9]{2}-?[0-9]{2}' then  -- PostgreSQL would also take words, such as tomorrow
+    elsif start !~ '^[0-9]' then  -- PostgreSQL would also take words, such as tomorrow
         raise data_exception;
     end if;
     return start::timestamptz;

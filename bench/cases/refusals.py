@@ -81,7 +81,7 @@ async def _measure(
 ) -> Figures:
     taken: dict[bool, list[float]] = {True: [], False: []}
     headers = {"Authorization": f"Bearer {key}"}
-    body = None if method != "POST" else {"input": "x"} if path.endswith("/input") else {}
+    body: Any = {"POST": {"input": "x"} if path.endswith("/input") else {}, "PATCH": {"metadata": {}}}.get(method)
     for number in range(times + WARMUP):
         for is_owned in random.sample((True, False), 2):
             unknown = {"message_id": str(uuid.uuid7()), "thread_id": f"tour-{number + 1000}", "key_id": "0" * 12}

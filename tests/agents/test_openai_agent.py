@@ -1,6 +1,5 @@
 """Agents that ask an API of OpenAI's kind, over HTTP against a fake of it."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from service.db.pool import Connection
 from tests.support.fake_openai import FakeOpenAI, Reply, calls
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 from treadle import Context
 from treadle.adapters import openai_agent
 
@@ -186,8 +185,7 @@ async def test_an_overloaded_api_costs_no_failure_and_a_cancel_hangs_up(sql: Con
     assert (row["state"], row["failures"]) == ("completed", 0)
     api.script.append(Reply(ends="never"))
     message_id = await submit(sql, "Hi", agent="desk")
-    while not await text(sql, message_id):
-        await asyncio.sleep(0.01)
+    await until(lambda: text(sql, message_id))
     await sql.fetchval("select treadle.cancel($1)", message_id)
     await wait_for(api.hung_up)
     assert (await settled(sql, message_id))["state"] == "cancelled"

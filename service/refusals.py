@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
-from service.errors import Refused, Unavailable
+from service.errors import Refused, SchemaError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="treadle"'  # the header WWW-Authenticate of a 401
@@ -36,6 +36,10 @@ class Plain(NamedTuple):
     body: Any
     media_type: str = "application/json"
     headers: Mapping[str, str] = MappingProxyType({})
+
+
+def problem_of(error: Refused | Unavailable | SchemaError) -> Plain:
+    return Plain(Problem(error.title, error.status, str(error)), MEDIA_TYPE)
 
 
 def refusals(*errors: Refusal) -> dict[int, ResponseSpec]:

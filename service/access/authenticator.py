@@ -119,6 +119,12 @@ class Authenticator:
         return msgspec.structs.replace(principal, tenant_since=since)
 
 
+def bearer(header: str) -> str:
+    """The key or token in a header Authorization; empty for another scheme."""
+    scheme, _, credential = header.partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
+
+
 def require(principal: Principal, scope: Scope) -> None:
     """Raises Forbidden."""
     if scope not in principal.scopes:

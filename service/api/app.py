@@ -71,6 +71,7 @@ from service.queues.store import QueueStore
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
+from service.sockets.admission import Sockets
 from service.statistics import routes as statistics
 from service.statistics.store import StatisticsStore
 from service.subscriptions import routes as subscriptions
@@ -135,6 +136,8 @@ class Api:
         self.topic_feed = TopicFeed()
         self.remote = RemoteServices(settings, self._pools.work, self._notifier)
         self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
+        self._limits = ClientLimits(settings)
+        self._sockets = Sockets(self._access.access, self._limits, keepalive_interval=settings.keepalive_interval)
         self._listener = Listener(
             settings.listen_database_url or dsn,
             {
@@ -147,7 +150,6 @@ class Api:
             role="treadle_app",
             availability=availability,
         )
-        self._limits = ClientLimits(settings)
         self._installation = InstallationStore(self._pools.health)
         self._scrapes = Scrapes(self._installation, self._pools.all)
         services = self._make_services()
@@ -165,6 +167,7 @@ class Api:
         self.feed.wake_all()
         self.topic_feed.wake_all()
         self.remote.claims.wake_all()
+        self._sockets.wake_all()
 
     def _make_services(self) -> dict[str, Any]:
         """The objects that handlers receive as arguments of these names."""
@@ -212,15 +215,10 @@ class Api:
             "topics": topic_store,
             "topic_streams": TopicStreams(self.topic_feed, topic_store, self._access.access, **intervals),
             "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
-            "services": ChatServices(
-                settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
-            ),
-            "queue_sockets": QueueSocketServices(
-                settings, self.feed, message_store, thread_store, access=self._access.access, limits=self._limits
-            ),
-            "openai": OpenAIServices(
-                settings, follower, message_store, thread_store, queue_store, self._access.access, self._limits
-            ),
+            "sockets": self._sockets,
+            "services": ChatServices(settings, self.feed, message_store, thread_store),
+            "queue_sockets": QueueSocketServices(settings, self.feed, message_store, thread_store),
+            "openai": OpenAIServices(settings, follower, message_store, thread_store, queue_store),
             "langgraph": LangGraphServices(
                 settings,
                 follower,

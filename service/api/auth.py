@@ -1,6 +1,6 @@
 """Authentication: the key or token of each HTTP request, checked against the scope that its route declares.
 
-Sockets are checked where they are opened (service/protocols/websocket): a page can send its token only there.
+Sockets are checked where they are opened (service/sockets/admission.py): a page can send its token only there.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from service.access.authenticator import Access, Authenticator, OpenAccess, require
+from service.access.authenticator import Access, Authenticator, OpenAccess, bearer, require
 from service.access.cache import KeyCache
 from service.access.json_web_tokens import build_verifier
 from service.access.principal import ANY_SCOPE, OPEN, Principal
@@ -122,9 +122,9 @@ def _bearer(scope: Any, *, takes_basic: bool) -> str | None:
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, text = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                return str(text.strip().decode("latin-1"))
-            return _password(text.strip()) if takes_basic and scheme.lower() == b"basic" else ""
+            if takes_basic and scheme.lower() == b"basic":
+                return _password(text.strip())
+            return bearer(value.decode("latin-1"))
     return None
 
 

@@ -12,8 +12,8 @@ from websockets.server import ServerProtocol
 
 from service.api.problems import encode_problem, encode_response
 from service.api.write_deadline import limit_send_buffer
-from service.protocols.websocket.peer import FIRST_MESSAGE_LIMIT
 from service.refusals import MEDIA_TYPE
+from service.sockets.peer import FIRST_MESSAGE_LIMIT
 
 LINGER_SECONDS = 3.0  # that a client gets to read the rest when its socket is closed
 MAX_FRAMES_PER_SECOND = 10_000  # of one client: each costs the loop some microseconds, also an empty one

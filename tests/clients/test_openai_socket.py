@@ -103,7 +103,6 @@ async def test_access_and_bounds_of_a_socket(start_api: StartApi, register_agent
     url = f"ws://127.0.0.1:{api.base_url.port}/v1/responses"
     create = json.dumps({"type": "response.create", "model": "echo", "input": "x"})
     for headers, status, code in (
-        ({}, 401, "invalid_api_key"),
         (bearer("nonsense"), 401, "invalid_api_key"),
         (bearer((await create_key(api, "read"))["key"]), 403, "insufficient_permissions"),
     ):

@@ -7,7 +7,7 @@ import pytest
 
 from service import limits
 from service.dashboard import routes
-from service.protocols.websocket.model import CloseCode
+from service.sockets.peer import CloseCode
 from tests.support.api_client import Client
 
 STATIC = Path(routes.__file__).with_name("static")

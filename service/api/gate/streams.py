@@ -32,7 +32,7 @@ def limit_streams(app: ASGIApp) -> ASGIApp:
 
 
 def limit_keys(app: ASGIApp) -> ASGIApp:
-    """Middleware behind authentication: the limits of a key. (Those of a socket's key: protocols/websocket/routes.)"""
+    """Middleware behind authentication: the limits of a key. (Those of a socket's key: sockets/admission.)"""
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         """Raises TooManyRequests."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from litestar import Request, Response
 
-from service.access.authenticator import require
+from service.access.authenticator import bearer, require
 from service.inputs.validator import compile_schema
 from service.protocols.a2a.errors import AgentNotFound, ExtendedCardNotConfigured
 from service.protocols.a2a.model import VERSION, Json
@@ -35,8 +35,7 @@ async def public_card(services: A2AServices, request: Request[Any, Any, Any]) ->
     header = request.headers.get("authorization")
     if services.access.required and header is None:
         return _card(request, None, [HIDDEN], secured=True)
-    scheme, _, credential = (header or "").partition(" ")
-    principal = await services.access.identify(credential.strip() if scheme.lower() == "bearer" else None)
+    principal = await services.access.identify(bearer(header or ""))
     return await card_for(services, request, Caller(principal, None))
 
 

@@ -3,9 +3,7 @@
 from typing import NamedTuple
 from uuid import UUID
 
-from service.access.authenticator import Access
 from service.access.principal import Principal
-from service.client_limits import ClientLimits
 from service.config import Settings
 from service.events.follower import Follower
 from service.messages.model import Status, decoded
@@ -20,8 +18,6 @@ class OpenAIServices(NamedTuple):
     messages: MessageStore
     threads: ThreadStore
     queues: QueueStore
-    access: Access
-    limits: ClientLimits
 
     async def message(self, principal: Principal, message_id: UUID) -> Status:
         """Raises NotFound."""

@@ -1,55 +1,41 @@
 """The life of one queue socket: the client's messages on one side, the log of the thread on the other."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from service.access.authenticator import require
-from service.access.principal import Principal
-from service.client_limits import pause
-from service.errors import Forbidden, NotFound, Refused, TooManyRequests
+from service.errors import NotFound, Refused
 from service.events.model import OUT_OF_REACH, Entry, is_out_of_reach
 from service.messages.model import NewInput, NewMessage
 from service.messages.validation import validate_input, validate_messages
 from service.protocols.queue_socket.services import QueueSocketServices
-from service.protocols.queue_socket.translate import SYSTEM, TextMessage, Translator, read_frame
+from service.protocols.queue_socket.translate import TextMessage, Translator, encode, error_frame, read_frame
+from service.sockets.admission import Caller
+from service.sockets.peer import AccessEnded, ServerStopping
 from service.waiting import wait_for
 
 
-class Stopping(Exception):
-    """This process is about to end."""
-
-
 class QueueSession:
-    """`receive` and `send` raise when the client has gone; `clients` are counted for each frame."""
-
     def __init__(
         self,
         services: QueueSocketServices,
-        principal: Principal,
+        caller: Caller,
         thread_id: str,
         *,
         agent: str | None,
         after: int,
-        clients: list[str],
-        receive: Callable[[], Awaitable[str | bytes]],
-        send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
         self._services = services
-        self._principal = principal
+        self._caller = caller
         self._thread_id = thread_id
         self._agent = agent
         self._after = after
-        self._clients = clients
-        self._receive = receive
-        self._send = send
         self._translator = Translator()
         self._accepted = asyncio.Event()  # an input was stored: the thread exists
 
     async def run(self) -> None:
-        """Raises what the first of the two sides raises: of the client's end, Stopping, Forbidden, Unauthorized,
-        Unavailable, SchemaError."""
+        """Raises what the first of the two sides raises: ClientDisconnected, ClientTooSlow, ServerStopping,
+        AccessEnded, Unavailable, SchemaError."""
         sides = [asyncio.create_task(side) for side in (self._read(), self._write())]
         try:
             await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
@@ -63,14 +49,14 @@ class QueueSession:
 
     async def _read(self) -> NoReturn:
         while True:
-            frame = await self._receive()
+            frame = await self._caller.receive()
+            self._caller.check()
             try:
-                await self._count()
-                self._check()
-                require(self._principal, "submit")
+                await self._caller.count()
+                self._caller.require("submit")
                 await self._take(read_frame(frame))
             except Refused as error:
-                await self._send({"type": "error", "source": SYSTEM, "content": str(error)})
+                await self._caller.send(error_frame(error))
 
     async def _take(self, said: TextMessage) -> None:
         """A message answers the question that it names, or the one that waits longest. Without a question it is the
@@ -82,7 +68,7 @@ class QueueSession:
             given = NewInput(said.content, name=name)
             validate_input(given, self._services.settings)
             try:
-                await messages.input(self._principal, asker, given)
+                await messages.input(self._caller.principal, asker, given)
             except NotFound:
                 translator.forget(asker, name)  # else each further text would go to it
                 raise
@@ -92,25 +78,13 @@ class QueueSession:
             said.content, thread_id=self._thread_id, agent=self._agent, metadata={"source": said.source}
         )
         validate_messages([message], self._services.settings, in_batch=False)
-        await messages.submit(self._principal, message)
+        await messages.submit(self._caller.principal, message)
         self._accepted.set()
-
-    async def _count(self) -> None:
-        try:
-            for client in self._clients:
-                self._services.limits.count_request(client)
-        except TooManyRequests:
-            await pause()
-            raise
-
-    def _check(self) -> None:
-        if reason := self._services.access.end_of(self._principal):
-            raise Forbidden(reason)
 
     async def _write(self) -> NoReturn:
         """Send the log from the client's cursor on, and go on with the next one if the thread is deleted."""
         while True:
-            [log] = await self._services.threads.thread_logs([(self._principal, self._thread_id)])
+            [log] = await self._services.threads.thread_logs([(self._caller.principal, self._thread_id)])
             if log is None:
                 await self._wait(self._accepted)
                 self._accepted.clear()
@@ -125,11 +99,11 @@ class QueueSession:
         """Returns when the thread was deleted."""
         feed, behind = self._services.feed, True
         if self._after > 0:
-            for message in await self._services.threads.open_messages(self._principal, thread):
+            for message in await self._services.threads.open_messages(self._caller.principal, thread):
                 self._translator.begin(*message)
         with feed.subscribe(thread) as wake:
             while True:
-                self._check()
+                self._caller.check()
                 wake.clear()
                 page = await feed.read(thread, self._after, behind=behind)
                 if page is None:
@@ -143,18 +117,18 @@ class QueueSession:
                     await self._wait(wake)
 
     async def _show(self, entry: Entry) -> None:
-        if is_out_of_reach(entry, self._principal):
-            raise Forbidden(OUT_OF_REACH)
+        if is_out_of_reach(entry, self._caller.principal):
+            raise AccessEnded(OUT_OF_REACH)
         if entry.seq > 1 and not self._translator.knows(entry.message_id):
             with suppress(NotFound):
-                status = await self._services.messages.status(self._principal, entry.message_id)
+                status = await self._services.messages.status(self._caller.principal, entry.message_id)
                 self._translator.begin(entry.message_id, status.agent)
         for frame in self._translator.frames(entry):
-            await self._send(frame)
+            await self._caller.send(encode(frame))
         self._after = entry.cursor
 
     async def _wait(self, wake: asyncio.Event) -> None:
         if not self._services.feed.closing:
             await wait_for(wake, self._services.settings.poll_interval)
         if self._services.feed.closing:
-            raise Stopping
+            raise ServerStopping

@@ -1,7 +1,7 @@
 """Between AutoGen's messages and the events of a thread's log."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -11,6 +11,8 @@ from service.events.model import Entry
 from service.json_input import decode
 
 SYSTEM = "system"  # the source of frames that no agent said
+
+Frame: TypeAlias = dict[str, Any]
 
 
 class TextMessage(Struct, frozen=True):
@@ -26,6 +28,14 @@ def read_frame(frame: str | bytes) -> TextMessage:
     """Raises Invalid, Unprocessable."""
     decoded: TextMessage = decode(frame, TextMessage, "frame")
     return decoded
+
+
+def encode(frame: Frame) -> str:
+    return msgspec.json.encode(frame).decode()
+
+
+def error_frame(error: Exception) -> str:
+    return encode(_said("error", SYSTEM, str(error)))
 
 
 class Translator:
@@ -50,7 +60,7 @@ class Translator:
         if self.questions.get(message_id) == name:
             self.questions.pop(message_id, None)
 
-    def frames(self, entry: Entry) -> Iterator[dict[str, Any]]:
+    def frames(self, entry: Entry) -> Iterator[Frame]:
         """AutoGen's messages, each with the `id` of the entry."""
         data = msgspec.json.decode(entry.data)
         fields = data if isinstance(data, dict) else {}
@@ -63,7 +73,7 @@ class Translator:
         if entry.last:
             self._agents.pop(entry.message_id, None)
 
-    def _of(self, entry: Entry, data: dict[str, Any], source: str) -> Iterator[dict[str, Any]]:
+    def _of(self, entry: Entry, data: dict[str, Any], source: str) -> Iterator[Frame]:
         match entry.type:
             case "queued" if "message" in data:  # a redrive repeats none
                 yield _said("TextMessage", "user", _text(data.get("message")))
@@ -94,7 +104,7 @@ class Translator:
                 yield _said("StopMessage", SYSTEM, "The message was cancelled.")
 
 
-def _said(type: str, source: Any, content: Any) -> dict[str, Any]:
+def _said(type: str, source: Any, content: Any) -> Frame:
     return {"type": type, "source": source, "content": content}
 
 

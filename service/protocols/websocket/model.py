@@ -1,13 +1,12 @@
 """The frames of a chat: JSON texts, told apart by `type`.
 
-client: auth (the first frame, if at all), user_input, cancel, input, ping
+client: user_input, cancel, input, ping; and auth (service/sockets/admission.py)
 server: agent_output, status   an event of the thread's log; it has an `id`, and each event is exactly one frame
         status                 news of the socket or of a request; it has a `status` and no `id`
         error, pong
 """
 
 from datetime import datetime
-from enum import IntEnum
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -16,27 +15,10 @@ from msgspec import Meta, Raw, Struct
 from service.limits import KEY_RULE, MAX_KEY_CHARS
 from service.messages.model import NewInput, OnBusy, Priority
 
-
-class CloseCode(IntEnum):
-    """Why the server closes a socket (RFC 6455)."""
-
-    REFUSED = 1008
-    TOO_BIG = 1009  # sent by uvicorn, for a frame of more than MAX_BODY_BYTES
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-
-
 # Frames of the client. The descriptions end the sentence "<field> must be ..." (json_input).
 
 InputKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
 MessageIdField = Annotated[UUID, Meta(description="the id of a message (a UUID)")]
-
-
-class Auth(Struct, tag="auth", frozen=True, forbid_unknown_fields=True):
-    """The key or token of a client that can send no header, as a web page."""
-
-    token: Annotated[str, Meta(min_length=1, description="a key or an access token")]
 
 
 class UserInput(Struct, tag="user_input", frozen=True, forbid_unknown_fields=True):
@@ -74,7 +56,7 @@ class Ping(Struct, tag="ping", frozen=True, forbid_unknown_fields=True):
     """Answered with pong. Web pages use it: they cannot send the pings of WebSocket itself."""
 
 
-ClientFrame: TypeAlias = Auth | UserInput | Cancel | Input | Ping
+ClientFrame: TypeAlias = UserInput | Cancel | Input | Ping
 
 
 # Frames of the server

@@ -6,21 +6,21 @@ from typing import NoReturn
 
 import msgspec
 
-from service.client_limits import pause
-from service.errors import Refused, TooManyRequests
+from service.errors import Refused
 from service.messages.model import NewMessage
 from service.messages.validation import validate_input, validate_messages
-from service.protocols.websocket.admission import Caller
-from service.protocols.websocket.model import Auth, Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
-from service.protocols.websocket.peer import ClientDisconnected, FrameWriter, Peer
+from service.protocols.websocket.model import Cancel, Error, Input, Ping, Pong, ServerFrame, Status, UserInput
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.translate import (
     decode_bare_frame,
     decode_frame,
+    encode_frame,
     key_of,
     to_idempotency_key,
     to_message,
 )
+from service.sockets.admission import Caller
+from service.sockets.peer import ClientDisconnected
 
 
 class Requests:
@@ -29,8 +29,6 @@ class Requests:
     def __init__(
         self,
         services: ChatServices,
-        peer: Peer,
-        writer: FrameWriter,
         caller: Caller,
         thread_id: str,
         accepted: asyncio.Event,
@@ -40,8 +38,6 @@ class Requests:
     ) -> None:
         self._decode = decode_bare_frame if takes_bare_texts else decode_frame
         self._services = services
-        self._peer = peer
-        self._writer = writer
         self._caller = caller
         self._thread_id = thread_id
         self._accepted = accepted
@@ -50,7 +46,7 @@ class Requests:
     async def run(self) -> NoReturn:
         """Raises ClientDisconnected, ClientTooSlow, AccessEnded, Unavailable, SchemaError."""
         while True:
-            frame = await self._peer.receive()
+            frame = await self._caller.receive()
             try:
                 request = self._decode(frame)
             except Refused as error:
@@ -60,8 +56,6 @@ class Requests:
             match request:
                 case Ping():
                     await self._answer(Pong())
-                case Auth():
-                    await self._renew(request)
                 case Cancel():
                     await self._cancel(request)
                 case Input():
@@ -72,7 +66,7 @@ class Requests:
     async def _submit(self, given: UserInput) -> None:
         try:
             self._caller.require("submit")
-            await self._count()
+            await self._caller.count()
             message = to_message(given, self._thread_id)
             validate_messages([message], self._services.settings, in_batch=False)
             status = await self._store(given, message)
@@ -109,17 +103,10 @@ class Requests:
             return None
         return await self._services.threads.agent_while_busy(self._caller.principal, self._thread_id, given.agent)
 
-    async def _renew(self, given: Auth) -> None:
-        try:
-            await self._count()
-            await self._caller.renew(given.token)
-        except Refused as error:
-            await self._answer(Error(str(error)))
-
     async def _cancel(self, request: Cancel) -> None:
         try:
             self._caller.require("submit")
-            await self._count()
+            await self._caller.count()
             await self._services.messages.cancel(self._caller.principal, request.message_id)
         except Refused as error:
             await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
@@ -129,7 +116,7 @@ class Requests:
     async def _give_input(self, given: Input) -> None:
         try:
             self._caller.require("submit")
-            await self._count()
+            await self._caller.count()
             validate_input(given, self._services.settings)
             await self._services.messages.input(self._caller.principal, given.message_id, given)
         except Refused as error:
@@ -137,17 +124,8 @@ class Requests:
         else:
             await self._answer(Status("answered", message_id=given.message_id))
 
-    async def _count(self) -> None:
-        """A frame counts as a request. Raises TooManyRequests."""
-        try:
-            for client in self._caller.clients:
-                self._services.limits.count_request(client)
-        except TooManyRequests:
-            await pause()
-            raise
-
     async def _answer(self, frame: ServerFrame) -> None:
         """Raises ClientTooSlow. A disconnect is left to `receive`, which first returns every frame that arrived before
         it: an input counts although its client closed the socket at once."""
         with contextlib.suppress(ClientDisconnected):
-            await self._writer.send(frame)
+            await self._caller.send(encode_frame(frame))

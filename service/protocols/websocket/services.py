@@ -2,10 +2,8 @@
 
 from typing import TypeAlias
 
-from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.batching import Batcher
-from service.client_limits import ClientLimits
 from service.config import Settings
 from service.events.feed import Feed
 from service.messages.store import MessageStore
@@ -23,16 +21,11 @@ class ChatServices:
         feed: Feed,
         messages: MessageStore,
         threads: ThreadStore,
-        *,
-        access: Access,
-        limits: ClientLimits,
     ) -> None:
         self.settings = settings
         self.feed = feed
         self.messages = messages
         self.threads = threads
-        self.access = access
-        self.limits = limits
         self._logs: Batcher[tuple[Principal, str], ThreadLog | None] = Batcher(
             lambda asked, _: threads.thread_logs(asked), limit=LOG_LOOKUP_BATCH_THREADS
         )

@@ -4,11 +4,11 @@ import asyncio
 from typing import NamedTuple, NoReturn
 
 from service.events.model import OUT_OF_REACH, is_out_of_reach
-from service.protocols.websocket.admission import Caller
-from service.protocols.websocket.model import Status
-from service.protocols.websocket.peer import AccessEnded, FrameWriter, ServerStopping
+from service.protocols.websocket.model import ServerFrame, Status
 from service.protocols.websocket.services import ChatServices, ThreadLog
-from service.protocols.websocket.translate import from_entry
+from service.protocols.websocket.translate import encode_frame, from_entry
+from service.sockets.admission import Caller
+from service.sockets.peer import AccessEnded, ServerStopping
 from service.waiting import wait_for
 
 
@@ -25,7 +25,6 @@ class Transcript:
     def __init__(
         self,
         services: ChatServices,
-        writer: FrameWriter,
         caller: Caller,
         thread_id: str,
         seen: SeenEvent,
@@ -33,7 +32,6 @@ class Transcript:
     ) -> None:
         self._services = services
         self._feed = services.feed
-        self._writer = writer
         self._caller = caller
         self._thread_id = thread_id
         self._after, self._seen_log = seen
@@ -55,7 +53,7 @@ class Transcript:
                 if (log := await self._services.find_log(self._caller.principal, self._thread_id)) is not None:
                     await self._send_open(log)
             await self._follow(log[0])
-            await self._writer.send(Status("deleted", thread_id=self._thread_id))
+            await self._send(Status("deleted", thread_id=self._thread_id))
             log, self._after = None, 0
 
     def _is_of_log(self, log: ThreadLog | None) -> bool:
@@ -64,11 +62,11 @@ class Transcript:
         return self._after <= last and self._seen_log in (None, key)
 
     async def _send_gap(self, after: int, next: int) -> None:
-        await self._writer.send(Status("gap", after=after, next=next))
+        await self._send(Status("gap", after=after, next=next))
 
     async def _send_open(self, log: ThreadLog | None) -> None:
         key, last = log or (None, 0)
-        await self._writer.send(Status("open", thread_id=self._thread_id, log=key, after=self._after, last=last))
+        await self._send(Status("open", thread_id=self._thread_id, log=key, after=self._after, last=last))
 
     async def _follow(self, thread: int) -> None:
         """Send the log from the cursor on; returns when the thread was deleted."""
@@ -88,16 +86,18 @@ class Transcript:
                 for entry in page.entries:
                     if is_out_of_reach(entry, self._caller.principal):
                         raise AccessEnded(OUT_OF_REACH)
-                    await self._writer.send(from_entry(entry))
+                    await self._send(from_entry(entry))
                     self._after = entry.cursor
                 behind = page.more or page.log_end is not None
                 if not behind:
                     await self._wait(wake)
 
     async def _wait(self, wake: asyncio.Event) -> None:
-        """Return when there may be something new; raises ServerStopping, AccessEnded."""
+        """Return when there may be something new; raises ServerStopping."""
         if not self._feed.closing:
             await wait_for(wake, self._services.settings.poll_interval)
         if self._feed.closing:
             raise ServerStopping
-        self._caller.check()
+
+    async def _send(self, frame: ServerFrame) -> None:
+        await self._caller.send(encode_frame(frame))

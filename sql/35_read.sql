@@ -204,6 +204,28 @@ begin
 end $$;
 comment on function treadle.log_end is 'The seq of a message''s last event so far, and whether the message is over';
 
+-- A page of the log of one message, as treadle.read_events reads it, in the same statement as the check that the
+-- principal sees the message: no row where it does not exist, one with n null where the page is empty.
+create or replace function treadle.read_log(
+    message_id uuid, after bigint, quantity integer, page_bytes bigint, tenant text default 'default',
+    reach jsonb default null)
+returns table (
+    n integer, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean, more boolean)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    tenant := treadle._bound_tenant(tenant);
+    return query
+        select r.n, r.seq, r.pos, r.type, r.data, r.created_at, r.last, r.more
+        from treadle.log_end(read_log.message_id, tenant => read_log.tenant, reach => read_log.reach) e
+        left join lateral treadle.read_events(
+            message_ids => array[read_log.message_id], afters => array[read_log.after],
+            quantity => read_log.quantity, page_bytes => read_log.page_bytes) r on true;
+end $$;
+comment on function treadle.read_log is 'A page of the log of one message that the principal sees';
+
 -- The messages of a thread that are not over, in the thread's order: the one that has the turn, and those among the
 -- last `searched`. `question`: the name of the question that it waits with.
 create or replace function treadle.open_messages(

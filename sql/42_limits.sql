@@ -46,14 +46,14 @@ begin
         from jsonb_each(case jsonb_typeof(limits) when 'object' then limits else '{"": 0}' end) l
         where l.key not in ('queued', 'running', 'per_minute', 'bytes_per_day')
             or case jsonb_typeof(l.value)
-                when 'number' then l.value::numeric < 1 or l.value::numeric % 1 <> 0
+                when 'number' then l.value::text !~ '^[1-9][0-9]{0,14}$'  -- claims and submits cast it to bigint
                 else l.value <> 'null'
             end)
     then
         raise exception using
             errcode = 'TR422',
             message = 'Limits must be an object with queued, running, per_minute and bytes_per_day: '
-                'whole numbers from 1, or null.';
+                'whole numbers from 1 to 999999999999999, or null.';
     end if;
 end $$;
 

@@ -177,6 +177,7 @@ declare
         else 3600
     end;
 begin
+    of_tenant := treadle._bound_tenant(of_tenant);
     return query
         with found as materialized (
             select s.*

@@ -180,6 +180,7 @@ language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
+    tenant := treadle._bound_tenant(tenant);
     return query
         select q.queue, q.paused, n.queued, n.processing, n.completed, n.failed, n.cancelled, r.ready,
             case
@@ -218,6 +219,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 begin
+    tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
     return query
         select s.dlq_id, queue_name, s.message_id, s.dead_at, s.body ->> 'reason',

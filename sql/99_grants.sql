@@ -46,6 +46,7 @@ declare
         follow_topics        worker
 
         read_events          app
+        read_log             app tenant
         log_end              app
         queue_position       app tenant
         queue_positions      app
@@ -68,17 +69,17 @@ declare
         thread_logs          app
         thread_place         app
         thread_usage         app
-        read_stats           app
+        read_stats           app tenant
         _quantile            app tenant
         _bucket_starts       app tenant
         turn_in_progress     app worker
         turn_holder          app
         open_messages        app
         agent_while_busy     app
-        dead_letter_page     app
+        dead_letter_page     app tenant
         unclaimed_queues     app worker
         missing_agents       app
-        queue_list           app
+        queue_list           app tenant
         health               app
         missing_lanes        app
         vacuum_health        app worker

@@ -6,21 +6,25 @@ from uuid import UUID
 import click
 import msgspec
 
+from service.access.principal import Principal
 from service.cli import show
 from service.errors import NotFound
 from service.events.feed import Feed
 from service.events.model import Entry
+from service.events.store import EventStore
 from service.terminal import visible, visible_line
 from service.waiting import wait_for
 
 
-async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIterator[Entry]:
-    """The message's events from the first to the last; raises NotFound."""
-    seq, behind = 0, False
+async def entries(
+    store: EventStore, feed: Feed, principal: Principal, message_id: UUID, poll_interval: float
+) -> AsyncIterator[Entry]:
+    """The message's events from the first to the last; `feed` says when there are more. Raises NotFound."""
+    seq = 0
     with feed.subscribe(message_id) as wake:
         while True:
             wake.clear()
-            page = await feed.read(message_id, seq, behind=behind)
+            page = await store.page(principal, message_id, seq)
             if page is None:
                 raise NotFound(f"There is no message {message_id}.")
             for entry in page.entries:
@@ -31,15 +35,14 @@ async def entries(feed: Feed, message_id: UUID, poll_interval: float) -> AsyncIt
             if page.log_end is not None:  # a failover lost the end of the log: the event before it may be the final one
                 seq = max(page.log_end - 1, 0)
                 continue
-            behind = page.more
-            if not behind:
+            if not page.more:
                 await wait_for(wake, poll_interval)
 
 
-async def show_answer(feed: Feed, message_id: UUID, poll_interval: float, as_json: bool) -> bool:
+async def show_answer(found: AsyncIterator[Entry], message_id: UUID, as_json: bool) -> bool:
     """Print the answer as it comes; returns whether the message was completed."""
     last, page = "", _Page(message_id)
-    async for entry in entries(feed, message_id, poll_interval):
+    async for entry in found:
         last = entry.type
         if as_json:
             show.as_json({"seq": entry.seq, "type": last, "data": msgspec.Raw(entry.data.encode())})

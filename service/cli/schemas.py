@@ -48,7 +48,7 @@ def register(
       treadle schemas register plans plan.pb --reference common.proto=common:1
     """
     new = _read(file, references)
-    made = _ask(settings, lambda registry: registry.register(principal, subject, new))
+    made = _ask(settings, principal, lambda registry, who: registry.register(who, subject, new))
     if as_json:
         show.as_json(made)
     else:
@@ -67,7 +67,7 @@ def list_(settings: Settings, deleted: bool, principal: Principal, as_json: bool
     Example:
       treadle schemas list
     """
-    found = _ask(settings, lambda registry: registry.store.subjects(principal, deleted=deleted))
+    found = _ask(settings, principal, lambda registry, who: registry.store.subjects(who, deleted=deleted))
     columns = {"subject": "subject", "version": "version", "id": "schema_id", "kind": "kind", "deleted": "deleted"}
     show.as_json(found) if as_json else show.table(found, columns, "There are no schemas.", whole=["subject"])
 
@@ -86,7 +86,7 @@ def show_(settings: Settings, subject: str, version: int | None, principal: Prin
       treadle schemas show orders-value
       treadle schemas show orders-value --version 1 --json
     """
-    found = _ask(settings, lambda registry: registry.store.version(principal, subject, version, deleted=True))
+    found = _ask(settings, principal, lambda registry, who: registry.store.version(who, subject, version, deleted=True))
     show.as_json(found) if as_json else click.echo(found.schema)
 
 
@@ -107,7 +107,7 @@ def check(
       treadle schemas check orders-value order.json
     """
     new = _read(file, references)
-    reasons = _ask(settings, lambda registry: registry.check(principal, subject, new))
+    reasons = _ask(settings, principal, lambda registry, who: registry.check(who, subject, new))
     if as_json:
         show.as_json({"is_compatible": not reasons, "reasons": reasons})
     else:
@@ -137,13 +137,13 @@ def compatibility(
       treadle schemas compatibility --set FORWARD
     """
 
-    async def ask(registry: "Registry") -> str:
+    async def ask(registry: "Registry", who: Principal) -> str:
         if level is not None or reset:
             value = None if level is None else level.upper()
-            await registry.store.set_rule(principal, "compatibility", value, subject)
-        return await registry.level(principal, subject)
+            await registry.store.set_rule(who, "compatibility", value, subject)
+        return await registry.level(who, subject)
 
-    found = _ask(settings, ask)
+    found = _ask(settings, principal, ask)
     show.as_json({"subject": subject or None, "compatibility": found}) if as_json else click.echo(found)
 
 
@@ -174,16 +174,19 @@ def delete(
     if not yes:
         what = subject if version is None else f"version {version} of {subject}"
         click.confirm(f"Delete {what}{' for good' if permanent else ''}?", abort=True)
-    found = _ask(settings, lambda registry: registry.delete(principal, subject, version, permanent=permanent))
+    found = _ask(settings, principal, lambda registry, who: registry.delete(who, subject, version, permanent=permanent))
     numbers = ", ".join(map(str, found))
     show.as_json({"versions": list(found)}) if as_json else click.echo(f"Deleted of {subject}: {numbers}.")
 
 
-def _ask(settings: Settings, question: Any) -> Any:
+def _ask(settings: Settings, principal: Principal, question: Any) -> Any:
     from service.schemas.registry import Registry
     from service.schemas.store import SchemaStore
 
-    return common.ask(settings, lambda database: question(Registry(SchemaStore(database))))
+    async def run(database: Any) -> Any:
+        return await question(Registry(SchemaStore(database)), await common.own(database, principal))
+
+    return common.ask(settings, run)
 
 
 def _read(file: Path, references: tuple[str, ...]) -> "NewSchema":

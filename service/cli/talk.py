@@ -68,7 +68,7 @@ def send(
             show.as_json(accepted) if as_json else click.echo(accepted.message_id)
             return True
         click.echo(f"message {accepted.message_id}", err=True)
-        return await _follow(settings, accepted.message_id, as_json)
+        return await _follow(settings, principal, accepted.message_id, as_json)
 
     sys.exit(0 if uvloop.run(run()) else 1)
 
@@ -105,9 +105,10 @@ def explain(settings: Settings, message_id: UUID, principal: Principal, as_json:
 
 @click.command()
 @click.argument("message_id", type=click.UUID)
+@common.of_tenant
 @common.as_json
 @click.pass_obj
-def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
+def tail(settings: Settings, message_id: UUID, principal: Principal, as_json: bool) -> None:
     """Print a message's answer from its start, as it comes; exit code 1 if it fails.
 
     With --json each event is a line.
@@ -117,10 +118,10 @@ def tail(settings: Settings, message_id: UUID, as_json: bool) -> None:
       treadle tail 01890a5d-ac96-774b-bcce-b302099a8057
       treadle tail "$(treadle send "Hello")" --json
     """
-    sys.exit(0 if uvloop.run(_follow(settings, message_id, as_json)) else 1)
+    sys.exit(0 if uvloop.run(_follow(settings, principal, message_id, as_json)) else 1)
 
 
-async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
+async def _follow(settings: Settings, principal: Principal, message_id: UUID, as_json: bool) -> bool:
     """Print a message's answer as it comes; whether it was completed."""
     from service.cli import follow
     from service.db.listener import Listener
@@ -129,11 +130,13 @@ async def _follow(settings: Settings, message_id: UUID, as_json: bool) -> bool:
     from service.events.store import EventStore
 
     async with common.database(settings) as database:
-        feed = Feed(EventStore(database))
+        store = EventStore(database)
+        feed = Feed(store)
         listener = Listener(settings.listen_database_url or common.dsn(settings), {EVENTS: feed.receive}, feed.wake_all)
         listening = asyncio.create_task(listener.run())
         try:
-            return await follow.show_answer(feed, message_id, settings.poll_interval, as_json)
+            found = follow.entries(store, feed, principal, message_id, settings.poll_interval)
+            return await follow.show_answer(found, message_id, as_json)
         finally:
             listening.cancel()
 

@@ -18,13 +18,9 @@ READ = """
     from treadle.read_events(
         message_ids => $1, threads => $2, afters => $3, quantity => $4, page_bytes => $5, at_least_one => $6)"""
 
-# The events of one message, in the statement that checks that the principal sees it; one row without an event if there
-# are none.
 READ_SEEN = """
-    select r.n, r.message_id, r.seq, r.pos, r.type, r.data, r.created_at, r.last, r.more
-    from treadle.log_end($1, tenant => $2, reach => $3::jsonb) e
-    left join lateral treadle.read_events(
-        message_ids => array[$1], afters => array[$4::bigint], quantity => $5, page_bytes => $6) r on true"""
+    select n, $1::uuid as message_id, seq, pos, type, data, created_at, last, more
+    from treadle.read_log($1, tenant => $2, reach => $3::jsonb, after => $4, quantity => $5, page_bytes => $6)"""
 
 
 class EventStore:
@@ -53,7 +49,12 @@ class EventStore:
         return _by_reader(rows, len(cursors))
 
     async def page(
-        self, principal: Principal, message_id: UUID, after: int, quantity: int, page_bytes: int
+        self,
+        principal: Principal,
+        message_id: UUID,
+        after: int,
+        quantity: int = STREAM_PAGE_EVENTS,
+        page_bytes: int = STREAM_PAGE_BYTES,
     ) -> Page | None:
         """A page of the log of a message, as `read` reads it; None if there is no such message for the principal."""
         rows = await self._database.fetch(

@@ -105,17 +105,18 @@ class QueueStore:
         return await self.get(principal, name)
 
     async def dead_letters(self, principal: Principal, name: str | None, limit: int) -> list[DeadLetter]:
-        """The newest first, of one queue or of all."""
+        """The newest first, of one queue or of all. A queue gives about JSON_PAGE_BYTES bytes, but at least one
+        letter."""
         rows = await self._lists.fetch(
-            f"select {DEAD_LETTER_COLUMNS} from treadle.dead_letters d"
-            " where d.tenant = $1 and ($2::text is null or d.queue = $2) and ($4::jsonb is null or exists ("
-            "select from treadle.message_overview o where o.message_id = d.message_id and treadle._sees("
-            "reach => $4::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,"
-            " message_id => o.message_id)))"
+            f"select {DEAD_LETTER_COLUMNS} from treadle.queue_list($1, $2) q"
+            " cross join lateral treadle.dead_letter_page("
+            "queue_name => q.queue, quantity => $3, page_bytes => $4, tenant => $5, reach => $6::jsonb) d"
             " order by d.dead_at desc, d.dlq_id desc limit $3",
-            principal.tenant,
+            _figures_of(principal),
             name,
             limit,
+            JSON_PAGE_BYTES,
+            principal.tenant,
             principal.reach,
         )
         return [from_row(DeadLetter, row, ("user_message",)) for row in rows]

@@ -1,4 +1,4 @@
-"""The other end of a socket: frames in and out, and why there are no more."""
+"""The other end of a socket: frames in and out, and the reasons for which a socket ends."""
 
 import asyncio
 from collections.abc import Mapping

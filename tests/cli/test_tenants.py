@@ -37,9 +37,20 @@ async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connectio
         assert [thread["thread_id"] for thread in json.loads(listed.output)] == (
             [] if "default" in of_tenant else ["of acme"]
         )
-    for command in (("send", "y"), ("messages", "--json"), ("agents", "--json")):
+    for command in (("send", "y"), ("messages", "--json"), ("agents", "--json"), ("schemas", "list")):
         assert (await cli(*command, DATABASE_URL=address)).exit_code == 0, command
-    assert await sql.fetchval("select count(*) from treadle.messages where tenant = 'acme'") == 2
+    rows = await sql.fetch("select tenant, message_id::text from treadle.messages order by message_id desc")
+    own = {row["tenant"]: row["message_id"] for row in rows}
+    assert (await cli("cancel", own["acme"], DATABASE_URL=address)).exit_code == 0
+    await sql.execute("select treadle.fold_counters()")
+    [queue] = json.loads((await cli("queues", "--json", DATABASE_URL=address)).output)
+    [step] = json.loads((await cli("stats", "--step", "1h", "--json", DATABASE_URL=address)).output)["steps"]
+    assert (queue["depth"], step["submitted"]) == (1, 2)
+    assert (await cli("dead-letters", "--json", DATABASE_URL=address)).output == "[]\n"
+    tailed = await cli("tail", own["acme"], "--json", DATABASE_URL=address)
+    assert [json.loads(line)["type"] for line in tailed.stdout.splitlines()] == ["queued", "cancelled"]
+    assert "There is no message" in (await cli("tail", own["default"], DATABASE_URL=address)).output
+    assert "may not act for the tenant" in (await cli("queues", "--tenant", "globex", DATABASE_URL=address)).output
     await cli("tenants", "drop-sql-role", role)
 
 

@@ -145,6 +145,17 @@ async def test_lists_and_figures_are_those_of_the_tenant(stores: Stores) -> None
     assert [agent.agent for agent in await stores.queues.agents(principal(agents=("other",)))] == ["other"]
 
 
+async def test_dead_letters_of_others_hide_none(stores: Stores) -> None:
+    acme = principal(tenant="acme")
+    message_id = await stores.submit(acme)
+    await stores.sql_client.run(outcome="rejected")
+    await stores.sql_client.sql.execute(
+        "select pgmq.send_batch('default_dlq', array_fill('{\"reason\": \"x\"}'::jsonb, array[1001]))"
+    )
+    assert [letter.message_id for letter in await stores.queues.dead_letters(acme, None, 10)] == [message_id]
+    await stores.sql_client.sql.execute("delete from pgmq.q_default_dlq where message -> 'message_id' is null")
+
+
 async def test_a_submit_keeps_to_the_threads_of_its_owner(stores: Stores) -> None:
     """Equal names of two tenants are two threads; in one tenant a name belongs to its first owner."""
     await stores.submit(ADA, "t")

@@ -138,13 +138,19 @@ async def test_declared_limits_hold_where_a_tenant_has_none_of_its_own(sql_clien
     assert await submitted(sql_client, 5) == ["queued"] * 5
 
 
-@pytest.mark.parametrize("function", ["limit_tenant('default', $1)", "declare_tenant_limits($1)"])
-@pytest.mark.parametrize("wrong", [{"per_minute": 0}, {"queued": -1}, {"queued": 1.5}, {"queued": "1"}, {"runs": 1}, 5])
-async def test_limits_that_are_not_acceptable_are_refused(sql_client: SqlClient, function: str, wrong: Any) -> None:
-    with pytest.raises(asyncpg.PostgresError, match="whole numbers from 1") as refused:
-        await sql_client.sql.execute(f"select treadle.{function}", json.dumps(wrong))
-    assert refused.value.sqlstate == "TR422"
+async def test_limits_that_are_not_acceptable_are_refused(sql_client: SqlClient) -> None:
+    """Also those that no bigint holds: every submit, and every claim of any tenant, would fail by them."""
+    for wrong in (
+        *({"per_minute": 0}, {"queued": -1}, {"queued": 1.5}, {"queued": "1"}, {"runs": 1}, 5),
+        *({"queued": 1.0}, {"running": 10**15}, {"running": 1e30}),
+    ):
+        for function in ("limit_tenant('default', $1)", "declare_tenant_limits($1)"):
+            with pytest.raises(asyncpg.PostgresError, match="whole numbers from 1") as refused:
+                await sql_client.sql.execute(f"select treadle.{function}", json.dumps(wrong))
+            assert refused.value.sqlstate == "TR422"
+    await limit(sql_client, running=10**15 - 1, queued=10**15 - 1, per_minute=10**15 - 1, bytes_per_day=10**15 - 1)
     assert await submitted(sql_client, 1) == ["queued"]
+    assert len(await sql_client.claim()) == 1
 
 
 async def test_a_tenant_sees_its_limits_and_use(sql_client: SqlClient) -> None:

@@ -77,6 +77,32 @@ async def test_it_reads_no_table_of_the_installation(sql_client: SqlClient, acme
             await acme.execute(f"select {column} from treadle.leases")
 
 
+# Functions that read for a tenant
+READERS = {
+    "read_log": "select * from treadle.read_log('{other}', 0, 10, 1000, tenant => {tenant})",
+    "queue_list": "select queue, queued, ready from treadle.queue_list({tenant})",
+    "dead_letter_page": "select * from treadle.dead_letter_page('default', 10, tenant => {tenant})",
+    "read_stats": "select submitted from treadle.read_stats({tenant}, now() - interval '1 hour', now(), 3600)",
+    "find_messages": "select * from treadle.find_messages(tenant => {tenant})",
+    "explain": "select * from treadle.explain('{other}', tenant => {tenant})",
+}
+
+
+async def test_functions_read_for_its_tenant_only(sql_client: SqlClient, acme: Connection, other: UUID) -> None:
+    """Without a tenant's name, or with null, which is all tenants to an operator, it is its own."""
+    await sql_client.run(outcome="rejected")
+    await sql_client.sql.execute("select treadle.fold_counters()")
+    nothing = {"queue_list": [("default", 0, 0)], "find_messages": [([], None)]}
+    for name, query in READERS.items():
+        with pytest.raises(REFUSED, match="may not act for the tenant"):
+            await acme.fetch(query.format(other=other, tenant="'other'"))
+        for tenant in ("'acme'", "'default'", "null"):
+            found: list[tuple[Any, ...]] = []
+            with contextlib.suppress(asyncpg.PostgresError):  # there is no such message
+                found = await rows_of(acme, query.format(other=other, tenant=tenant))
+            assert found == nothing.get(name, []), (name, tenant)
+
+
 # How it could widen itself
 
 

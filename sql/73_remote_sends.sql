@@ -111,10 +111,10 @@ comment on function treadle.remote_children
     is 'State and outcome of messages that a remote worker''s message waits for';
 
 -- treadle.conclude for a remote worker; the answer is that of treadle.remote_finish.
-create or replace function treadle.remote_conclude(
+create or replace function treadle.remote_conclude_attempt(
     tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text,
-    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[],
-    max_queue_size integer, patient boolean,
+    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text,
+    children uuid[], max_queue_size integer, patient boolean,
     out status text, out thread bigint, out queue text, out subscription text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -128,15 +128,15 @@ begin
         status := treadle.conclude(
             id => message_id, lease => lease, outcome => outcome, result => result, error => null, traceback => null,
             delay => null, usage => usage, first_seq => first_seq, event_types => event_types,
-            event_datas => event_datas, max_losses => max_losses, messages => messages, memory => null,
+            event_datas => event_datas, max_losses => max_losses, messages => messages, memory => memory,
             children => children, max_queue_size => max_queue_size, patient => patient);
     end if;
     select *
     into m
     from treadle.messages x
-    where x.message_id = any(array[remote_conclude.message_id])
-        and x.tenant = remote_conclude.tenant;
-    if status = 'lost' and m.attempt = remote_conclude.attempt and m.worker_id = worker
+    where x.message_id = any(array[remote_conclude_attempt.message_id])
+        and x.tenant = remote_conclude_attempt.tenant;
+    if status = 'lost' and m.attempt = remote_conclude_attempt.attempt and m.worker_id = worker
         and m.state in ('completed', 'failed', 'cancelled') then
         status := m.state;
     end if;
@@ -147,5 +147,5 @@ begin
         from treadle.subscriptions s
         where s.id = m.subscription);
 end $$;
-comment on function treadle.remote_conclude
-    is 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';
+comment on function treadle.remote_conclude_attempt
+    is 'End an attempt of a remote worker, and with it submit what it sends, save the memory of its thread, or park it';

@@ -113,6 +113,8 @@ async def test_calls_that_do_not_fit_are_refused(remote: RemoteWorker, sql: Conn
     for outcome, fields, reason in (
         ("retry", {"error": "x", "sends": [SEND]}, "Only the outcomes completed, input and children"),
         ("input", {}, "question is missing"),
+        ("retry", {"error": "x", "memory": {}}, "Only a completed attempt saves the memory"),
+        ("completed", {"result": 1, "memory": {"a": "\0"}}, "NUL"),
         ("completed", {"result": 1, "question": {"name": "q"}}, "Only the outcome input asks"),
     ):
         problem(await remote.finish(message_id, outcome, **fields), 422, reason)

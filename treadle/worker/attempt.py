@@ -32,7 +32,14 @@ class Attempt:
         self._leases = leases
         self._worker = worker
         self._buffer = EventBuffer(leases, worker, claim, self.stop)
-        self._context = RemoteContext(claim, tenant, self._buffer, Calls(leases, worker, claim, self.stop), self.stop)
+        self._context = RemoteContext(
+            claim,
+            tenant,
+            self._buffer,
+            Calls(leases, worker, claim, self.stop),
+            stop=self.stop,
+            client_state=agent.limits.client_state,
+        )
         self._reason: Reason | Exception | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -74,7 +81,8 @@ class Attempt:
         try:
             if self._reason is None:
                 async with asyncio.timeout(timeout):
-                    return "completed", {"result": self._encode(await self._call())}
+                    result = self._encode(await self._call())
+                    return "completed", {"result": result, **self._context.changed_memory()}
         except asyncio.CancelledError:
             if self._reason is None:
                 raise

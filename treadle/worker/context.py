@@ -2,16 +2,17 @@
 
 import asyncio
 import contextvars
+import copy
 import functools
 import inspect
 import logging
-import types
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
+from service.agents.client_state import state_of_client
 from service.agents.contract import ChildFailed, Exchange, Rejected
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
@@ -50,10 +51,17 @@ class Waiting(NamedTuple):
 
 class RemoteContext:
     """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `gather`, `publish`, `input`, `history`,
-    `usage`, and the memory, which cannot be changed. `stop` ends the attempt."""
+    `usage`, and the memory. `stop` ends the attempt."""
 
     def __init__(
-        self, claim: Claim, tenant: str, buffer: EventBuffer, calls: Calls, stop: Callable[[Asked | Waiting], None]
+        self,
+        claim: Claim,
+        tenant: str,
+        buffer: EventBuffer,
+        calls: Calls,
+        *,
+        stop: Callable[[Asked | Waiting], None],
+        client_state: Sequence[str] = (),
     ) -> None:
         self.message_id = str(claim.message_id)
         self.thread_id = claim.thread_id
@@ -61,7 +69,8 @@ class RemoteContext:
         self.attempt = claim.attempt
         self.metadata = claim.metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
-        self.memory: Mapping[str, Any] = types.MappingProxyType(claim.memory if isinstance(claim.memory, dict) else {})
+        self._stored: dict[str, Any] = claim.memory if isinstance(claim.memory, dict) else {}
+        self.memory: dict[str, Any] = copy.deepcopy(self._stored) | state_of_client(claim.metadata, client_state)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         self.counts: dict[str, Any] = {}
         self.cancelled = False
@@ -214,6 +223,15 @@ class RemoteContext:
         every = [*unsent, self._unsent]
         return Unsent([send for one in every for send in one.sends], [it for one in every for it in one.records])
 
+    def changed_memory(self) -> dict[str, Any]:
+        """The field of the end that saves the memory; empty if it has not changed. Raises Rejected."""
+        if self.thread_id is None or self._claim.aside:
+            return {}
+        if not isinstance(self.memory, dict):
+            raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
+        memory = _plain(self.memory)
+        return {} if memory == self._stored else {"memory": memory}
+
     def usage(self, **counts: Any) -> None:
         self.counts |= counts
 
@@ -232,6 +250,14 @@ class SyncContext:
     def __init__(self, context: RemoteContext, bridge: ThreadBridge) -> None:
         self._context = context
         self._bridge = bridge
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self._context.memory
+
+    @memory.setter
+    def memory(self, memory: dict[str, Any]) -> None:
+        self._context.memory = memory
 
     def emit(self, chunk: str) -> None:
         self._bridge.wait(self._context.emit(chunk))

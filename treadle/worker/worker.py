@@ -143,5 +143,6 @@ def _declared(agent: Agent) -> dict[str, Any]:
         "max_attempts": limits.max_attempts,
         "input": agent.input_schema,
         "description": limits.description,
+        "client_state": list(limits.client_state) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}

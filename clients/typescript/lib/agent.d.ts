@@ -11,14 +11,22 @@ export declare class RetryAfter extends Error {
     name: string;
     constructor(seconds: number, reason?: string);
 }
+/** A message that the agent sent, and waits for, has not completed. */
+export declare class ChildFailed extends Rejected {
+    readonly messageId: string;
+    readonly state: Schemas["WaitedMessage"]["state"];
+    readonly error: string | null;
+    name: string;
+    constructor(messageId: string, state: Schemas["WaitedMessage"]["state"], error: string | null);
+}
 /** What an agent can do with its message. */
 export interface Context {
     readonly messageId: string;
     readonly threadId: string | null;
     readonly attempt: number;
     readonly metadata: Record<string, unknown>;
-    /** The JSON object that the thread keeps. A remote worker cannot change it. */
-    readonly memory: unknown;
+    /** The JSON object that the thread keeps. Change it: it is saved when the agent returns. */
+    readonly memory: Record<string, any>;
     /** Aborts when the attempt must end: it was cancelled, it timed out, or its lease is lost. */
     readonly signal: AbortSignal;
     /** Stream a piece of text. Resolves when it is buffered; waits while a megabyte is unsent. */
@@ -32,6 +40,14 @@ export interface Context {
      * once, however many attempts that takes. Without a `name` it is numbered: what is sent must be the same in every attempt.
      */
     send(message: string | Record<string, unknown>, options?: SendOptions): Promise<string>;
+    /**
+     * The results of messages that this one has sent, by the ids that `send` returned. While one of them is open, the
+     * attempt ends, and another one begins when all are over. Throws ChildFailed for one that has not completed;
+     * `settled`: has it among the results instead.
+     */
+    gather(messages: string[], options?: {
+        settled?: boolean;
+    }): Promise<any[]>;
     /** Publish a record to a topic; its id. Committed as a sent message is. */
     publish(topic: string, value: unknown, options?: PublishOptions): Promise<string>;
     /** Ask a person. The attempt ends, and another one begins with the answer. */

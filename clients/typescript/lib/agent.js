@@ -11,3 +11,16 @@ export class RetryAfter extends Error {
         this.seconds = seconds;
     }
 }
+/** A message that the agent sent, and waits for, has not completed. */
+export class ChildFailed extends Rejected {
+    messageId;
+    state;
+    error;
+    name = "ChildFailed";
+    constructor(messageId, state, error) {
+        super(`The message ${messageId} is ${state}${error ? `: ${error}` : "."}`);
+        this.messageId = messageId;
+        this.state = state;
+        this.error = error;
+    }
+}

@@ -1,6 +1,7 @@
-import { Rejected, RetryAfter } from "./agent.js";
+import { ChildFailed, Rejected, RetryAfter } from "./agent.js";
 import { segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
+import { same } from "./json.js";
 /** The question of an attempt that ends until a person answers. */
 class Asked {
     name;
@@ -8,6 +9,13 @@ class Asked {
     constructor(name, question) {
         this.name = name;
         this.question = question;
+    }
+}
+/** The messages of an attempt that ends until all of them are over. */
+class Waiting {
+    children;
+    constructor(children) {
+        this.children = children;
     }
 }
 const HIGH_WATER = 1_000_000;
@@ -26,19 +34,24 @@ export class Attempt {
     #reason;
     #unsent = [];
     #toSend = { sends: [], records: [] };
+    #placed = new Map(); // messages to send, by id: whose turn each takes
     #chars = 0;
     #nextSeq;
     #chunks = 0;
     #sending;
     #closed = false;
     #counts;
-    constructor(claim, run, connection, workerId) {
+    #memory;
+    constructor(claim, { run, client_state: names = [] }, connection, workerId) {
         this.#claim = claim;
         this.#run = run;
         this.#connection = connection;
         this.#path = `/workers/${segment(workerId)}`;
         this.#nextSeq = claim.last_seq + 1;
         this.lease = { message_id: claim.message_id, lease: claim.lease };
+        const state = claim.metadata?.agui?.state ?? {};
+        const given = Object.entries(state).filter(([name]) => names.includes(name));
+        this.#memory = { ...structuredClone(claim.memory ?? {}), ...Object.fromEntries(given) };
     }
     /** End it early; the first reason counts. */
     stop(reason) {
@@ -70,7 +83,7 @@ export class Attempt {
     /** The events that are not in the log yet. A step counts only together with what it sends. */
     #left(outcome) {
         const first = this.#unsent.findIndex(({ sends }) => sends !== undefined);
-        if (outcome !== "completed" && outcome !== "input") {
+        if (outcome !== "completed" && outcome !== "input" && outcome !== "children") {
             return { events: this.#unsent.slice(0, first < 0 ? undefined : first).map(({ event }) => event) };
         }
         const every = [...this.#unsent.flatMap(({ sends }) => sends ?? []), this.#toSend];
@@ -88,13 +101,15 @@ export class Attempt {
         try {
             this.#abort.signal.throwIfAborted();
             const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
-            return { outcome: "completed", result: result === undefined ? null : result };
+            return { outcome: "completed", result: result === undefined ? null : result, ...this.#changedMemory() };
         }
         catch (error) {
             if (this.#reason === "released")
                 return { outcome: "released" };
             if (this.#reason instanceof Asked)
                 return { outcome: "input", question: { ...this.#reason } };
+            if (this.#reason instanceof Waiting)
+                return { outcome: "children", children: this.#reason.children };
             if (this.#reason === "timeout")
                 return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
             if (this.#reason !== undefined)
@@ -105,6 +120,10 @@ export class Attempt {
                 return { outcome: "retry", error: error.message, retry_after: error.seconds };
             return { outcome: "retry", error: describe(error) };
         }
+    }
+    #changedMemory() {
+        const { thread_id: thread, aside, memory } = this.#claim;
+        return thread === null || aside || same(this.#memory, memory ?? {}) ? {} : { memory: this.#memory };
     }
     #context() {
         const claim = this.#claim;
@@ -130,7 +149,7 @@ export class Attempt {
             threadId: claim.thread_id,
             attempt: claim.attempt,
             metadata: claim.metadata,
-            memory: claim.memory,
+            memory: this.#memory,
             signal: this.#abort.signal,
             emit: async (text) => {
                 for (let start = 0; start < text.length; start += CHUNK_CHARS) {
@@ -151,10 +170,13 @@ export class Attempt {
             send: async (message, { name, ...options } = {}) => {
                 const send = { name: begin("send", name), message, ...options };
                 const placed = await this.#ask("/send", { send });
-                if (placed.is_new)
+                if (placed.is_new) {
                     this.#toSend.sends.push(send);
+                    this.#placed.set(placed.message_id, options.aside ? null : (options.thread_id ?? null));
+                }
                 return placed.message_id;
             },
+            gather: (messages, options = {}) => this.#gather(messages, options.settled ?? false),
             publish: async (topic, value, { name, ...options } = {}) => {
                 const record = { name: begin("publish", name), topic, value, ...options };
                 const placed = await this.#ask("/publish", { record });
@@ -178,6 +200,31 @@ export class Attempt {
             },
         };
     }
+    async #gather(messages, settled) {
+        const children = messages.filter((message) => !this.#placed.has(message));
+        const asked = children.length > 0 ? await this.#ask("/children", { children }) : { messages: [] };
+        const found = new Map(asked.messages.map((child) => [child.message_id, child]));
+        for (const [message, child] of found) {
+            const own = child.state === "deleted" || child.parent === this.#claim.message_id;
+            if (!own)
+                throw new Error(`gather takes what send returned, not ${message}`);
+        }
+        const threads = new Map([...[...found].map(([id, child]) => [id, child.thread_id]), ...this.#placed]);
+        const turn = this.#claim.aside ? null : this.#claim.thread_id;
+        const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
+        if (own !== undefined)
+            throw new Error(`the message ${own} waits for this one's turn in the thread ${turn}`);
+        const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
+        if (open.length > 0) {
+            this.stop(new Waiting(open));
+            return new Promise(() => { }); // the attempt ends
+        }
+        const results = messages.map((message) => resultOf(found.get(message)));
+        const failed = results.find((result) => result instanceof ChildFailed);
+        if (failed !== undefined && !settled)
+            throw failed;
+        return results;
+    }
     /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
     async #ask(call, fields) {
         this.#abort.signal.throwIfAborted();
@@ -197,6 +244,7 @@ export class Attempt {
         if (unsent.sends.length + unsent.records.length === 0)
             return undefined;
         this.#toSend = { sends: [], records: [] };
+        this.#placed.clear();
         return unsent;
     }
     /** Buffer an event; `saved`: resolve when it is in the log. */
@@ -284,17 +332,11 @@ function describe(error) {
         return "Cancelled.";
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }
+function resultOf(child) {
+    return child.state === "completed" ? child.result : new ChildFailed(child.message_id, child.state, child.error ?? null);
+}
 /** The fields that are not empty. */
 function filled(unsent) {
     const fields = Object.entries(unsent ?? {}).filter(([, value]) => value.length > 0);
     return Object.fromEntries(fields);
-}
-/** Whether two values are the same JSON. */
-function same(one, other) {
-    return sorted(one) === sorted(other ?? null);
-}
-function sorted(value) {
-    return JSON.stringify(value, (_, part) => part !== null && typeof part === "object" && !Array.isArray(part)
-        ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
-        : part);
 }

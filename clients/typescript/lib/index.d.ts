@@ -1,4 +1,5 @@
-export { type AgentFunction, type AgentOptions, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
+export { type AgentFunction, type AgentOptions, type Claim, type Context } from "./agent.js";
+export { ChildFailed, Rejected, RetryAfter } from "./agent.js";
 export type { Exchange, PublishOptions, SendOptions } from "./agent.js";
 export * from "./client.js";
 export type { ClientOptions } from "./connection.js";

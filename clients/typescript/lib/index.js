@@ -1,4 +1,4 @@
-export { Rejected, RetryAfter } from "./agent.js";
+export { ChildFailed, Rejected, RetryAfter } from "./agent.js";
 export * from "./client.js";
 export { ApiError, LeaseLost, MessageEnded, Unavailable } from "./errors.js";
 export { Worker } from "./worker.js";

@@ -106,7 +106,7 @@ export class Worker {
         const agent = this.#agents.get(claim.agent);
         if (!agent)
             return; // it is not named in heartbeats, so the server gives it to another worker
-        const attempt = new Attempt(claim, agent.run, this.#connection, workerId);
+        const attempt = new Attempt(claim, agent, this.#connection, workerId);
         this.#attempts.set(claim.message_id, attempt);
         attempt
             .run()

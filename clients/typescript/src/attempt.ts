@@ -1,6 +1,7 @@
-import { type AgentFunction, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
+import { type AgentFunction, type AgentOptions, ChildFailed, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
 import { type Connection, segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
+import { same } from "./json.js";
 import type { components } from "./openapi.js";
 
 type Schemas = components["schemas"];
@@ -8,7 +9,7 @@ type NewEvent = Schemas["NewEvent"];
 type Outcome = Schemas["NewEnding"]["outcome"];
 
 /** Why an attempt must end early. */
-export type Stop = "lost" | "cancelled" | "released" | "timeout" | Asked | Error;
+export type Stop = "lost" | "cancelled" | "released" | "timeout" | Asked | Waiting | Error;
 
 /** The question of an attempt that ends until a person answers. */
 class Asked {
@@ -16,6 +17,11 @@ class Asked {
     readonly name: string,
     readonly question: unknown,
   ) {}
+}
+
+/** The messages of an attempt that ends until all of them are over. */
+class Waiting {
+  constructor(readonly children: string[]) {}
 }
 
 /** What is committed with the next step, or with the end. */
@@ -47,20 +53,25 @@ export class Attempt {
   #reason: Stop | undefined;
   #unsent: Buffered[] = [];
   #toSend: Unsent = { sends: [], records: [] };
+  #placed = new Map<string, string | null>(); // messages to send, by id: whose turn each takes
   #chars = 0;
   #nextSeq: number;
   #chunks = 0;
   #sending: Promise<void> | undefined;
   #closed = false;
   #counts: Record<string, unknown> | undefined;
+  readonly #memory: Record<string, unknown>;
 
-  constructor(claim: Claim, run: AgentFunction, connection: Connection, workerId: string) {
+  constructor(claim: Claim, { run, client_state: names = [] }: AgentOptions, connection: Connection, workerId: string) {
     this.#claim = claim;
     this.#run = run;
     this.#connection = connection;
     this.#path = `/workers/${segment(workerId)}`;
     this.#nextSeq = claim.last_seq + 1;
     this.lease = { message_id: claim.message_id, lease: claim.lease };
+    const state = (claim.metadata as { agui?: { state?: Record<string, unknown> } } | null)?.agui?.state ?? {};
+    const given = Object.entries(state).filter(([name]) => names.includes(name));
+    this.#memory = { ...(structuredClone(claim.memory ?? {}) as object), ...Object.fromEntries(given) };
   }
 
   /** End it early; the first reason counts. */
@@ -92,7 +103,7 @@ export class Attempt {
   /** The events that are not in the log yet. A step counts only together with what it sends. */
   #left(outcome: Outcome): { events: NewEvent[] } & Partial<Unsent> {
     const first = this.#unsent.findIndex(({ sends }) => sends !== undefined);
-    if (outcome !== "completed" && outcome !== "input") {
+    if (outcome !== "completed" && outcome !== "input" && outcome !== "children") {
       return { events: this.#unsent.slice(0, first < 0 ? undefined : first).map(({ event }) => event) };
     }
     const every = [...this.#unsent.flatMap(({ sends }) => sends ?? []), this.#toSend];
@@ -112,16 +123,22 @@ export class Attempt {
     try {
       this.#abort.signal.throwIfAborted();
       const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
-      return { outcome: "completed", result: result === undefined ? null : result };
+      return { outcome: "completed", result: result === undefined ? null : result, ...this.#changedMemory() };
     } catch (error) {
       if (this.#reason === "released") return { outcome: "released" };
       if (this.#reason instanceof Asked) return { outcome: "input", question: { ...this.#reason } };
+      if (this.#reason instanceof Waiting) return { outcome: "children", children: this.#reason.children };
       if (this.#reason === "timeout") return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
       if (this.#reason !== undefined) return { outcome: "failed", error: describe(this.#reason) };
       if (error instanceof Rejected) return { outcome: "failed", error: error.message || "Rejected." };
       if (error instanceof RetryAfter) return { outcome: "retry", error: error.message, retry_after: error.seconds };
       return { outcome: "retry", error: describe(error) };
     }
+  }
+
+  #changedMemory(): { memory?: Record<string, unknown> } {
+    const { thread_id: thread, aside, memory } = this.#claim;
+    return thread === null || aside || same(this.#memory, memory ?? {}) ? {} : { memory: this.#memory };
   }
 
   #context(): Context {
@@ -146,7 +163,7 @@ export class Attempt {
       threadId: claim.thread_id,
       attempt: claim.attempt,
       metadata: claim.metadata as Record<string, unknown>,
-      memory: claim.memory,
+      memory: this.#memory,
       signal: this.#abort.signal,
       emit: async (text) => {
         for (let start = 0; start < text.length; start += CHUNK_CHARS) {
@@ -166,9 +183,13 @@ export class Attempt {
       send: async (message, { name, ...options } = {}) => {
         const send = { name: begin("send", name), message, ...options };
         const placed = await this.#ask<Schemas["PlacedMessage"]>("/send", { send });
-        if (placed.is_new) this.#toSend.sends.push(send);
+        if (placed.is_new) {
+          this.#toSend.sends.push(send);
+          this.#placed.set(placed.message_id, options.aside ? null : (options.thread_id ?? null));
+        }
         return placed.message_id;
       },
+      gather: (messages, options = {}) => this.#gather(messages, options.settled ?? false),
       publish: async (topic, value, { name, ...options } = {}) => {
         const record = { name: begin("publish", name), topic, value, ...options };
         const placed = await this.#ask<Schemas["PlacedRecord"]>("/publish", { record });
@@ -190,6 +211,29 @@ export class Attempt {
     };
   }
 
+  async #gather(messages: string[], settled: boolean): Promise<unknown[]> {
+    const children = messages.filter((message) => !this.#placed.has(message));
+    const asked = children.length > 0 ? await this.#ask<Schemas["WaitedMessages"]>("/children", { children }) : { messages: [] };
+    const found = new Map(asked.messages.map((child) => [child.message_id, child]));
+    for (const [message, child] of found) {
+      const own = child.state === "deleted" || child.parent === this.#claim.message_id;
+      if (!own) throw new Error(`gather takes what send returned, not ${message}`);
+    }
+    const threads = new Map([...[...found].map(([id, child]) => [id, child.thread_id] as const), ...this.#placed]);
+    const turn = this.#claim.aside ? null : this.#claim.thread_id;
+    const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
+    if (own !== undefined) throw new Error(`the message ${own} waits for this one's turn in the thread ${turn}`);
+    const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
+    if (open.length > 0) {
+      this.stop(new Waiting(open));
+      return new Promise(() => {}); // the attempt ends
+    }
+    const results = messages.map((message) => resultOf(found.get(message) as Schemas["WaitedMessage"]));
+    const failed = results.find((result) => result instanceof ChildFailed);
+    if (failed !== undefined && !settled) throw failed;
+    return results;
+  }
+
   /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
   async #ask<T>(call: string, fields: Record<string, unknown>): Promise<T> {
     this.#abort.signal.throwIfAborted();
@@ -206,6 +250,7 @@ export class Attempt {
     const unsent = this.#toSend;
     if (unsent.sends.length + unsent.records.length === 0) return undefined;
     this.#toSend = { sends: [], records: [] };
+    this.#placed.clear();
     return unsent;
   }
 
@@ -288,21 +333,12 @@ function describe(error: unknown): string {
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }
 
+function resultOf(child: Schemas["WaitedMessage"]): unknown {
+  return child.state === "completed" ? child.result : new ChildFailed(child.message_id, child.state, child.error ?? null);
+}
+
 /** The fields that are not empty. */
 function filled(unsent: Unsent | undefined): Partial<Unsent> {
   const fields = Object.entries(unsent ?? {}).filter(([, value]) => value.length > 0);
   return Object.fromEntries(fields);
-}
-
-/** Whether two values are the same JSON. */
-function same(one: unknown, other: unknown): boolean {
-  return sorted(one) === sorted(other ?? null);
-}
-
-function sorted(value: unknown): string {
-  return JSON.stringify(value, (_, part) =>
-    part !== null && typeof part === "object" && !Array.isArray(part)
-      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : part,
-  );
 }

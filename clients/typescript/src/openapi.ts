@@ -368,7 +368,8 @@ export interface components {
          * NewEnding
          * @description How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
          *         outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
-         *         it has sent, are over. `sends` and `records` are committed with these two and with completed.
+         *         it has sent, are over. `sends` and `records` are committed with these two and with completed, and `memory`, the new
+         *         memory of the thread, with completed.
          */
         NewEnding: {
             /**
@@ -408,6 +409,10 @@ export interface components {
             } | null;
             /** @description a list of up to 500 events (default: []) */
             events?: components["schemas"]["NewEvent"][];
+            /** @description an object, or null */
+            memory?: {
+                [key: string]: unknown;
+            } | null;
             /** @description an object with name and question, or null */
             question?: components["schemas"]["AskedQuestion"] | null;
             /** @description a list of up to 1000 ids of messages (default: []) */
@@ -773,6 +778,8 @@ export interface components {
             } | null;
             /** @description a text of at most 2000 characters (default: "") */
             description?: string;
+            /** @description a list of up to 100 names of fields of the thread's memory (default: []) */
+            client_state?: string[];
         };
         /**
          * Selection
@@ -1078,6 +1085,28 @@ export interface components {
         /** Verdicts */
         Verdicts: {
             verdicts: components["schemas"]["LeaseVerdict"][];
+        };
+        /**
+         * WaitedMessage
+         * @description A message that an attempt waits for. `state` is `deleted` for one that does not exist any more; `parent` is the
+         *         message that sent it, and `thread_id` the thread whose turn it takes.
+         */
+        WaitedMessage: {
+            /** Format: uuid */
+            message_id: string;
+            /** @enum {string} */
+            state: "cancelled" | "completed" | "deleted" | "failed" | "processing" | "queued";
+            result: unknown;
+            error: string | null;
+            parent: string | null;
+            thread_id: string | null;
+        };
+        /**
+         * WaitedMessages
+         * @description In the order of the call.
+         */
+        WaitedMessages: {
+            messages: components["schemas"]["WaitedMessage"][];
         };
         /** Waiting */
         Waiting: {

@@ -73,6 +73,10 @@ class RemoteAgent(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         dict[str, Any] | None, Meta(description="a JSON Schema of its input, or null where it takes text")
     ] = None
     description: Annotated[str, Meta(max_length=2_000, description="a text of at most 2000 characters")] = ""
+    client_state: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]],
+        Meta(max_length=MAX_AGENTS, description=f"a list of up to {MAX_AGENTS} names of fields of the thread's memory"),
+    ] = []
 
 
 class NewWorker(Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,7 +190,8 @@ class AppendedEvents(Struct, frozen=True):
 class NewEnding(Struct, frozen=True, forbid_unknown_fields=True):
     """How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
     outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
-    it has sent, are over. `sends` and `records` are committed with these two and with completed."""
+    it has sent, are over. `sends` and `records` are committed with these two and with completed, and `memory`, the new
+    memory of the thread, with completed."""
 
     message_id: MessageIdField
     lease: LeaseField
@@ -202,6 +207,7 @@ class NewEnding(Struct, frozen=True, forbid_unknown_fields=True):
     events: Annotated[
         list[NewEvent], Meta(max_length=MAX_EVENTS, description=f"a list of up to {MAX_EVENTS} events")
     ] = []
+    memory: Annotated[dict[str, Any] | None, Meta(description="an object, or null")] = None
     question: Annotated[AskedQuestion | None, Meta(description="an object with name and question, or null")] = None
     children: Children = []
     sends: Sends = []

@@ -21,7 +21,8 @@ APPEND_AND_SEND_SQL = """
     from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 CONCLUDE_SQL = """
     select status, thread, queue, subscription
-    from treadle.remote_conclude($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
+    from treadle.remote_conclude_attempt(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"""
 CHILDREN_SQL = """
     select child, coalesce(state, 'deleted') as state, result, error, parent, thread_id
     from treadle.remote_children($1, $2, $3, $4, $5)
@@ -229,6 +230,7 @@ class RemoteLeaseStore:
             [event.data for event in finish.events],
             self._max_losses,
             outcome.sends,
+            outcome.memory,
             outcome.children,
             self._max_queue_size,
             patient,

@@ -11,6 +11,7 @@ from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome, SentMessage
 from service.limits import MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
+from service.messages.validation import validate_metadata
 from service.protocols.leases.model import (
     MAX_ERROR_CHARS,
     OUTCOMES,
@@ -47,6 +48,7 @@ def agent_row(agent: RemoteAgent, settings: Settings) -> dict[str, Any]:
         "max_attempts": agent.max_attempts or settings.max_attempts,
         "input": agent.input,
         "description": agent.description,
+        "settings": {"client_state": agent.client_state} if agent.client_state else {},
     }
 
 
@@ -95,6 +97,9 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
         raise Unprocessable("question is missing." if ending.question is None else "Only the outcome input asks.")
     if (ending.sends or ending.records) and ending.outcome not in WITH_SENDS:
         raise Unprocessable("Only the outcomes completed, input and children have sends and records.")
+    validate_metadata(ending.memory)
+    if ending.memory is not None and ending.outcome != "completed":
+        raise Unprocessable("Only a completed attempt saves the memory of its thread.")
     if bool(ending.children) != (ending.outcome == "children"):
         raise Unprocessable("children is for the outcome children: the ids of the messages that it waits for.")
     sent = {"sent": [str(one.id) for one in placed]} if placed else {}
@@ -118,6 +123,7 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
         error=RELEASED if ending.outcome == "released" else ending.error and ending.error[:MAX_ERROR_CHARS],
         delay_seconds=ending.retry_after,
         sends=sends,
+        memory=json_or_none("memory", ending.memory, settings.max_event_bytes),
     )
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from service.agents.client_state import state_of_client
 from service.agents.contract import Exchange, Rejected, UnderWay
 from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome
@@ -48,7 +49,7 @@ class AttemptContext:
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         stored = msgspec.json.decode(claim.memory or "{}")
-        given = _state_of_client(metadata, client_state)
+        given = state_of_client(metadata, client_state)
         self.memory: dict[str, Any] = (stored if isinstance(stored, dict) else {}) | given
         self._claim = claim
         self._backend = backend
@@ -202,11 +203,3 @@ class AttemptContext:
             raise Rejected(f"{error}.") from None
         changed = msgspec.json.decode(text) != msgspec.json.decode(self._claim.memory or "{}")
         return text if changed else None
-
-
-def _state_of_client(metadata: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields of the state with which a client of AG-UI begins its run that the agent takes from clients. They
-    replace those of the memory; all others are the agents' own."""
-    given = metadata.get("agui")
-    state = given.get("state") if isinstance(given, dict) else None
-    return {name: state[name] for name in names if name in state} if isinstance(state, dict) else {}

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
 
 const [, , module, url, proxy] = process.argv;
-const { Treadle, Worker, Rejected, RetryAfter, ApiError, MessageEnded } = await import(`${module}/index.js`);
+const { Treadle, Worker, ChildFailed, Rejected, RetryAfter, ApiError, MessageEnded } = await import(`${module}/index.js`);
 const { createHooks, reduce } = await import(`${module}/react.js`);
 const treadle = new Treadle({ url });
 
@@ -95,6 +95,21 @@ agents.relay = async (context, text) => {
   const sent = await context.send(`${text} ${said}`, { agent: "echo" });
   return { past, said, record, sent: [first, sent] };
 };
+agents.gathers = async (context, text) => {
+  const sent = [await context.send(text, { agent: "echo" }), await context.send("x", { agent: "refuse" })];
+  const [echoed, refused] = await context.gather(sent, { settled: true });
+  await assert.rejects(context.gather(["00000000-0000-7000-8000-000000000000", hanging]), /what send returned/);
+  if (text === "fail") await context.gather(sent);
+  return { echoed, refused: [refused instanceof ChildFailed, refused.state, refused.error], attempt: context.attempt };
+};
+agents.counts = {
+  client_state: ["unit"],
+  run: async ({ memory }) => {
+    memory.asked = (memory.asked ?? 0) + 1;
+    return memory;
+  },
+};
+agents["waits for its turn"] = async (context, text) => context.gather([await context.send(text, { thread_id: context.threadId })]);
 await treadle.declareTopic("told");
 const worker = new Worker(agents, { url, concurrency: 5, log: (line) => lines.push(line) });
 const working = worker.run();
@@ -121,10 +136,19 @@ for await (const one of treadle.streamTopic("told", { from: "earliest" })) {
   break;
 }
 const refused = await treadle.run("x", { agent: "refuse" }).catch((error) => error);
+const hanging = (await treadle.submit("x", { agent: "hang" })).message_id;
+assert.deepEqual(await treadle.run("go", { agent: "gathers" }), { echoed: "go", refused: [true, "failed", "never"], attempt: 2 });
+const unmet = await treadle.run("fail", { agent: "gathers" }).catch((error) => error);
+assert.match(unmet.message, /is failed: never/);
+const asked = { agent: "counts", thread_id: "m" };
+for (const count of [1, 2]) assert.deepEqual(await treadle.run("x", asked), { asked: count });
+const told = await treadle.run("x", { ...asked, metadata: { agui: { state: { unit: "C", asked: 70 } } } });
+assert.deepEqual([told, (await treadle.thread("m")).memory], [{ asked: 3, unit: "C" }, told]);
+const turn = { agent: "waits for its turn", thread_id: "turn", max_attempts: 1 };
+assert.match((await treadle.run("x", turn).catch((error) => error)).message, /waits for this one's turn/);
 assert.deepEqual([refused.state, refused.message], ["failed", "never"]);
-const hanging = await treadle.submit("x", { agent: "hang" });
-for await (const event of treadle.stream(hanging.message_id)) if (event.type === "started") await treadle.cancel(hanging.message_id);
-assert.equal((await treadle.status(hanging.message_id)).state, "cancelled");
+for await (const event of treadle.stream(hanging)) if (event.type === "started") await treadle.cancel(hanging);
+assert.equal((await treadle.status(hanging)).state, "cancelled");
 const slow = await treadle.run("x", { agent: "hang", timeout_seconds: 0.05, max_attempts: 1 }).catch((error) => error);
 assert.match(slow.message, /longer than 0.05 seconds/);
 const left = await treadle.submit("x", { agent: "hang" });

@@ -1,0 +1,9 @@
+/** Whether two values are the same JSON. */
+export function same(one, other) {
+    return sorted(one) === sorted(other ?? null);
+}
+function sorted(value) {
+    return JSON.stringify(value, (_, part) => part !== null && typeof part === "object" && !Array.isArray(part)
+        ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+        : part);
+}

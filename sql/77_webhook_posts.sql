@@ -100,3 +100,20 @@ begin
     end if;
 end $$;
 comment on function treadle.note_post is 'Note how a delivery went; it may disable the webhook';
+
+-- An address answered that it wants no more (410): an address of push notifications of A2A is deleted, and its other
+-- deliveries fail. `message_id`: of the delivery, which went to this url; an address that was replaced since stays. A
+-- repeat does nothing.
+create or replace function treadle.drop_push_address(message_id uuid, url text) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+begin
+    delete from treadle.push_configs c
+        using treadle.messages m
+        where m.message_id = drop_push_address.message_id
+            and c.message_id = (m.delivery ->> 'task')::uuid
+            and c.config_id = m.delivery ->> 'config'
+            and c.url = drop_push_address.url
+            and c.tenant = m.tenant;
+end $$;
+comment on function treadle.drop_push_address is 'Delete the address of push notifications that a delivery was for';

@@ -193,6 +193,10 @@ class PostStore:
             post.last_attempt,
         )
 
+    async def drop_address(self, message_id: str, url: str) -> None:
+        """The address of push notifications to which a delivery went wants no more."""
+        await self._database.fetchval("select treadle.drop_push_address($1, $2)", UUID(message_id), url)
+
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)

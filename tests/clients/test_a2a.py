@@ -219,6 +219,20 @@ async def test_push_notifications(
                 )
             await scene.create_task_push_notification_config(other)  # a repeat tells nothing again
             await receiver.has("/late", 8)
+            receiver.answers["/gone"] = [410]
+            await scene.delete_task_push_notification_config(
+                pb.DeleteTaskPushNotificationConfigRequest(task_id=task, id="0")
+            )
+            gone = pb.TaskPushNotificationConfig(task_id=task, id="gone", url=f"{receiver.origin}/gone")
+            await scene.create_task_push_notification_config(gone)
+            left = pb.ListTaskPushNotificationConfigsRequest(task_id=task)
+
+            async def ids() -> list[str]:
+                return [one.id for one in (await scene.list_task_push_notification_configs(left)).configs]
+
+            await receiver.has("/gone", 1)
+            await until(ids, lambda ids: "gone" not in ids)
+            assert len(await ids()) == 9
         assert (len(receiver.at("/first")), len(receiver.at("/other"))) == (2, 2)
     assert await sql.fetchval("select count(*) from treadle._violations()") == 0
 

@@ -1,7 +1,8 @@
 """The built-in agent `webhook`: each of its messages is one delivery, which it makes with one POST.
 
-An answer of 2xx completes the delivery, and 410 fails it and disables the endpoint. After everything else it is tried
-again at the pace of Standard Webhooks, over three days; an address that asks for more time (Retry-After) gets it.
+An answer of 2xx completes the delivery, and 410 fails it and disables the endpoint, or deletes the address of push
+notifications. After everything else it is tried again at the pace of Standard Webhooks, over three days; an address
+that asks for more time (Retry-After) gets it.
 """
 
 import logging
@@ -77,6 +78,8 @@ class Deliverer:
         if error is None:
             return {"status": status}
         if status == GONE:
+            if post.webhook is None:
+                await self._posts.drop_address(context.message_id, post.url)
             raise Rejected(error)
         raise RetryAfter(max(next_delay(post.failures), asked or 0.0), error)
 

@@ -14,14 +14,15 @@
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
 -- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
 
--- The limits that hold for a tenant with these of its own; null: none.
+-- The limits that hold for a tenant with these of its own; null: none. `store_bytes` concerns no submits and no claims:
+-- see 77_store_calls.sql.
 create or replace function treadle._limits_in_force(limits jsonb) returns jsonb
 language sql stable as $$
     select nullif(
         jsonb_strip_nulls(coalesce((
             select m.value::jsonb
             from treadle.meta m
-            where m.name = 'tenant_limits'), '{}') || limits),
+            where m.name = 'tenant_limits'), '{}') || limits) - 'store_bytes',
         '{}')
 $$;
 
@@ -44,7 +45,7 @@ begin
     if exists (
         select
         from jsonb_each(case jsonb_typeof(limits) when 'object' then limits else '{"": 0}' end) l
-        where l.key not in ('queued', 'running', 'per_minute', 'bytes_per_day')
+        where l.key not in ('queued', 'running', 'per_minute', 'bytes_per_day', 'store_bytes')
             or case jsonb_typeof(l.value)
                 when 'number' then l.value::text !~ '^[1-9][0-9]{0,14}$'  -- claims and submits cast it to bigint
                 else l.value <> 'null'
@@ -52,12 +53,12 @@ begin
     then
         raise exception using
             errcode = 'TR422',
-            message = 'Limits must be an object with queued, running, per_minute and bytes_per_day: '
+            message = 'Limits must be an object with queued, running, per_minute, bytes_per_day and store_bytes: '
                 'whole numbers from 1 to 999999999999999, or null.';
     end if;
 end $$;
 
--- limits: {"queued", "running", "per_minute", "bytes_per_day"}; a missing one does not limit.
+-- limits: {"queued", "running", "per_minute", "bytes_per_day", "store_bytes"}; a missing one does not limit.
 create or replace function treadle.declare_tenant_limits(limits jsonb) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$

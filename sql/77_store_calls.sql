@@ -1,10 +1,40 @@
 -- The checks of calls of the store (78_store.sql).
 
--- What a store may hold: items, bytes of a value, and bytes of all values.
-create or replace function treadle._store_limits(out items bigint, out item_bytes bigint, out bytes bigint)
+-- What a store may hold: items, bytes of a value, and bytes of all values; and what a search may look at, where it
+-- reads values or passes over namespaces.
+create or replace function treadle._store_room(
+    out items bigint, out item_bytes bigint, out bytes bigint, out searched_items bigint, out searched_bytes bigint)
 language sql immutable parallel safe as $$
-    select 100000, 262144, 268435456
+    select 100000, 262144, 268435456, 10000, 33554432
 $$;
+
+-- How many bytes all stores of a tenant may have together; null: any number. A limit of its own counts, then the
+-- declared one, then 10 GB.
+create or replace function treadle._store_bytes_of(tenant text) returns bigint
+language sql stable as $$
+    select case
+        when t.limits ? 'store_bytes' then (t.limits ->> 'store_bytes')::bigint
+        else coalesce((
+            select (m.value::jsonb ->> 'store_bytes')::bigint
+            from treadle.meta m
+            where m.name = 'tenant_limits'), 10000000000)
+    end
+    from treadle.tenants t
+    where t.tenant = _store_bytes_of.tenant
+$$;
+
+-- How long an item is kept: `ttl` of the call in minutes; null: for ever. Raises TR422.
+create or replace function treadle._ttl_of(call jsonb) returns interval
+language plpgsql immutable as $$
+declare
+    v_given constant jsonb := nullif(call -> 'ttl', 'null');
+begin
+    if jsonb_typeof(v_given) <> 'number' or v_given::numeric <= 0 or v_given::numeric > 527040 then
+        raise exception using
+            errcode = 'TR422', message = 'ttl must be a number of minutes, above 0 and up to 527040 (366 days).';
+    end if;
+    return v_given::numeric * interval '1 minute';
+end $$;
 
 -- The bytes of a value, which do not depend on how it is stored.
 create or replace function treadle._item_bytes(value jsonb) returns bigint

@@ -2,15 +2,21 @@
 --
 -- Each subject of a tenant has a store of its own, and the tenant one that belongs to no subject. A call is an object
 -- with `op`; an array of them is made in one transaction, in its order:
---   {"op": "get", "namespace", "key"}                       the item, or null
---   {"op": "put", "namespace", "key", "value"}              null
+--   {"op": "get", "namespace", "key", "refresh"?}           the item, or null
+--   {"op": "put", "namespace", "key", "value", "ttl"?}      null
 --   {"op": "delete", "namespace", "key"}                    null, also for an item that is not there
---   {"op": "search", "prefix", "filter"?, "limit"?, "offset"?}   items, the last changed first
+--   {"op": "search", "prefix", "filter"?, "limit"?, "offset"?, "refresh"?}   items, the last changed first
 --   {"op": "namespaces", "prefix"?, "suffix"?, "max_depth"?, "limit"?, "offset"?}   namespaces, in their order
 -- In prefix and suffix, `*` stands for any label. A filter names fields of the value, with the value that they have or
 -- an object of comparisons ($eq, $ne, $gt, $gte, $lt, $lte); numbers are compared with numbers, texts with texts.
+-- An item with a `ttl` (minutes) is there until so long after its last change, or its last read (`refresh` not false).
+-- The janitor deletes it then.
+-- A search with a filter reads values, so it may look at 10,000 items of at most 32 MB, as may what has `*` or a
+-- suffix.
 -- There are at most 100 calls, and their answers have at most 16 MB: what has more is refused, because an answer that
 -- was cut would look like the end of the list.
+--
+-- Lock order: the totals of the tenant, which serialize all changes of its stores; the size of a store; its items.
 
 -- An item as its readers receive it.
 create or replace function treadle._item(i treadle.store_items) returns jsonb
@@ -24,27 +30,41 @@ $$;
 create or replace function treadle._count_items(tenant text, owner text, items integer, bytes bigint) returns void
 language plpgsql as $$
 declare
-    v_limits record;
+    v_limits constant record := treadle._store_room();
+    v_most constant bigint := case when bytes > 0 then treadle._store_bytes_of(tenant) end;
     v_size treadle.store_sizes;
+    v_total bigint;
 begin
-    v_limits := treadle._store_limits();
+    update treadle.store_totals t
+    set bytes = t.bytes + _count_items.bytes
+    where t.tenant = _count_items.tenant
+    returning t.bytes into v_total;
     update treadle.store_sizes s
     set items = s.items + _count_items.items, bytes = s.bytes + _count_items.bytes
     where s.tenant = _count_items.tenant and s.owner = _count_items.owner
     returning s.* into v_size;
-    if _count_items.bytes > 0 and (v_size.items > v_limits.items or v_size.bytes > v_limits.bytes) then
+    if v_size.items = 0 then
+        delete from treadle.store_sizes s
+        where s.tenant = _count_items.tenant and s.owner = _count_items.owner;
+    elsif v_total > v_most then
+        raise exception using errcode = 'TR429', message = format(
+            'The stores of the tenant %L are full: they hold at most %s bytes together.', tenant, v_most);
+    elsif _count_items.bytes > 0 and (v_size.items > v_limits.items or v_size.bytes > v_limits.bytes) then
         raise exception using errcode = 'TR429', message = format(
             'The store is full: it holds at most %s items, and %s bytes.', v_limits.items, v_limits.bytes);
     end if;
 end $$;
 
--- Lock a store that is there.
-create or replace function treadle._lock_store(tenant text, owner text) returns void
+-- Lock the stores of a tenant for changes.
+create or replace function treadle._lock_stores(tenant text) returns void
 language plpgsql as $$
 begin
+    insert into treadle.store_totals (tenant)
+        values (_lock_stores.tenant)
+        on conflict do nothing;
     perform
-    from treadle.store_sizes s
-    where s.tenant = _lock_store.tenant and s.owner = _lock_store.owner
+    from treadle.store_totals t
+    where t.tenant = _lock_stores.tenant
     for no key update;
 end $$;
 
@@ -55,13 +75,12 @@ declare
     v_namespace constant text[] := treadle._namespace(call);
     v_bytes bigint;
 begin
-    perform treadle._lock_store(tenant => tenant, owner => owner);
     delete from treadle.store_items i
     where i.tenant = _delete_item.tenant
         and i.owner = _delete_item.owner
         and i.namespace = v_namespace
         and i.key = call ->> 'key'
-    returning treadle._item_bytes(i.value) into v_bytes;
+    returning coalesce(i.bytes, treadle._item_bytes(i.value)) into v_bytes;
     if found then
         perform treadle._count_items(tenant => tenant, owner => owner, items => -1, bytes => -v_bytes);
     end if;
@@ -74,24 +93,23 @@ declare
     v_namespace constant text[] := treadle._namespace(call);
     v_value constant jsonb := call -> 'value';
     v_bytes constant bigint := treadle._item_bytes(v_value);
+    v_ttl constant interval := treadle._ttl_of(call);
     v_former bigint;
 begin
     if jsonb_typeof(v_value) is distinct from 'object' then
         raise exception using errcode = 'TR422', message = 'The value of an item must be an object.';
     elsif treadle._json_problem(v_value) is not null then
         raise exception using errcode = 'TR422', message = 'The value of an item ' || treadle._json_problem(v_value);
-    elsif v_bytes > (treadle._store_limits()).item_bytes then
+    elsif v_bytes > (treadle._store_room()).item_bytes then
         raise exception using errcode = 'TR422', message = format(
-            'The value of an item has at most %s bytes; this one has %s.', (treadle._store_limits()).item_bytes,
-            v_bytes);
+            'The value of an item has at most %s bytes; this one has %s.', (treadle._store_room()).item_bytes, v_bytes);
     end if;
     perform treadle._check_place(namespace => v_namespace, key => call ->> 'key', owner => owner);
     insert into treadle.store_sizes as s (tenant, owner)
         values (_put_item.tenant, _put_item.owner)
         on conflict do nothing;
-    perform treadle._lock_store(tenant => tenant, owner => owner);
     v_former := (
-        select treadle._item_bytes(i.value)
+        select coalesce(i.bytes, treadle._item_bytes(i.value))
         from treadle.store_items i
         where i.tenant = _put_item.tenant
             and i.owner = _put_item.owner
@@ -100,106 +118,41 @@ begin
     perform treadle._count_items(
         tenant => tenant, owner => owner, items => case when v_former is null then 1 else 0 end,
         bytes => v_bytes - coalesce(v_former, 0));
-    insert into treadle.store_items as i (tenant, owner, namespace, key, value, created_at, updated_at)
-        values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at)
+    insert into treadle.store_items as i (
+            tenant, owner, namespace, key, value, created_at, updated_at, bytes, ttl, expires_at)
+        values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at, v_bytes, v_ttl,
+            at + v_ttl)
         on conflict on constraint store_items_pkey do update
-            set value = excluded.value, updated_at = excluded.updated_at;
+            set value = excluded.value, updated_at = excluded.updated_at, bytes = excluded.bytes, ttl = excluded.ttl,
+                expires_at = excluded.expires_at,
+                created_at = case when i.expires_at <= at then at else i.created_at end;
 end $$;
 
--- The filter of a search. Raises TR422.
-create or replace function treadle._filter_of(call jsonb) returns jsonb
-language plpgsql immutable as $$
-declare
-    v_filter constant jsonb := coalesce(nullif(call -> 'filter', 'null'), '{}');
+-- Items were read: those with a time to live are kept so long from now on. Not each read writes: a tenth of the time
+-- must have passed. `items`: as their readers receive them.
+create or replace function treadle._keep_items(items jsonb, tenant text, owner text, at timestamptz) returns void
+language plpgsql as $$
 begin
-    if jsonb_typeof(v_filter) <> 'object' then
-        raise exception using errcode = 'TR422', message = 'filter must be an object.';
-    elsif exists (
-        select
-        from jsonb_each(v_filter) f
-        where jsonb_typeof(f.value) = 'object'
-            and not treadle._is_comparison(f.value)
-            and exists (select from jsonb_object_keys(f.value) k where starts_with(k, '$')))
-    then
-        raise exception using
-            errcode = 'TR422', message = 'A filter compares with $eq, $ne, $gt, $gte, $lt and $lte.';
+    if not exists (select from treadle.store_items i where i.expires_at is not null) then
+        return;
     end if;
-    return v_filter;
-end $$;
-
--- The items that a search finds. Raises TR422.
-create or replace function treadle._search_items(call jsonb, tenant text, owner text) returns jsonb
-language plpgsql stable as $$
-declare
-    v_prefix constant text[] := treadle._labels(call -> 'prefix', 'namespace_prefix');
-    v_first constant text[] := treadle._labels_before_star(v_prefix);
-    v_filter constant jsonb := treadle._filter_of(call);
-    v_equal constant jsonb := treadle._equal_fields(v_filter);
-    v_bytes bigint;
-    v_found jsonb;
-begin
-    -- The operators come first in each row: they pass over most rows without a call of a function.
-    with found as materialized (
-        select i.*
-        from treadle.store_items i
-        where i.tenant = _search_items.tenant
-            and i.owner = _search_items.owner
-            and i.namespace >= v_first
-            and i.namespace[1 : cardinality(v_first)] = v_first
-            and (v_equal = '{}' or i.value @> v_equal)
-            and (v_first = v_prefix or treadle._begins_with(i.namespace, v_prefix))
-            and (v_filter = '{}' or treadle._fits_filter(i.value, v_filter))
-        order by i.updated_at desc, i.namespace, i.key
-        limit treadle._store_number(
-            call => call, name => 'limit', lowest => 1, highest => 1000, otherwise => 10)
-        offset treadle._store_number(
-            call => call, name => 'offset', lowest => 0, highest => 1000000, otherwise => 0)
-    ), size as (
-        select coalesce(sum(treadle._item_bytes(f.value)), 0) as bytes
-        from found f
-    )
-    select s.bytes, case when s.bytes <= 4000000 then (
-        select coalesce(
-            jsonb_agg(treadle._item(row(f.*)::treadle.store_items) order by f.updated_at desc, f.namespace, f.key),
-            '[]')
-        from found f) end
-    into v_bytes, v_found
-    from size s;
-    if v_found is null then
-        raise exception using errcode = 'TR422', message = format(
-            'The items that the search finds have %s bytes, and its answer at most 4000000: ask for fewer (limit).',
-            v_bytes);
-    end if;
-    return v_found;
-end $$;
-
--- The namespaces that have items, down to a depth. Raises TR422.
-create or replace function treadle._list_namespaces(call jsonb, tenant text, owner text) returns jsonb
-language plpgsql stable as $$
-declare
-    v_prefix constant text[] := treadle._labels(call -> 'prefix', 'prefix');
-    v_first constant text[] := treadle._labels_before_star(v_prefix);
-    v_suffix constant text[] := treadle._labels(call -> 'suffix', 'suffix');
-    v_depth constant integer := treadle._store_number(
-                call => call, name => 'max_depth', lowest => 1, highest => 20, otherwise => 20);
-begin
-    return (
-        select coalesce(jsonb_agg(n.labels order by n.labels), '[]')
-        from (
-            select distinct i.namespace[1 : v_depth] as labels
-            from treadle.store_items i
-            where i.tenant = _list_namespaces.tenant
-                and i.owner = _list_namespaces.owner
-                and i.namespace >= v_first
-                and i.namespace[1 : cardinality(v_first)] = v_first
-                and (v_first = v_prefix or treadle._begins_with(i.namespace, v_prefix))
-                and (v_suffix = '{}' or treadle._ends_with(i.namespace, v_suffix))
-            order by labels
-            limit treadle._store_number(
-                call => call, name => 'limit', lowest => 1, highest => 1000, otherwise => 100)
-            offset treadle._store_number(
-                call => call, name => 'offset', lowest => 0, highest => 1000000, otherwise => 0)
-        ) n);
+    update treadle.store_items i
+    set expires_at = at + i.ttl
+    from (
+        select d.namespace, d.key
+        from jsonb_array_elements(items) f
+        join treadle.store_items d on d.tenant = _keep_items.tenant
+            and d.owner = _keep_items.owner
+            and d.namespace = array(select jsonb_array_elements_text(f -> 'namespace'))
+            and d.key = f ->> 'key'
+        where d.expires_at < at + d.ttl * 0.9
+        order by d.namespace, d.key
+        for no key update of d skip locked
+    ) k
+    where i.tenant = _keep_items.tenant
+        and i.owner = _keep_items.owner
+        and i.namespace = k.namespace
+        and i.key = k.key;
 end $$;
 
 -- Make the calls. Raises TR422, and TR429 for more than a store may hold.
@@ -213,6 +166,8 @@ declare
 begin
     if jsonb_typeof(calls) <> 'array' or jsonb_array_length(calls) > 100 then
         raise exception using errcode = 'TR422', message = 'The calls must be an array of at most 100.';
+    elsif calls @? '$[*] ? (@.op == "put" || @.op == "delete")' then
+        perform treadle._lock_stores(tenant);
     end if;
     for v_call in
         select e.c
@@ -227,16 +182,22 @@ begin
                 where i.tenant = _make_store_calls.tenant
                     and i.owner = _make_store_calls.owner
                     and i.namespace = treadle._namespace(v_call)
-                    and i.key = v_call ->> 'key');
+                    and i.key = v_call ->> 'key'
+                    and (i.expires_at is null or i.expires_at > at));
             when 'put' then perform treadle._put_item(call => v_call, tenant => tenant, owner => owner, at => at);
             when 'delete' then perform treadle._delete_item(call => v_call, tenant => tenant, owner => owner);
             when 'search' then
-                v_answer := treadle._search_items(call => v_call, tenant => tenant, owner => owner);
+                v_answer := treadle._search_items(call => v_call, tenant => tenant, owner => owner, at => at);
             when 'namespaces' then
-                v_answer := treadle._list_namespaces(call => v_call, tenant => tenant, owner => owner);
+                v_answer := treadle._list_namespaces(call => v_call, tenant => tenant, owner => owner, at => at);
             else raise exception using
                 errcode = 'TR422', message = 'op must be get, put, delete, search or namespaces.';
         end case;
+        if v_call ->> 'op' in ('get', 'search') and v_call -> 'refresh' is distinct from 'false' then
+            perform treadle._keep_items(
+                items => case jsonb_typeof(v_answer) when 'object' then jsonb_build_array(v_answer) else v_answer end,
+                tenant => tenant, owner => owner, at => at);
+        end if;
         v_bytes := v_bytes + coalesce(pg_column_size(v_answer), 0);
         if v_bytes > 16000000 then
             raise exception using errcode = 'TR422', message =
@@ -246,6 +207,75 @@ begin
     end loop;
     return to_jsonb(v_answers);
 end $$;
+
+-- Delete a chunk of the items that have expired; returns how many. Those of tenants whose stores are changing are left
+-- for the next call.
+create or replace function treadle.purge_store_items(quantity integer default 1000) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+declare
+    c_now constant timestamptz := treadle.clock();
+    v_deleted integer := 0;
+    v record;
+begin
+    for v in
+        select t.tenant
+        from treadle.store_totals t
+        where t.tenant in (
+            select e.tenant
+            from treadle.store_items e
+            where e.expires_at <= c_now
+            order by e.expires_at
+            limit quantity)
+        order by t.tenant
+        for no key update skip locked
+    loop
+        v_deleted := v_deleted + treadle._purge_items_of(tenant => v.tenant, quantity => quantity, at => c_now);
+    end loop;
+    return v_deleted;
+end $$;
+comment on function treadle.purge_store_items is 'Delete a chunk of the items of stores that have expired';
+
+-- The same for one tenant, whose totals are locked.
+create or replace function treadle._purge_items_of(tenant text, quantity integer, at timestamptz) returns integer
+language plpgsql as $$
+declare
+    v_deleted integer := 0;
+    v record;
+begin
+    for v in
+        with gone as (
+            delete from treadle.store_items i
+            where (i.tenant, i.owner, i.namespace, i.key) in (
+                select e.tenant, e.owner, e.namespace, e.key
+                from treadle.store_items e
+                where e.tenant = _purge_items_of.tenant and e.expires_at <= at
+                order by e.expires_at
+                limit quantity)
+                and i.expires_at <= at
+            returning i.owner, coalesce(i.bytes, treadle._item_bytes(i.value)) as bytes
+        )
+        select g.owner, count(*)::integer as items, sum(g.bytes)::bigint as bytes
+        from gone g
+        group by g.owner
+    loop
+        perform treadle._count_items(tenant => tenant, owner => v.owner, items => -v.items, bytes => -v.bytes);
+        v_deleted := v_deleted + v.items;
+    end loop;
+    return v_deleted;
+end $$;
+
+-- How many bytes the stores of a tenant have together, and may have (null: any number).
+create or replace function treadle.store_use(tenant text default 'default', out bytes bigint, out max_bytes bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_variable
+begin
+    tenant := treadle._bound_tenant(tenant);
+    bytes := coalesce((select t.bytes from treadle.store_totals t where t.tenant = store_use.tenant), 0);
+    max_bytes := treadle._store_bytes_of(tenant);
+end $$;
+comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';
 
 -- Make calls of the store of a principal: its subject's, or the tenant's. A principal that is restricted to agents, to
 -- a thread or to a message has none (TR403).

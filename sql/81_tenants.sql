@@ -166,6 +166,8 @@ begin
                     from treadle.store_items i
                     where i.tenant = e.tenant and i.owner = e.owner)
             limit quantity);
+    delete from treadle.store_totals t
+    where t.tenant = _delete_stores_of_tenant.tenant;
 end $$;
 
 -- Delete what else a tenant has: keys, schemas, rows of the audit about what its principals did, keys of idempotency,

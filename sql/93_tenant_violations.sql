@@ -41,6 +41,24 @@ with of_message as (
     from treadle.messages m
     join treadle.threads t on t.id = m.thread
     where not m.agent = any(t.agents)
+), held as (
+    select i.tenant, i.owner, count(*) as items, sum(coalesce(i.bytes, treadle._item_bytes(i.value))) as bytes
+    from treadle.store_items i
+    group by i.tenant, i.owner
+), wrong_store as (
+    select coalesce(h.tenant, s.tenant) as tenant, coalesce(h.owner, s.owner) as owner, h.items, h.bytes,
+        s.items as counted_items, s.bytes as counted_bytes
+    from held h
+    full join treadle.store_sizes s on s.tenant = h.tenant and s.owner = h.owner
+    where (h.items, h.bytes) is distinct from (s.items, s.bytes)
+        and coalesce(h.tenant, s.tenant) in (select n.tenant from treadle.tenants n where n.deleted_at is null)
+), wrong_total as (
+    select t.tenant, t.bytes as counted_bytes, s.bytes
+    from treadle.store_totals t
+    left join (select z.tenant, sum(z.bytes) as bytes from treadle.store_sizes z group by z.tenant) s
+        on s.tenant = t.tenant
+    where t.bytes <> coalesce(s.bytes, 0)
+        and t.tenant in (select n.tenant from treadle.tenants n where n.deleted_at is null)
 ), unknown_tenant as (
     select distinct m.tenant
     from treadle.messages m
@@ -64,4 +82,10 @@ select 'A thread names the agents of all its messages.', v.message_id::text, to_
 from missing_agent v
 union all
 select 'The tenant of a message exists.', v.tenant, to_jsonb(v)
-from unknown_tenant v;
+from unknown_tenant v
+union all
+select 'The size of a store is that of its items.', v.tenant, to_jsonb(v)
+from wrong_store v
+union all
+select 'The stores of a tenant have as many bytes as are counted for it.', v.tenant, to_jsonb(v)
+from wrong_total v;

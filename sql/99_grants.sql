@@ -99,6 +99,7 @@ declare
         delete_tenant_chunk  app worker
         limit_tenant         app
         limits_of            app tenant
+        store_use            app tenant
 
         claim                worker
         passed_rows          worker
@@ -114,7 +115,7 @@ declare
         remote_earlier       app
         remote_append_and_send app
         remote_children      app
-        remote_conclude      app
+        remote_conclude_attempt app
         remote_append        app
         remote_finish        app
         remote_heartbeat     app
@@ -169,11 +170,13 @@ declare
         delete_push_config   app
         post_of              worker
         note_post            worker
+        drop_push_address    worker
         signing_secret       app
         instance_secret      worker
         note_token           app
         audit_page           app
         purge_audit          worker
+        purge_store_items    worker
         end_tenant_sessions  worker
 
         clock                app worker tenant

@@ -166,6 +166,7 @@ def migrate(settings: Settings, dry_run: bool) -> None:
         "running": settings.tenant_running,
         "per_minute": settings.tenant_per_minute,
         "bytes_per_day": settings.tenant_bytes_per_day,
+        "store_bytes": settings.tenant_store_bytes,
     }
     common.ask(settings, lambda database: TenantStore(database).declare_limits(limits, settings.max_queue_size))
     for line in common.ask(settings, lambda database: declarations.apply(database, declared, dry_run=False)):

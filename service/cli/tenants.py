@@ -101,6 +101,7 @@ def resume(settings: Settings, tenant: str, as_json: bool) -> None:
 @click.option("--running", type=click.IntRange(1), help="Messages that may run at once, on all workers together.")
 @click.option("--per-minute", type=click.IntRange(1), help="Messages that it may submit in a minute.")
 @click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may submit in a UTC day.")
+@click.option("--store-bytes", type=click.IntRange(1), help="Bytes that it may have in stores, all together.")
 @click.option("--reset", is_flag=True, help="Remove its own limits first: those of the settings hold again.")
 @common.as_json
 @click.pass_obj
@@ -111,6 +112,7 @@ def limit(
     running: int | None,
     per_minute: int | None,
     bytes_per_day: int | None,
+    store_bytes: int | None,
     reset: bool,
     as_json: bool,
 ) -> None:
@@ -122,6 +124,7 @@ def limit(
       treadle tenants limit acme --reset
     """
     given = {"queued": queued, "running": running, "per_minute": per_minute, "bytes_per_day": bytes_per_day}
+    given["store_bytes"] = store_bytes
     limits = {name: value for name, value in given.items() if value is not None}
     found = uvloop.run(_limit(settings, tenant, limits, reset))
     show.as_json(found) if as_json else show.facts(msgspec.structs.asdict(found))

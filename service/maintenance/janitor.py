@@ -20,6 +20,7 @@ from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.purge_records import PurgeRecords
 from service.maintenance.purge_stats import PurgeStats
+from service.maintenance.purge_store_items import PurgeStoreItems
 from service.maintenance.reap import Reap
 from service.maintenance.route import Route
 from service.maintenance.store import MaintenanceStore
@@ -61,6 +62,7 @@ class Janitor:
             PurgeAudit(settings, store),
             PurgeRecords(store),
             PurgeStats(store),
+            PurgeStoreItems(store),
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),

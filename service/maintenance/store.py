@@ -162,6 +162,11 @@ class MaintenanceStore:
         deleted: int = await self._database.fetchval("select treadle.purge_audit($1)", retention_hours)
         return deleted
 
+    async def purge_store_items(self) -> int:
+        """Delete a chunk of the items of stores that have expired; returns how many."""
+        deleted: int = await self._database.fetchval("select treadle.purge_store_items()")
+        return deleted
+
     async def delete_tenant_chunk(self) -> bool:
         """Delete the next rows of a tenant that is being deleted; returns whether to go on at once."""
         pass_over = await self._database.fetchval(

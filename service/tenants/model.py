@@ -38,3 +38,5 @@ class TenantLimits(Struct, frozen=True):
     per_minute: int | None
     bytes_today: int  # since midnight UTC, where there is a limit
     bytes_per_day: int | None
+    store_bytes: int  # in all of its stores together
+    max_store_bytes: int | None

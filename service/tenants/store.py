@@ -9,6 +9,10 @@ from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.errors import NotFound
 from service.tenants.model import Tenant, TenantLimits
 
+LIMITS = """
+    select l.*, s.bytes as store_bytes, s.max_bytes as max_store_bytes
+    from treadle.limits_of($1) l
+    cross join treadle.store_use($1) s"""
 TENANT = f"select {', '.join(Tenant.__struct_fields__)} from treadle.tenant_overview"
 
 
@@ -48,7 +52,7 @@ class TenantStore:
         return await self.get(tenant)
 
     async def limit(self, actor: str, tenant: str, limits: Mapping[str, int] | None) -> None:
-        """Add these limits (queued, running, per_minute, bytes_per_day) to its own; None: remove its own."""
+        """Add these limits (queued, running, per_minute, bytes_per_day, store_bytes) to its own; None: remove these."""
         given = None if limits is None else msgspec.json.encode(limits).decode()
         await self._database.fetchval("select treadle.limit_tenant($1, $2, actor => $3)", tenant, given, actor)
 
@@ -64,7 +68,7 @@ class TenantStore:
         )
 
     async def limits(self, tenant: str) -> TenantLimits:
-        row = await self._database.fetchrow("select * from treadle.limits_of($1)", tenant)
+        row = await self._database.fetchrow(LIMITS, tenant)
         return msgspec.convert(row, TenantLimits)
 
     async def delete(self, actor: str, tenant: str) -> None:

@@ -50,6 +50,7 @@ SAMPLES: dict[str, tuple[str, Any, Any]] = {
     "tenant_running": ("7", 7, 7),
     "tenant_per_minute": ("7", 7, 7),
     "tenant_bytes_per_day": ("7", 7, 7),
+    "tenant_store_bytes": ("7", 7, 7),
     "max_message_chars": ("7", 7, 7),
     "max_body_bytes": ("7", 7, 7),
     "max_event_bytes": ("7", 7, 7),

@@ -73,7 +73,7 @@ async def test_clients_and_graphs_use_the_store_of_their_subject(
             client.store.put_item([], key="k", value={}),
             client.store.put_item(["a"], key="", value={}),
             client.store.put_item(["a"], key="k", value={"x": "y" * 262_144}),
-            client.store.put_item(["a"], key="k", value={}, ttl=1),
+            client.store.put_item(["a"], key="k", value={}, ttl=0),
             client.store.put_item(["a\n"], key="k", value={}),
             client.store.put_item(["a" * 224] * 20, key="k", value={}),
             client.store.search_items(["a"], limit=0),

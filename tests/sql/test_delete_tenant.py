@@ -23,7 +23,7 @@ OWNED = (
     *("subscriptions", "subscription_topics", "subscription_positions", "subscription_counts"),
     *("schemas", "schema_versions", "schema_rules", "schema_ends"),
     *("webhooks", "webhook_outcomes", "callback_secrets", "push_configs", "not_completed", "store_items"),
-    "store_sizes",
+    *("store_sizes", "store_totals"),
 )
 
 

@@ -1,6 +1,6 @@
 """Conversations, and whose turn it is."""
 
-from sqlalchemy import BigInteger, Identity, Index, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Identity, Index, Interval, Table, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from service.db.tables.columns import Time, key, may, metadata, must, tenant
@@ -29,6 +29,10 @@ store_items = Table(
     must("value", JSONB),
     must("created_at", Time),
     must("updated_at", Time),
+    may("bytes", BigInteger),
+    may("ttl", Interval),
+    may("expires_at", Time),
+    Index("store_items_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
 store_sizes = Table(
@@ -37,6 +41,13 @@ store_sizes = Table(
     tenant(primary_key=True),
     key("owner", Text),
     must("items", BigInteger, "0"),
+    must("bytes", BigInteger, "0"),
+)
+
+store_totals = Table(
+    "store_totals",
+    metadata,
+    tenant(primary_key=True),
     must("bytes", BigInteger, "0"),
 )
 

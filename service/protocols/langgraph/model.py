@@ -150,11 +150,12 @@ class ItemPlace(Struct, frozen=True):
 
 class NewItem(ItemPlace, frozen=True, kw_only=True):
     value: Annotated[Json, Meta(description="an object")]
-    ttl: Annotated[Any, Meta(description="left out")] = None
+    ttl: Annotated[float | None, Meta(description="a number of minutes")] = None
 
 
 class ItemSearch(Struct, frozen=True):
     namespace_prefix: Texts = None
+    refresh_ttl: Flag = None
     filter: Object = None
     limit: Limit = None
     offset: Offset = None

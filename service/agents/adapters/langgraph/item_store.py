@@ -40,6 +40,8 @@ class ItemStore(BaseStore):
         self._context = context
         self._loop = asyncio.get_running_loop()
 
+    supports_ttl = True
+
     async def abatch(self, ops: Iterable[Op]) -> list[Any]:
         asked = list(ops)
         calls = [_call(op) for op in asked]
@@ -61,14 +63,15 @@ def _call(op: Op) -> dict[str, Any]:
     wanted: dict[str, Any]
     match op:
         case GetOp():
-            return {"op": "get", "namespace": list(op.namespace), "key": op.key}
+            return {"op": "get", "namespace": list(op.namespace), "key": op.key, "refresh": op.refresh_ttl}
         case PutOp(value=None):
             return {"op": "delete", "namespace": list(op.namespace), "key": op.key}
         case PutOp():
-            return {"op": "put", "namespace": list(op.namespace), "key": op.key, "value": plain(op.value)}
+            place = {"namespace": list(op.namespace), "key": op.key}
+            return {"op": "put", **place, "value": plain(op.value), "ttl": op.ttl}
         case SearchOp():
             wanted = {"prefix": list(op.namespace_prefix), "filter": plain(op.filter)}
-            return {"op": "search", **wanted, "limit": op.limit, "offset": op.offset}
+            return {"op": "search", **wanted, "limit": op.limit, "offset": op.offset, "refresh": op.refresh_ttl}
         case ListNamespacesOp():
             wanted = {**_conditions(op.match_conditions or ()), "max_depth": op.max_depth}
             return {"op": "namespaces", **wanted, "limit": op.limit, "offset": op.offset}

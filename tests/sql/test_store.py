@@ -1,0 +1,110 @@
+"""The room of stores: items that expire, what a tenant may have in all of its stores, and what a search may look at."""
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.sql_client import SqlClient
+
+TOTALS = "select tenant, bytes from treadle.store_totals order by tenant"
+
+
+async def use(sql_client: SqlClient, *calls: dict[str, Any], owner: str | None = None) -> list[Any]:
+    reach = None if owner is None else json.dumps({"owner": owner})
+    found: list[Any] = await sql_client.sql.fetchval(
+        "select treadle.use_store($1::jsonb, reach => $2::jsonb)", json.dumps(calls), reach
+    )
+    return found
+
+
+def item(op: str, key: str, **fields: Any) -> dict[str, Any]:
+    return {"op": op, "namespace": ["n"], "key": key, **fields}
+
+
+async def keys(sql_client: SqlClient, **fields: Any) -> list[str]:
+    [found] = await use(sql_client, {"op": "search", "prefix": ["n"], **fields})
+    return sorted(one["key"] for one in found)
+
+
+async def test_items_expire_after_their_last_change_or_read(sql_client: SqlClient) -> None:
+    for key, fields in {"short": {"ttl": 1}, "long": {"ttl": 10}, "ever": {}}.items():
+        await use(sql_client, item("put", key, value={"a": 1}, **fields))
+    await sql_client.shift_clock(50)
+    assert (await use(sql_client, item("get", "short", refresh=False)))[0]["key"] == "short"
+    await use(sql_client, item("get", "short"))  # it stays for another minute
+    await sql_client.shift_clock(100)
+    assert await keys(sql_client, refresh=False) == ["ever", "long", "short"]
+    await sql_client.shift_clock(120)
+    assert await keys(sql_client) == ["ever", "long"]  # `long` stays for another ten minutes
+    assert await use(sql_client, item("get", "short")) == [None]
+    assert await use(sql_client, {"op": "namespaces"}) == [[["n"]]]
+    assert await sql_client.sql.fetchval("select treadle.purge_store_items()") == 1
+    await sql_client.shift_clock(700)
+    assert await keys(sql_client, refresh=False) == ["ever", "long"]
+    await sql_client.shift_clock(800)
+    await use(sql_client, item("put", "long", value={"b": 2}))  # another item, for ever
+    [again] = await use(sql_client, item("get", "long"))
+    assert again["created_at"] == again["updated_at"]
+    await sql_client.shift_clock(100_000)
+    assert await sql_client.sql.fetchval("select treadle.purge_store_items()") == 0
+    assert await keys(sql_client) == ["ever", "long"]
+    for ttl in (0, -1, "1", 600_000):
+        with pytest.raises(asyncpg.PostgresError, match="ttl must be"):
+            await use(sql_client, item("put", "x", value={}, ttl=ttl))
+
+
+async def test_all_stores_of_a_tenant_have_a_limit_together(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 20}')")
+    assert await sql_client.sql.fetchval("select in_force from treadle.tenants where tenant = 'default'") is None
+    for owner in ("eve", "ann"):
+        await use(sql_client, item("put", "k", value={"a": 1}), owner=owner)  # 8 bytes
+    with pytest.raises(asyncpg.PostgresError, match="'default' are full: they hold at most 20 bytes"):
+        await use(sql_client, item("put", "more", value={"a": 1}))
+    await use(sql_client, item("put", "k", value={}), owner="ann")
+    await use(sql_client, item("put", "more", value={"a": 1}))
+    assert [tuple(row) for row in await sql_client.sql.fetch(TOTALS)] == [("default", 18)]
+    await use(sql_client, item("delete", "more"), item("delete", "unknown"))
+    await use(sql_client, item("delete", "k"), owner="ann")
+    rows = await sql_client.sql.fetch("select owner, items from treadle.store_sizes")
+    rows += await sql_client.sql.fetch("select bytes, max_bytes from treadle.store_use()")
+    assert [tuple(row) for row in rows] == [("eve", 1), (8, 20)]
+    for limits, most in (('{"store_bytes": null}', None), (None, 10_000_000_000)):
+        await sql_client.sql.execute("select treadle.limit_tenant('default', $1)", limits)
+        assert await sql_client.sql.fetchval("select max_bytes from treadle.store_use()") == most
+    await sql_client.sql.execute("select treadle.declare_tenant_limits('{\"store_bytes\": 9}')")
+    with pytest.raises(asyncpg.PostgresError, match="at most 9 bytes"):
+        await use(sql_client, item("put", "more", value={"a": 1}))
+
+
+async def test_a_search_looks_at_a_bounded_part_of_a_store(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute(
+        "insert into treadle.store_items (tenant, owner, namespace, key, value, created_at, updated_at, bytes)"
+        " select 'default', '', array[s, t], k::text, '{}', now(), now(), 2"
+        " from unnest(array['large', 'small']) s, unnest(array['a', 'b']) t, generate_series(1, 5001) k"
+        " where s = 'large' or k <= 2"
+    )
+    [found] = await use(sql_client, {"op": "search", "prefix": ["large"], "limit": 1000})
+    assert len(found) == 1000
+    for call in (
+        {"op": "search", "prefix": ["large"], "filter": {"a": 1}},
+        {"op": "search", "prefix": ["large", "*"]},
+        {"op": "namespaces", "suffix": ["a"]},
+    ):
+        with pytest.raises(asyncpg.PostgresError, match="begin it with a longer namespace"):
+            await use(sql_client, call)
+    [found] = await use(
+        sql_client, {"op": "search", "prefix": ["large", "a"], "filter": {"a": {"$ne": 1}}, "limit": 1000}
+    )
+    assert len(found) == 1000
+    [found, spaces] = await use(
+        sql_client,
+        {"op": "search", "prefix": ["small", "*"]},
+        {"op": "namespaces", "prefix": ["small"], "suffix": ["b"]},
+    )
+    assert (len(found), spaces) == (4, [["small", "b"]])
+    await sql_client.sql.execute("update treadle.store_items set bytes = 20000000 where namespace[1] = 'small'")
+    with pytest.raises(asyncpg.PostgresError, match="33554432 bytes"):
+        await use(sql_client, {"op": "search", "prefix": ["small"], "filter": {"a": 1}})
+    await sql_client.sql.execute("delete from treadle.store_items")  # which no size counts

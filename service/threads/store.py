@@ -200,6 +200,23 @@ class ThreadStore:
             key=principal.thread_key(thread_id),
         )
 
+    async def create(
+        self, principal: Principal, thread_id: str, metadata: dict[str, Any], memory: dict[str, Any] | None = None
+    ) -> bool:
+        """A thread without messages; whether it is new. `memory`: what its agents find there. Raises NotFound for one
+        that the principal does not see."""
+        return bool(
+            await self._database.fetchval(
+                "select treadle.create_thread($1, $2::jsonb, $3::jsonb, tenant => $4, reach => $5::jsonb)",
+                thread_id,
+                msgspec.json.encode(metadata).decode(),
+                None if memory is None else msgspec.json.encode(memory).decode(),
+                principal.tenant,
+                principal.reach,
+                repeatable=False,
+            )
+        )
+
     async def turn(self, message_id: UUID) -> ThreadTurn | None:
         """Where a message, which the caller has looked up for its principal, stands in its thread; None if it has no
         thread."""

@@ -12,6 +12,7 @@ from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
 
 from service.agents.builtin.echo import echo
 from service.events.model import Entry
+from service.limits import OWN_STEP_PREFIX
 from service.messages.model import Status
 from service.protocols.langgraph import checkpoints, threads
 from service.protocols.langgraph.conversation import Turn
@@ -76,6 +77,29 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
         copied = await client.threads.copy(thread)
         values = await client.runs.wait(copied["thread_id"], "speaker", input={"messages": "4"})
         assert (values["count"], values["messages"][-1]["content"]) == (8, "heard one two 3 4")
+
+
+async def test_the_state_is_stored_once_and_a_run_that_is_retried_begins_before_itself(
+    start_api: StartApi, start_worker: StartWorker
+) -> None:
+    await start_worker(*api_graphs())
+    api = await start_api()
+    async with connect(api) as client:
+        thread = (await client.threads.create())["thread_id"]
+
+        async def run(said: str) -> tuple[str, int]:
+            run = await client.runs.create(thread, "speaker", input={"messages": said})
+            return run["run_id"], (await client.runs.join(thread, run["run_id"]))["count"]
+
+        async def kept() -> Any:
+            return (await api.get(f"/threads/{thread}")).json()["memory"]["langgraph"]["speaker"]
+
+        (first, _), (second, count) = [await run("one"), await run("two")]
+        assert (await kept(), count) == ({"after": second, "before": first}, 2)
+        retried = await api.post(f"/messages/{second}/retry", json={"step": f"{OWN_STEP_PREFIX}state 1"})
+        assert retried.status_code == 202, retried.text
+        assert (await client.runs.join(thread, second))["count"] == 2
+        assert (await kept(), (await run("three"))[1]) == ({"after": second, "before": first}, 3)
 
 
 async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(

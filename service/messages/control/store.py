@@ -84,6 +84,11 @@ class MessageControl:
         values = (changes.priority, changes.delay_seconds, metadata, principal.name)
         await self._change(self._changes, principal, call, message_id, *values)
 
+    async def mark(self, principal: Principal, message_id: UUID, marks: dict[str, Any]) -> None:
+        """Add marks to the metadata of a message that is over; raises NotFound, Conflict, Busy."""
+        call = "select treadle.mark_message($3, $4::jsonb, patient => false, tenant => $1, reach => $2::jsonb)"
+        await self._change(self._changes, principal, call, message_id, msgspec.json.encode(marks).decode())
+
     async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
         """`call`: a statement; the tenant and the reach of the principal are $1 and $2, `args` follow."""
         return await patience.run(

@@ -6,7 +6,7 @@ from litestar.params import FromPath, JSONBody
 
 from service.access.principal import OPEN, Principal
 from service.protocols.langgraph.answers import assistant, schemas
-from service.protocols.langgraph.calls import Caller, Services, get, page, post
+from service.protocols.langgraph.calls import Caller, Services, delete, get, page, patch, post
 from service.protocols.langgraph.errors import NotServed
 from service.protocols.langgraph.model import AssistantSearch, Json
 from service.protocols.langgraph.services import LangGraphServices
@@ -54,6 +54,16 @@ async def crons() -> Any:
     raise NotServed(NO_CRONS)
 
 
+@delete("/runs/crons/{cron_id:str}", scope="submit", status_code=200)
+async def delete_cron(cron_id: FromPath[str]) -> Any:
+    raise NotServed(NO_CRONS)
+
+
+@patch("/runs/crons/{cron_id:str}", scope="submit")
+async def change_cron(cron_id: FromPath[str]) -> Any:
+    raise NotServed(NO_CRONS)
+
+
 @post("/threads/{thread_id:str}/runs/crons", scope="submit")
 async def thread_crons(thread_id: FromPath[str]) -> Any:
     raise NotServed(NO_CRONS)
@@ -62,7 +72,7 @@ async def thread_crons(thread_id: FromPath[str]) -> Any:
 NO_CRONS = "Crons are not supported yet: let a scheduler of yours create the runs, or use after_seconds."
 HANDLERS = [
     *(ok, info, search_assistants, count_assistants, get_assistant, get_schemas),
-    *(crons, thread_crons),
+    *(crons, delete_cron, change_cron, thread_crons),
 ]
 
 

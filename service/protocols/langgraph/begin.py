@@ -87,7 +87,7 @@ async def _thread(services: LangGraphServices, principal: Principal, thread_id: 
     except NotFound:
         if request.if_not_exists != "create":
             raise
-    await services.store.create_thread(principal, thread_id, {}, None)
+    await services.threads.create(principal, thread_id, {})
     return await services.store.thread(principal, thread_id)
 
 

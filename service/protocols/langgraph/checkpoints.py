@@ -70,7 +70,7 @@ async def find_base(services: LangGraphServices, row: ThreadRow, named: str | No
         base = Base(found[0], await _before(services, row, at), turn)
     else:
         base = Base(found[0], str(turn.message.message_id))
-    if base.after != BEGIN and not await services.store.keeps_state(row.thread, base.after):
+    if base.after != BEGIN and await services.store.state_after(row.thread, base.after) is None:
         raise Unprocessable(NOT_KEPT)
     return base
 

@@ -118,7 +118,7 @@ async def get_run(thread_id: FromPath[str], run_id: FromPath[str], principal: Ca
 async def delete_run(thread_id: FromPath[str], run_id: FromPath[str], principal: Caller, langgraph: Services) -> None:
     """A run that is over; what it has added to the thread stays."""
     found = await find_run(langgraph, principal, thread_id, run_id)
-    await langgraph.store.mark(principal, found.run_id.message_id, {"langgraph_deleted": True})
+    await langgraph.messages.mark(principal, found.run_id.message_id, {"langgraph_deleted": True})
 
 
 @get("/threads/{thread_id:str}/runs/{run_id:str}/join", scope="read", stays_open=True)

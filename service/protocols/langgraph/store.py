@@ -107,8 +107,8 @@ _COMPLETED_BEFORE = """
         and not v.metadata ? 'langgraph_deleted'
     order by v.ord desc
     limit 1"""
-_KEEPS_STATE = """
-    select treadle.last_step(v.message_id, $3) is not null
+_STATE = """
+    select treadle.last_step(v.message_id, $3)::text
     from treadle.message_overview v
     where v.thread = $1 and v.message_id = $2"""
 _STATUS_ROWS = ", ".join(f"('{state}', '{status}')" for state, status in STATUSES.items())
@@ -223,20 +223,6 @@ class LangGraphStore:
     async def count_threads(self, principal: Principal, wanted: ThreadSearch) -> int:
         return int(await self._lists.fetchval(_COUNT, *_filter(principal, wanted)))
 
-    async def create_thread(self, principal: Principal, thread_id: str, metadata: Json, memory: Json | None) -> bool:
-        """Whether it is new. Raises NotFound for one that the principal does not see."""
-        return bool(
-            await self._database.fetchval(
-                "select treadle.create_thread($1, $2::jsonb, $3::jsonb, tenant => $4, reach => $5::jsonb)",
-                thread_id,
-                _text(metadata),
-                None if memory is None else _text(memory),
-                principal.tenant,
-                principal.reach,
-                repeatable=False,
-            )
-        )
-
     async def turn(self, principal: Principal, message_id: UUID) -> PlacedTurn:
         """Raises NotFound."""
         row = await self._database.fetchrow(_TURN, message_id, principal.tenant, principal.reach)
@@ -256,13 +242,14 @@ class LangGraphStore:
         found: UUID | None = await self._lists.fetchval(_COMPLETED_BEFORE, thread, before, agent)
         return found
 
-    async def keeps_state(self, thread: int, message_id: str) -> bool:
-        """Whether another run can begin with the state of the graph after a message of a thread, which the caller has
-        looked up for its principal. The id may be any text."""
+    async def state_after(self, thread: int, message_id: str) -> str | None:
+        """The state of the graph after a message of a thread, which the caller has looked up for its principal, as an
+        adapter has written it. None: it is not kept for another run. The id may be any text."""
         try:
-            return bool(await self._lists.fetchval(_KEEPS_STATE, thread, UUID(message_id), STATE_STEPS))
+            kept = await self._lists.fetchval(_STATE, thread, UUID(message_id), STATE_STEPS)
         except ValueError:
-            return False
+            return None
+        return None if kept is None else str(msgspec.json.decode(kept)[-1])
 
     async def runs(self, thread: int, limit: int, offset: int, status: str | None, max_bytes: int) -> list[PlacedRun]:
         """The runs of a thread, which the caller has looked up for its principal, with the status (None: any); the
@@ -283,19 +270,6 @@ class LangGraphStore:
                 principal.tenant,
                 principal.reach,
                 principal.name,
-                repeatable=False,
-            )
-        )
-
-    async def mark(self, principal: Principal, message_id: UUID, marks: Json) -> None:
-        """Raises NotFound, Conflict, Busy."""
-        await self._changes.run(
-            lambda _: self._database.fetchval(
-                "select treadle.mark_message($1, $2::jsonb, patient => false, tenant => $3, reach => $4::jsonb)",
-                message_id,
-                _text(marks),
-                principal.tenant,
-                principal.reach,
                 repeatable=False,
             )
         )

@@ -32,6 +32,7 @@ NO_SUPERSTEPS = "supersteps are not supported: begin a thread with a run."
 NO_VALUES = "Threads cannot be found by their values: search by metadata, status or ids."
 TOO_LARGE = "The values of the thread are too large to be copied."
 MAX_WITH_VALUES = 100  # threads of one search: the values of each are read
+STATES = "langgraph"  # in the memory of a thread: those of its graphs, as the adapter keeps them (thread_state.py)
 NEEDS_VALUES = frozenset({"values", "interrupts"})
 
 
@@ -43,7 +44,7 @@ async def create_thread(data: JSONBody[NewThread | None], principal: Caller, lan
     given = wanted.thread_id or principal.thread_id
     thread_id = str(uuid.uuid7()) if given is None else parse_thread_id(given)
     validate_metadata(wanted.metadata)
-    is_new = await langgraph.store.create_thread(principal, thread_id, wanted.metadata or {}, None)
+    is_new = await langgraph.threads.create(principal, thread_id, wanted.metadata or {})
     if not is_new and wanted.if_exists != "do_nothing":
         raise Conflict(f"The thread {thread_id[:100]!r} exists already.")
     if not is_new:
@@ -99,9 +100,11 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
     values = values_after(turns, before or first_values(row))
-    memory = _copied(row.memory, values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2)
+    memory = _copied(
+        await _own_memory(langgraph, row), values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2
+    )
     new = str(uuid.uuid7())
-    await langgraph.store.create_thread(principal, new, row.metadata, memory)
+    await langgraph.threads.create(principal, new, row.metadata, memory)
     return await _whole(langgraph, principal, new)
 
 
@@ -149,6 +152,18 @@ HANDLERS = [
     *(create_thread, search_threads, count_threads, get_thread, change_thread, delete_thread, copy_thread),
     *(get_state, change_state, get_earlier_state, get_state_at_checkpoint, search_history, get_history),
 ]
+
+
+async def _own_memory(langgraph: LangGraphServices, row: ThreadRow) -> Json:
+    """The memory of a thread, with the states of its graphs in place of the messages that have them."""
+    states = row.memory.get(STATES)
+    if not isinstance(states, dict):
+        return row.memory
+    found = {
+        agent: await langgraph.store.state_after(row.thread, str(kept.get("after"))) if isinstance(kept, dict) else kept
+        for agent, kept in states.items()
+    }
+    return {**row.memory, STATES: {agent: state for agent, state in found.items() if state is not None}}
 
 
 def _copied(memory: Json, values: Json, history: list[Any], max_bytes: int) -> Json:

@@ -1,14 +1,17 @@
 """The state of a graph from message to message of a thread, and its checkpoints while a message waits for a person.
 
-LangGraph keeps both in a checkpointer. Here the state after a message is a part of the thread's memory, which is saved
-in the transaction that completes the message: one that failed or was rolled back leaves nothing. The checkpoints of a
-message that asks a person are the result of a step. Imported only when a graph runs.
+LangGraph keeps both in a checkpointer. Here the state after a message is the result of a step, and the thread's memory
+names the message; it is saved in the transaction that completes the message, so one that failed or was rolled back
+leaves nothing. Where no later message may begin there, the memory has the state itself. The checkpoints of a message
+that asks a person are the result of a step, too. Imported only when a graph runs.
 """
 
 import base64
+import contextlib
 import re
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph.checkpoint.memory import InMemorySaver
@@ -16,6 +19,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from service.agents.adapters.langgraph.asked import MEMORY_KEY, SEED
 from service.agents.contract import Context, Rejected
 from service.limits import OWN_STEP_PREFIX
+
+# In the memory, by the name of the agent: the messages after which the thread goes on (the last one; and the one
+# before, for a retry of the last one), or the state itself, as text.
+AFTER, BEFORE = "after", "before"
 
 KEPT_CHECKPOINTS = 2  # of each graph and inner graph: the last one, and the one before, which breakpoints look at
 
@@ -63,7 +70,7 @@ class ThreadState:
 
     async def begin(self) -> None:
         """Give the saver what it must know: the checkpoints of an earlier attempt, or the state before this message."""
-        text = self._last_state() if self._checkpoint is None else await self._earlier_state(self._checkpoint)
+        text = await (self._last_state() if self._checkpoint is None else self._earlier_state(self._checkpoint))
         self.has_state = self._keeps_state and isinstance(text, str)
         if self._is_saver and self._context.attempt > 1 and await self._restore():
             return
@@ -84,25 +91,44 @@ class ThreadState:
             return
         metadata = {name: value for name, value in found.metadata.items() if name in ("source", "step", "parents")}
         text = self._dump((found.checkpoint, metadata))
-        if self._keeps_earlier:
-            await self._keep_state(text)
         states = self._context.memory.setdefault(MEMORY_KEY, {})
+        if self._keeps_earlier and await self._keep_state(text):
+            before = next(self._places(states.get(self._agent)), None)
+            states[self._agent] = {AFTER: self._context.message_id} | ({BEFORE: before} if before else {})
+            return
         states[self._agent] = text
         if not self._context.memory_fits():
             del states[self._agent]
             self._context.log.warning("a graph's state is dropped: it is larger than a thread's memory may be")
 
-    def _last_state(self) -> Any:
+    async def _last_state(self) -> str | None:
         states = self._context.memory.get(MEMORY_KEY)
-        return states.get(self._agent) if isinstance(states, dict) else None
+        kept = states.get(self._agent) if isinstance(states, dict) else None
+        if isinstance(kept, str):
+            return kept
+        for message_id in self._places(kept):
+            with contextlib.suppress(Rejected):  # a retry has taken it back
+                return await self._earlier_state(message_id)
+        return None
 
-    async def _keep_state(self, text: str) -> None:
-        """For a later message that begins here. Each attempt has its own, also after a redrive."""
+    def _places(self, kept: Any) -> Iterator[str]:
+        """The messages after whose states the thread may go on, the last one first; not this message itself."""
+        for name in (AFTER, BEFORE) if isinstance(kept, dict) else ():
+            if isinstance(kept.get(name), str) and kept[name] != self._context.message_id:
+                yield kept[name]
+
+    async def _keep_state(self, text: str) -> bool:
+        """For a later message that begins here. Each attempt has its own, also after a redrive. False if it cannot be
+        read again, or is too large."""
+        if not isinstance(self._context, ReadsSteps):
+            return False
         place = [self._context.tenant, self._context.thread_id, self._agent]
         try:
             await self._context.step(f"{STATE_STEP} {self._context.attempt}", lambda: [*place, text])
         except Rejected as error:
             self._context.log.warning("the state after this message is not kept: %s", error)
+            return False
+        return True
 
     async def _earlier_state(self, message_id: str) -> str | None:
         """After an earlier message of this thread. Raises Rejected."""

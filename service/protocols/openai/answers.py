@@ -1,5 +1,6 @@
 """From messages to answers: pure functions."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -89,15 +90,18 @@ def usage_of(message: Status) -> Usage:
 def input_items(message: Status) -> list[Item]:
     """The input as the client sent it, each item with an id."""
     given = kept_of(message).input
-    if isinstance(given, list):
-        ids = (f"item_{message.message_id.hex}_{number}" for number in range(len(given)))
-        return [
-            {"id": item_id, "type": "message", "status": "completed", **item, "content": _parts(item)}
-            if item.get("type", "message") == "message"
-            else {"id": item_id, **item}
-            for item_id, item in zip(ids, given, strict=True)
-        ]
-    return [user_item(message)]
+    return complete_items(message.message_id.hex, given) if isinstance(given, list) else [user_item(message)]
+
+
+def complete_items(owner: str, given: Sequence[Item]) -> list[Item]:
+    """Items as a client sent them, each with an id."""
+    ids = (f"item_{owner}_{number}" for number in range(len(given)))
+    return [
+        {"id": item_id, "type": "message", "status": "completed", **item, "content": _parts(item)}
+        if item.get("type", "message") == "message"
+        else {"id": item_id, **item}
+        for item_id, item in zip(ids, given, strict=True)
+    ]
 
 
 def user_item(message: Status) -> Item:

@@ -10,6 +10,7 @@ from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, THREAD_ID_RULE, i
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key
+from service.protocols.openai.conversation_items import said_before
 from service.protocols.openai.errors import NotWaiting, UnknownPrevious
 from service.protocols.openai.ids import ResponseId, new_conversation, parse_call, parse_response
 from service.protocols.openai.inputs import (
@@ -49,6 +50,11 @@ async def begin_response(
     items = request.input
     if isinstance(items, list):
         items = await resolve_references(services, principal, items)
+    conversation = _conversation(request)
+    if conversation is not None and request.previous_response_id is None:
+        own = [{"role": "user", "content": items}] if isinstance(items, str) else items or []
+        if before := await said_before(services, principal, conversation):
+            items = [*before, *own]
     given = read_response(request, items)
     if given.outputs:
         return await _answer_calls(services, principal, given.outputs)
@@ -62,7 +68,7 @@ async def begin_response(
             return await _answer_question(services, principal, previous, given)
         place = await _place_after(services, principal, previous.message, request)
     given = given._replace(history=[*place.history, *given.history])
-    kept = keep_response(request, _conversation(request))
+    kept = keep_response(request, conversation)
     message = to_message(request, given, kept, place.thread_id)
     return await _submit(services, principal, request, message, key)
 

@@ -35,12 +35,13 @@ def read_response(request: NewResponse, items: str | list[Item] | None) -> Given
         reader.add("system", request.instructions)
     if isinstance(items, str):
         reader.add("user", items)
-    for item in items if isinstance(items, list) else ():
-        if item.get("type") == "function_call_output":
-            reader.add_output(item.get("call_id"), item.get("output"))
-        elif item.get("type", "message") == "message":
-            reader.add(item.get("role"), item.get("content"))
+    reader.add_items(items if isinstance(items, list) else ())
     return reader.read(request.message)
+
+
+def check_items(items: Sequence[Item]) -> None:
+    """Raises Unprocessable for items that no response could have as its input."""
+    _Reader().add_items(items)
 
 
 def read_completion(request: NewCompletion) -> Given:
@@ -135,6 +136,14 @@ class _Reader:
             self._answer(_text(blocks))
         else:
             raise Unprocessable("The role of a message must be user, assistant, system, developer or tool.")
+
+    def add_items(self, items: Sequence[Item]) -> None:
+        """Raises Unprocessable."""
+        for item in items:
+            if item.get("type") == "function_call_output":
+                self.add_output(item.get("call_id"), item.get("output"))
+            elif item.get("type", "message") == "message":
+                self.add(item.get("role"), item.get("content"))
 
     def add_output(self, call: Any, output: Any) -> None:
         """Raises Unprocessable."""

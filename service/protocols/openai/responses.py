@@ -6,18 +6,19 @@ from litestar import Request, Response
 from litestar.params import FromPath, JSONBody
 
 from service.access.authenticator import require
-from service.errors import Unprocessable
+from service.errors import Busy, Conflict, Unprocessable
 from service.params import IdempotencyKey
 from service.protocols.openai.answers import input_items
 from service.protocols.openai.begin import Begun, begin_response
 from service.protocols.openai.calls import Answer, Caller, Services, delete, get, page_size, post
 from service.protocols.openai.find import find_response
 from service.protocols.openai.model import Deleted, Item, ItemPage, NewResponse
+from service.protocols.openai.services import DELETED
 from service.protocols.openai.streams import CANCEL_SECONDS, FROM_START, ResponseReader
 from service.streams import json_stream, sse
 
 MAX_NUMBER_DIGITS = 15
-NOT_ALONE = "The response is a part of a conversation of several messages, or of none; delete the conversation."
+OPEN = "The response is not over: cancel it first, or wait for its end."
 
 
 @post("/responses", scope="submit", stays_open=True)
@@ -59,11 +60,18 @@ async def cancel_response(response_id: FromPath[str], principal: Caller, openai:
 
 @delete("/responses/{response_id:str}", scope="operate")
 async def delete_response(response_id: FromPath[str], principal: Caller, openai: Services) -> Deleted:
+    """With its thread, where it is alone there. A conversation of several messages keeps what was said."""
     begun = await find_response(openai, principal, response_id)
     thread_id = begun.message.thread_id
-    if thread_id is None or (await openai.threads.key(principal, thread_id))[1] > 1:
-        raise Unprocessable(NOT_ALONE)
-    await openai.threads.delete(principal, thread_id)
+    if thread_id is not None and (await openai.threads.key(principal, thread_id))[1] == 1:
+        await openai.threads.delete(principal, thread_id)
+        return Deleted(response_id, "response")
+    try:
+        await openai.messages.mark(principal, begun.response_id.message_id, {DELETED: True})
+    except Busy:
+        raise
+    except Conflict:
+        raise Unprocessable(OPEN) from None
     return Deleted(response_id, "response")
 
 

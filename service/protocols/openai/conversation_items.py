@@ -1,0 +1,160 @@
+"""The items of a conversation: those with which it began, and the messages of its thread with their answers.
+
+A conversation that begins with items has them in the metadata of its thread, under FIRST.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+import msgspec
+
+from service.access.principal import Principal
+from service.errors import NotFound, Unprocessable
+from service.messages.model import decoded
+from service.protocols.openai.answers import complete_items, exchange_items
+from service.protocols.openai.ids import begun_at, message_of_item
+from service.protocols.openai.inputs import check_items
+from service.protocols.openai.model import Item
+from service.protocols.openai.services import OpenAIServices
+
+FIRST = "openai_items"
+MAX_FIRST_ITEMS = 100
+_ITEMS = UUID("5b0c7f53-93a5-5c3e-9d0b-0b6f8f1f7a11")
+NOT_FIRST = "The conversation has responses already: send the items as the input of the next one."
+TOO_MANY = f"A conversation begins with at most {MAX_FIRST_ITEMS} items."
+UNKNOWN_ITEM = "There is no item {!r} in this conversation."
+
+
+class Begin(NamedTuple):
+    """What a conversation began with. `exists`: whether there is a thread for it."""
+
+    exists: bool
+    messages: int
+    metadata: dict[str, Any]
+    first: list[Item]
+
+
+async def begin_of(services: OpenAIServices, principal: Principal, conversation: str) -> Begin:
+    """Raises NotFound."""
+    try:
+        found = await services.threads.get(principal, conversation)
+    except NotFound:
+        if begun_at(conversation) is None:
+            raise
+        return Begin(False, 0, {}, [])
+    metadata = dict(msgspec.json.decode(msgspec.json.encode(found.metadata)))
+    first = metadata.pop(FIRST, None)
+    return Begin(True, found.message_count, metadata, first if isinstance(first, list) else [])
+
+
+async def said_before(services: OpenAIServices, principal: Principal, conversation: str) -> list[Item]:
+    """The first items, for the next response. After the first one, those of the user that had no answer are left out:
+    they were a part of its input."""
+    try:
+        begin = await begin_of(services, principal, conversation)
+    except NotFound:
+        return []
+    first = begin.first
+    while begin.messages and first and first[-1].get("role") == "user":
+        first = first[:-1]
+    return first
+
+
+async def add_first(
+    services: OpenAIServices, principal: Principal, conversation: str, items: Sequence[Item], metadata: Any = None
+) -> list[Item]:
+    """Let a conversation without responses begin with these further items, and (not None) this metadata. Returns the
+    items. Raises NotFound, Unprocessable."""
+    begin = await begin_of(services, principal, conversation)
+    if items and begin.messages:
+        raise Unprocessable(NOT_FIRST)
+    first = [*begin.first, *items]
+    if len(first) > MAX_FIRST_ITEMS:
+        raise Unprocessable(TOO_MANY)
+    check_items(items)
+    kept = dict(begin.metadata if metadata is None else metadata) | ({FIRST: first} if first else {})
+    if begin.exists:
+        await services.threads.change(principal, conversation, kept)
+    elif not await services.threads.create(principal, conversation, kept):
+        raise Unprocessable("Another call has just begun the conversation: try again.")
+    return first_items(conversation, first)[len(begin.first) :]
+
+
+def first_items(conversation: str, first: Sequence[Item]) -> list[Item]:
+    return complete_items(uuid5(_ITEMS, conversation).hex, first)
+
+
+async def page_of(
+    services: OpenAIServices,
+    principal: Principal,
+    conversation: str,
+    after: str | None,
+    limit: int,
+    *,
+    newest_first: bool,
+) -> list[Item]:
+    """More than `limit` items after the one with the id `after`, where there are so many. Raises NotFound,
+    Unprocessable."""
+    begin = await begin_of(services, principal, conversation)
+    first = first_items(conversation, begin.first)
+    thread = (await services.threads.key(principal, conversation))[0] if begin.exists else None
+    named = next((number for number, item in enumerate(first) if item["id"] == after), None)
+    if named is not None:
+        if newest_first:
+            return first[:named][::-1]
+        return first[named + 1 :] + await _of_messages(services, thread, None, limit, newest_first=False)
+    if thread is None:
+        return []
+    start = await _place_of(services, principal, thread, after) if after else None
+    found = await _of_messages(services, thread, start, limit, newest_first=newest_first)
+    if after is not None:
+        ids = [item["id"] for item in found]
+        found = found[ids.index(after) + 1 :] if after in ids else found
+    if newest_first:
+        return found + (first[::-1] if len(found) <= limit else [])
+    return found if after else first + found
+
+
+async def item_of(services: OpenAIServices, principal: Principal, conversation: str, item_id: str) -> Item:
+    """Raises NotFound."""
+    begin = await begin_of(services, principal, conversation)
+    items = first_items(conversation, begin.first)
+    message_id = message_of_item(item_id)
+    if message_id is not None and all(item["id"] != item_id for item in items):
+        message = decoded(await services.messages.status(principal, message_id))
+        items = exchange_items(message) if message.thread_id == conversation else []
+    for item in items:
+        if item["id"] == item_id:
+            return item
+    raise NotFound(UNKNOWN_ITEM.format(item_id[:100]))
+
+
+async def _place_of(services: OpenAIServices, principal: Principal, thread: int, item_id: str) -> int:
+    """The place in its thread of the message that an item belongs to. Raises Unprocessable."""
+    message_id = message_of_item(item_id)
+    try:
+        if message_id is not None:
+            await services.messages.status(principal, message_id)
+            turn = await services.threads.turn(message_id)
+            if turn is not None and turn.thread == thread:
+                return turn.ord
+    except NotFound:
+        pass
+    raise Unprocessable(f"after must be the id of an item: {UNKNOWN_ITEM.format(item_id[:100])}")
+
+
+async def _of_messages(
+    services: OpenAIServices, thread: int | None, start: int | None, limit: int, *, newest_first: bool
+) -> list[Item]:
+    """More than `limit` + 1 items from the message at a place on (None: from the begin)."""
+    found: list[Item] = []
+    place = None if start is None else start + 1 if newest_first else start - 1
+    while thread is not None:
+        page, place = await services.messages.of_thread(thread, place, limit + 1, newest_first=newest_first)
+        for message in page:
+            items = exchange_items(decoded(message))
+            found += reversed(items) if newest_first else items
+        if place is None or len(found) > limit + 1:
+            break
+    return found

@@ -1,149 +1,114 @@
 """Unmodified clients of npm and frameworks of Python on top of OpenAI's API, all at once: while their answers stream,
-their connections are cut and their replica is gone, their workers are lost, and their messages are cancelled."""
+their connections are cut, their replica and their worker are killed, and their messages are cancelled."""
 
 import asyncio
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openresponses_types
 import pytest
 from openai import AsyncOpenAI
 
-from faults.proxy import Proxy
+from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
-from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.node_client import play
-from tests.support.openai_agents import openai_agents
 from tests.support.openai_frameworks import Framework, all_frameworks, close_clients
-from tests.support.waiting import wait_for
-from tests.support.worker_processes import lose_lease
-from treadle import Agent, Context, agent
+from tests.support.stage import Stage, staged
+from tests.support.waiting import until, wait_for
 
 OF_NODE = ("openai", "openai-chat", "ai", "ai-chat", "use-chat")
 STREAMED = {  # by scene: whether the stream breaks, its text, and the text of the request that is repeated
     "plain": [False, "one two"],
     "cut": [True, "one ", "one two"],
+    "replica": [True, "one ", "one two"],
     "lost": [False, "one two"],
     "cancel": [True, "one "],
 }
+WAITING = [scene for scene in STREAMED if scene != "plain"]  # for what the test does to them
 SECOND_TURN = [["a", '[[],null,"a"]']]
-BY_TEXT = "select user_message #>> '{}' as text, message_id from treadle.message_overview where agent = 'stage'"
+BY_TEXT = "select user_message #>> '{}' as text, message_id from treadle.message_overview where agent = $1"
 
 
-class Stage:
-    """An agent whose first attempt stops in the middle of each answer until the test opens the gate of its text."""
-
-    def __init__(self) -> None:
-        self.seen: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self.gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-
-    @property
-    def agents(self) -> list[Agent]:
-        @agent("stage", max_losses=2)
-        async def stage(context: Context, text: str) -> str:
-            """Says one two."""
-            await context.emit("one ")
-            if context.attempt == 1 and not text.endswith("plain"):
-                await self.gates[text].wait()
-            await context.emit("two")
-            return "one two"
-
-        @agent("seen")
-        async def seen(context: Context, text: str) -> None:
-            """A program of Node tells that its stream has begun."""
-            self.seen[text].set()
-
-        @agent("tourist")
-        async def tourist(context: Context, city: str) -> str:
-            """Asks its client for the weather."""
-            [sky] = await context.input({"function_calls": [{"name": "get_weather", "arguments": {"city": city}}]})
-            return f"{sky} in {city}"
-
-        return [stage, seen, tourist, *openai_agents()]
-
-
-async def scenes(stage: Stage, name: str, framework: Framework, url: str, cut: str) -> dict[str, Any]:
+async def scenes(
+    seen: defaultdict[str, asyncio.Event], name: str, framework: Framework, stage: Stage
+) -> dict[str, list[Any]]:
     """As `scenes` of openai.mjs plays them."""
+    bases = {"cut": stage.cut, "replica": stage.replica}
 
-    async def follow(base: str, text: str) -> list[Any]:
-        said = ""
+    async def follow(scene: str) -> list[Any]:
+        said, text = "", f"{name} {scene}"
         try:
-            async with contextlib.aclosing(framework.stream(base, text, text.replace(" ", "-"))) as stream:
+            stream = framework.stream(bases.get(scene, stage.url), text, text.replace(" ", "-"))
+            async with contextlib.aclosing(stream):
                 async for delta in stream:
                     said += delta
-                    stage.seen[text].set()
+                    seen[text].set()
         except Exception:
             return [True, said]
         return [False, said]
 
-    found = await asyncio.gather(*(follow(cut if scene == "cut" else url, f"{name} {scene}") for scene in STREAMED))
+    found = await asyncio.gather(*(follow(scene) for scene in STREAMED))
     told = dict(zip(STREAMED, found, strict=True))
-    told["cut"].append((await follow(cut, f"{name} cut"))[1])
+    for scene in bases:
+        told[scene].append((await follow(scene))[1])
     return told
 
 
-@pytest.fixture
-async def apis(start_api: StartApi) -> AsyncIterator[list[Client]]:
-    yield [await start_api(), await start_api()]
-    await close_clients()
-
-
-@pytest.fixture
-async def proxy(apis: list[Client]) -> AsyncIterator[Proxy]:
-    found = Proxy(apis[0].base_url.port or 0)
-    await found.start()
-    yield found
-    await found.close()
-
-
 @pytest.mark.long
-async def test_frameworks_survive_cuts_lost_workers_and_dead_replicas(
-    apis: list[Client], proxy: Proxy, start_worker: StartWorker, sql: Connection
+async def test_frameworks_survive_cuts_killed_workers_and_killed_replicas(
+    settings: Settings, sql: Connection, tmp_path: Path
 ) -> None:
-    stage = Stage()
-    await start_worker(*stage.agents, worker_concurrency=200)
+    seen: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
     frameworks = all_frameworks()
-    url, cut = str(apis[0].base_url), f"http://127.0.0.1:{proxy.port}"
-    playing = asyncio.gather(
-        play("openai", url=url, cut=cut),
-        *(scenes(stage, name, framework, url, cut) for name, framework in frameworks.items()),
-    )
-    texts = [
-        "rest cut",
-        *(f"{name} {scene}" for name in (*OF_NODE, *frameworks) for scene in ("cut", "lost", "cancel")),
-    ]
-    for text in texts:
-        await wait_for(stage.seen[text])
-    ids = {row["text"]: row["message_id"] for row in await sql.fetch(BY_TEXT)}
-    proxy.target = apis[1].base_url.port or 0
-    proxy.cut()
-    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="unused") as client:
-        for text in texts:
-            if text.endswith("cancel"):
-                cancelled = await client.responses.cancel(f"resp_{ids[text].hex}")
-                assert cancelled.status == "cancelled"
-            elif text.endswith("lost"):
-                await lose_lease(sql, ids[text])
-            else:
-                stage.gates[text].set()
-    js, *found = await playing
-    told = js["scenes"] | dict(zip(frameworks, found, strict=True))
-    assert told == dict.fromkeys(told, STREAMED)
-    assert js["rest"] == {"broken": True, "same": True, "text": "one two"}
-    # Repeated requests made no further messages.
-    assert len(await sql.fetch(BY_TEXT)) == len(ids) == 4 * len(told) + 1
-    tools = [*js["tools"], *[await framework.tools(url) for framework in frameworks.values()]]
-    assert tools == ["Sun in Rome"] * len(tools)
-    turns = [*js["turns"], *[await framework.turns(url) for framework in frameworks.values()]]
-    assert [json.loads(turn)[0] for turn in turns] == [SECOND_TURN] * len(turns)
-    for message_id in ids.values():
-        await validate(apis[1], f"resp_{message_id.hex}")
+    async with staged(sql, settings, tmp_path) as stage, contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(close_clients)
+        doomed = await stage.start_worker()
+        url = stage.url
+        playing = asyncio.gather(
+            play("openai", url=url, cut=stage.cut, replica=stage.replica),
+            *(scenes(seen, name, framework, stage) for name, framework in frameworks.items()),
+        )
+        for name in frameworks:
+            for scene in WAITING:
+                await wait_for(seen[f"{name} {scene}"])
+        of_node = {"rest cut", *(f"{name} {scene}" for name in OF_NODE for scene in WAITING)}
+        await until(lambda: ids_of(sql, "seen"), lambda found: found.keys() >= of_node)
+        ids = await ids_of(sql, "stage")
+        stage.cut_connections()
+        stage.kill_api()
+        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="unused") as client:
+            for text, message_id in ids.items():
+                if text.endswith("cancel"):
+                    cancelled = await client.responses.cancel(f"resp_{message_id.hex}")
+                    assert cancelled.status == "cancelled"
+        await stage.let_end("cut", "replica")
+        await stage.start_worker()
+        doomed.kill()
+        js, *found = await playing
+        told = js["scenes"] | dict(zip(frameworks, found, strict=True))
+        assert told == dict.fromkeys(told, STREAMED)
+        assert js["rest"] == {"broken": True, "same": True, "text": "one two"}
+        # Repeated requests made no further messages.
+        count = "select count(*) from treadle.message_overview where agent = 'stage'"
+        assert await sql.fetchval(count) == len(ids) == len(STREAMED) * len(told) + 1
+        losses = "select count(*) from treadle.messages where losses = 1"
+        assert await sql.fetchval(losses) == len(told)
+        tools = [*js["tools"], *[await framework.tools(url) for framework in frameworks.values()]]
+        assert tools == ["Sun in Rome"] * len(tools)
+        turns = [*js["turns"], *[await framework.turns(url) for framework in frameworks.values()]]
+        assert [json.loads(turn)[0] for turn in turns] == [SECOND_TURN] * len(turns)
+        for message_id in ids.values():
+            await validate(stage.api, f"resp_{message_id.hex}")
     await assert_consistent(sql)
+
+
+async def ids_of(sql: Connection, agent: str) -> dict[str, Any]:
+    return {row["text"]: row["message_id"] for row in await sql.fetch(BY_TEXT, agent)}
 
 
 async def validate(api: Client, response_id: str) -> None:

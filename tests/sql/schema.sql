@@ -411,10 +411,15 @@ CREATE TABLE treadle.store_items (
     value jsonb NOT NULL,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
+    bytes bigint,
+    ttl interval,
+    expires_at timestamp with time zone,
     CONSTRAINT store_items_value_check CHECK ((jsonb_typeof(value) = 'object'::text))
 );
 COMMENT ON TABLE treadle.store_items IS 'The store: values that clients and agents keep beside threads, by namespace and key';
 COMMENT ON COLUMN treadle.store_items.owner IS 'The subject whose store it is; empty: the one of the tenant';
+COMMENT ON COLUMN treadle.store_items.bytes IS 'Of the value as text; null: not counted yet';
+COMMENT ON COLUMN treadle.store_items.ttl IS 'How long it is kept after its last change, or its last read; null: for ever';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,
     low bigint DEFAULT 0 NOT NULL,
@@ -869,6 +874,14 @@ CREATE FUNCTION treadle.drop_partitions(until timestamp with time zone) RETURNS 
     SET lock_timeout TO '500ms'
     AS ...;
 COMMENT ON FUNCTION treadle.drop_partitions(until timestamp with time zone) IS 'Drop the daily partitions of days before `until` that are empty; returns how many';
+CREATE FUNCTION treadle.drop_push_address(message_id uuid, url text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.drop_push_address(message_id uuid, url text) IS 'Delete the address of push notifications that a delivery was for';
 CREATE FUNCTION treadle.drop_sql_role(role text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1295,6 +1308,13 @@ CREATE FUNCTION treadle.purge_stats(quantity integer DEFAULT 10000) RETURNS inte
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.purge_stats(quantity integer) IS 'Delete a chunk of old rows of the statistics';
+CREATE FUNCTION treadle.purge_store_items(quantity integer DEFAULT 1000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.purge_store_items(quantity integer) IS 'Delete a chunk of the items of stores that have expired';
 CREATE FUNCTION treadle.questions(message_ids uuid[]) RETURNS TABLE(message_id uuid, seq integer, answered boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1485,7 +1505,7 @@ CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integ
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text) IS 'Take messages of its tenant, for its agents, for a remote worker';
-CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
+CREATE FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1494,7 +1514,7 @@ CREATE FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uui
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_conclude(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, or park it until a person answers';
+COMMENT ON FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, save the memory of its thread, or park it';
 CREATE FUNCTION treadle.remote_earlier(ids uuid[]) RETURNS TABLE(message_id uuid, type text, name text, data text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1690,6 +1710,13 @@ CREATE FUNCTION treadle.stand_in(worker text, lease_seconds double precision) RE
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.stand_in(worker text, lease_seconds double precision) IS 'A heartbeat in the place of a worker that lives and cannot send its own';
+CREATE FUNCTION treadle.store_use(tenant text DEFAULT 'default'::text, OUT bytes bigint, OUT max_bytes bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.store_use(tenant text, OUT bytes bigint, OUT max_bytes bigint) IS 'How many bytes the stores of a tenant have together, and may have';
 CREATE FUNCTION treadle.submit(message jsonb, thread_id text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, agent text DEFAULT NULL::text, metadata jsonb DEFAULT '{}'::jsonb, delay_seconds double precision DEFAULT 0, max_attempts integer DEFAULT NULL::integer, timeout_seconds double precision DEFAULT NULL::double precision, aside boolean DEFAULT false, notify boolean DEFAULT false, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, max_losses integer DEFAULT NULL::integer, thread_metadata jsonb DEFAULT NULL::jsonb, callback_url text DEFAULT NULL::text) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2466,6 +2493,20 @@ UNION ALL
     (v.subscription)::text AS subject,
     to_jsonb(v.*) AS detail
    FROM count_below_mark v;
+CREATE TABLE treadle.store_sizes (
+    tenant text NOT NULL,
+    owner text NOT NULL,
+    items bigint DEFAULT 0 NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.store_sizes IS 'How many items a store has, and how many bytes they have together. Its row is the lock of all changes of the store';
+CREATE TABLE treadle.store_totals (
+    tenant text NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+COMMENT ON TABLE treadle.store_totals IS 'How many bytes all stores of a tenant have together. Its row is the lock of all changes of them';
 CREATE TABLE treadle.tenants (
     tenant text NOT NULL,
     created_at timestamp with time zone NOT NULL,
@@ -2569,6 +2610,37 @@ CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
            FROM (treadle.messages m
              JOIN treadle.threads t ON ((t.id = m.thread)))
           WHERE (NOT (m.agent = ANY (t.agents)))
+        ), held AS (
+         SELECT i.tenant,
+            i.owner,
+            count(*) AS items,
+            sum(COALESCE(i.bytes, treadle._item_bytes(i.value))) AS bytes
+           FROM treadle.store_items i
+          GROUP BY i.tenant, i.owner
+        ), wrong_store AS (
+         SELECT COALESCE(h.tenant, s.tenant) AS tenant,
+            COALESCE(h.owner, s.owner) AS owner,
+            h.items,
+            h.bytes,
+            s.items AS counted_items,
+            s.bytes AS counted_bytes
+           FROM (held h
+             FULL JOIN treadle.store_sizes s ON (((s.tenant = h.tenant) AND (s.owner = h.owner))))
+          WHERE (((h.items IS DISTINCT FROM s.items) OR (h.bytes IS DISTINCT FROM (s.bytes)::numeric)) AND (COALESCE(h.tenant, s.tenant) IN ( SELECT n.tenant
+                   FROM treadle.tenants n
+                  WHERE (n.deleted_at IS NULL))))
+        ), wrong_total AS (
+         SELECT t.tenant,
+            t.bytes AS counted_bytes,
+            s.bytes
+           FROM (treadle.store_totals t
+             LEFT JOIN ( SELECT z.tenant,
+                    sum(z.bytes) AS bytes
+                   FROM treadle.store_sizes z
+                  GROUP BY z.tenant) s ON ((s.tenant = t.tenant)))
+          WHERE (((t.bytes)::numeric <> COALESCE(s.bytes, (0)::numeric)) AND (t.tenant IN ( SELECT n.tenant
+                   FROM treadle.tenants n
+                  WHERE (n.deleted_at IS NULL))))
         ), unknown_tenant AS (
          SELECT DISTINCT m.tenant
            FROM treadle.messages m
@@ -2605,7 +2677,17 @@ UNION ALL
  SELECT 'The tenant of a message exists.'::text AS rule,
     v.tenant AS subject,
     to_jsonb(v.*) AS detail
-   FROM unknown_tenant v;
+   FROM unknown_tenant v
+UNION ALL
+ SELECT 'The size of a store is that of its items.'::text AS rule,
+    v.tenant AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_store v
+UNION ALL
+ SELECT 'The stores of a tenant have as many bytes as are counted for it.'::text AS rule,
+    v.tenant AS subject,
+    to_jsonb(v.*) AS detail
+   FROM wrong_total v;
 CREATE VIEW treadle._thread_violations WITH (security_invoker='true') AS
  WITH wrong_thread_counts AS (
          SELECT t.id,
@@ -3397,14 +3479,6 @@ CREATE VIEW treadle.store_overview WITH (security_invoker='true') AS
     tenant
    FROM treadle.store_items i;
 COMMENT ON VIEW treadle.store_overview IS 'The stores: what clients and agents keep beside threads';
-CREATE TABLE treadle.store_sizes (
-    tenant text NOT NULL,
-    owner text NOT NULL,
-    items bigint DEFAULT 0 NOT NULL,
-    bytes bigint DEFAULT 0 NOT NULL
-)
-WITH (fillfactor='50');
-COMMENT ON TABLE treadle.store_sizes IS 'How many items a store has, and how many bytes they have together. Its row is the lock of all changes of the store';
 ALTER TABLE treadle.subscription_counts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME treadle.subscription_counts_id_seq
     START WITH 1
@@ -3701,6 +3775,8 @@ ALTER TABLE ONLY treadle.store_items
     ADD CONSTRAINT store_items_pkey PRIMARY KEY (tenant, owner, namespace, key);
 ALTER TABLE ONLY treadle.store_sizes
     ADD CONSTRAINT store_sizes_pkey PRIMARY KEY (tenant, owner);
+ALTER TABLE ONLY treadle.store_totals
+    ADD CONSTRAINT store_totals_pkey PRIMARY KEY (tenant);
 ALTER TABLE ONLY treadle.subscription_counts
     ADD CONSTRAINT subscription_counts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.subscription_positions
@@ -3760,6 +3836,7 @@ CREATE INDEX messages_waiting ON treadle.messages USING btree (thread, rank, ord
 CREATE INDEX push_configs_tenant ON treadle.push_configs USING btree (tenant);
 CREATE INDEX schema_versions_schema ON treadle.schema_versions USING btree (tenant, schema_id);
 CREATE INDEX stat_rows_age ON treadle.stat_rows USING btree (seconds, at);
+CREATE INDEX store_items_expires ON treadle.store_items USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX subscription_counts_subscription ON treadle.subscription_counts USING btree (subscription, id);
 CREATE INDEX subscription_topics_topic ON treadle.subscription_topics USING btree (topic);
 CREATE INDEX tenants_stopped ON treadle.tenants USING btree (tenant) WHERE ((suspended_at IS NOT NULL) OR (deleted_at IS NOT NULL));
@@ -3830,6 +3907,7 @@ CREATE POLICY own_tenant ON treadle.sql_roles AS RESTRICTIVE FOR SELECT TO tread
 CREATE POLICY own_tenant ON treadle.stat_rows AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.store_items AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.store_sizes AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
+CREATE POLICY own_tenant ON treadle.store_totals AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_counts AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_positions AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
 CREATE POLICY own_tenant ON treadle.subscription_topics AS RESTRICTIVE FOR SELECT TO treadle_tenant USING ((tenant = ( SELECT treadle._session_tenant() AS _session_tenant)));
@@ -3874,6 +3952,7 @@ CREATE POLICY readers ON treadle.sql_roles FOR SELECT TO treadle_app, treadle_wo
 CREATE POLICY readers ON treadle.stat_rows FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.store_items FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.store_sizes FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
+CREATE POLICY readers ON treadle.store_totals FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_counts FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_positions FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
 CREATE POLICY readers ON treadle.subscription_topics FOR SELECT TO treadle_app, treadle_worker, treadle_tenant USING (true);
@@ -3898,6 +3977,7 @@ ALTER TABLE treadle.sql_roles ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.stat_rows ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.store_items ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.store_sizes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE treadle.store_totals ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_counts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_positions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE treadle.subscription_topics ENABLE ROW LEVEL SECURITY;

@@ -1,11 +1,11 @@
-// Scenes of the unmodified packages openai, ai and @ai-sdk/openai: test_openai_frameworks.py cuts the connections, loses
-// the workers and cancels.
+// Scenes of the unmodified packages openai, ai and @ai-sdk/openai: test_openai_frameworks.py cuts the connections, kills
+// the replica and the worker, and cancels.
 import OpenAI from "openai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { AbstractChat, convertToModelMessages, DefaultChatTransport, generateText, isStepCount, streamText, tool } from "ai";
 import { z } from "zod";
 
-const { url, cut } = JSON.parse(process.env.TREADLE_SCENES);
+const { url, cut, replica } = JSON.parse(process.env.TREADLE_SCENES);
 const openai = (base) => new OpenAI({ baseURL: `${base}/v1`, apiKey: "unused", maxRetries: 0 });
 const sdk = (base) => createOpenAI({ baseURL: `${base}/v1`, apiKey: "unused" });
 const keyed = (key) => ({ headers: { "Idempotency-Key": key } });
@@ -105,7 +105,7 @@ async function follow(stream, base, text) {
   let said = "";
   try {
     for await (const delta of stream(base, text, text.replace(" ", "-"))) {
-      if (!said && base) await seen(text);
+      if (!said) await seen(text);
       said += delta;
     }
     return [false, said];
@@ -115,13 +115,14 @@ async function follow(stream, base, text) {
 }
 
 async function scenes(name, stream) {
-  const [plain, cutOff, lost, cancel] = await Promise.all([
-    follow(stream, url, `${name} plain`),
-    follow(stream, cut, `${name} cut`),
-    follow(stream, url, `${name} lost`),
-    follow(stream, url, `${name} cancel`),
-  ]);
-  return { plain, cut: [...cutOff, (await follow(stream, cut, `${name} cut`))[1]], lost, cancel };
+  const bases = { plain: url, cut, replica, lost: url, cancel: url };
+  const told = await Promise.all(
+    Object.entries(bases).map(async ([scene, base]) => {
+      const found = await follow(stream, base, `${name} ${scene}`);
+      return base === url ? found : [...found, (await follow(stream, base, `${name} ${scene}`))[1]];
+    }),
+  );
+  return Object.fromEntries(Object.keys(bases).map((scene, at) => [scene, told[at]]));
 }
 
 // The SDK's own way after a cut: the rest of the events, after the last number.

@@ -90,7 +90,7 @@ declare
         set_schema_rule      app
         register_schema      app
         schema_references    app
-        topic_subject        app
+        topic_subject        app worker
         delete_schemas       app
 
         create_tenant        app
@@ -245,8 +245,12 @@ begin
             and c.relname <> all(c_secrets)));
 end $$;
 
--- A worker reads the release, with which it must agree, and the input types of agents, which may be sent messages.
-grant select on treadle.meta, treadle.alembic_version, treadle.agents, treadle.agent_overview to treadle_worker;
+-- A worker reads the release, with which it must agree, the input types of agents, which may be sent messages, and the
+-- schemas of records.
+grant select on
+    treadle.meta, treadle.alembic_version, treadle.agents, treadle.agent_overview,
+    treadle.schema_overview, treadle.schema_versions, treadle.schemas
+    to treadle_worker;
 
 -- A tenant's login role reads the rows of its tenant, and which agents and queues there are.
 grant select on

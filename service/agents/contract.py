@@ -183,7 +183,8 @@ class Context(Protocol):
         message; once, however many attempts this one takes. A message that a subscription delivers `exactly_once`
         commits what it publishes and sends with its completion only, and does so outside of its steps.
 
-        Raises Rejected if an earlier attempt has published another record under this name, or in this one's place.
+        Raises Rejected if an earlier attempt has published another record under this name, or in this one's place. Also
+        if the value does not fit the schema of the topic.
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:

@@ -22,6 +22,9 @@ from service.limits import WEBHOOK_QUEUE
 from service.maintenance.janitor import Janitor
 from service.maintenance.store import MaintenanceStore
 from service.outbound_filter import OutboundFilter
+from service.schemas.records import RecordSchemas
+from service.schemas.registry import Registry as SchemaRegistry
+from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
 from service.webhooks.store import PostStore
 from service.worker.attempt_queries import StoredAttemptQueries
@@ -160,6 +163,7 @@ def _attempt_services(
             leases=LeaseStore(database),
             threads=ThreadStore(database),
             inputs=InputSchemas(database),
+            records=RecordSchemas(SchemaRegistry(SchemaStore(database))),
         ),
         instances=InstanceCache(),
         threads=Threads(settings.worker_concurrency),

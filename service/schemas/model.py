@@ -57,6 +57,13 @@ class Version(Struct, frozen=True):
     deleted: bool
 
 
+class CheckedRecord(Struct, frozen=True):
+    """Whether the value of a record fits the schema of its topic. `problem`: why not, one sentence; None: it fits."""
+
+    schema_id: int | None = None
+    problem: str | None = None
+
+
 class Registered(Struct, frozen=True):
     schema_id: int
     version: int

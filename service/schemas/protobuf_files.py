@@ -3,12 +3,10 @@
 import base64
 import binascii
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -71,33 +69,6 @@ def first_message(descriptor: bytes, imports: Mapping[str, bytes]) -> tuple[type
         raise ValueError("it imports files that are not known here")
     name = ".".join(part for part in (file.package, file.message_type[0].name) if part)
     return GetMessageClass(pool.FindMessageTypeByName(name)), pool
-
-
-def parser(message: type[Message], pool: DescriptorPool) -> Callable[[bytes], Any]:
-    """Reads the binary of a message as its canonical JSON. Raises ValueError."""
-
-    def parse(binary: bytes) -> Any:
-        try:
-            return MessageToDict(message.FromString(binary), descriptor_pool=pool)
-        except (DecodeError, TypeError, RecursionError) as error:
-            raise ValueError(" ".join(str(error).split()).rstrip(".")) from None
-
-    return parse
-
-
-def checker(message: type[Message], pool: DescriptorPool) -> Callable[[Any], tuple[str, str] | None]:
-    """Says of a value why it is no canonical JSON of this message."""
-
-    def check(value: Any) -> tuple[str, str] | None:
-        if not isinstance(value, dict):
-            return "", "it is not an object"
-        try:
-            ParseDict(value, message(), descriptor_pool=pool)
-        except (ParseError, TypeError, AttributeError, ValueError) as error:
-            return "", " ".join(str(error).split()).rstrip(".")
-        return None
-
-    return check
 
 
 def _shortest(file: FileDescriptorProto) -> FileDescriptorProto:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.access.principal import Principal
-from service.errors import Misfit, Unprocessable
+from service.errors import Busy, Misfit, Refused, Unprocessable
 from service.schemas.compatibility import json_schema
 from service.schemas.errors import UnknownSubject
-from service.schemas.model import Version
+from service.schemas.model import CheckedRecord, Version
 from service.schemas.registry import Registry
 
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
@@ -60,6 +60,15 @@ class RecordSchemas:
         subject = await self._subject(principal, topic)
         return None if subject is None else await self.fit(principal, subject, values)
 
+    async def check(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
+        """Check a value that an agent of the tenant publishes. Raises Busy, Unavailable."""
+        try:
+            return CheckedRecord(await self.of_topic(Principal(tenant, frozenset(), "agent"), topic, [value]))
+        except Busy:
+            raise
+        except Refused as error:
+            return CheckedRecord(problem=str(error))
+
     async def _subject(self, principal: Principal, topic: str) -> str | None:
         key = (principal.tenant, principal.reach, topic)
         subject, read_at = self._subjects.get(key, (None, float("-inf")))
@@ -78,10 +87,9 @@ class RecordSchemas:
             if (misfit := checker.check(value)) is not None:
                 pointer, reason = misfit
                 place = f"records[{number}]: value" if len(values) > 1 else "value"
-                raise Misfit(
-                    f"{place} does not fit version {checker.version.version} of the schema {subject!r}: {reason}.",
-                    pointer=pointer,
-                )
+                where = f" at {pointer}" if pointer else ""
+                version = f"version {checker.version.version} of the schema {subject!r}"
+                raise Misfit(f"{place}{where} does not fit {version}: {reason}.", pointer=pointer)
         return checker.version.schema_id
 
     async def _checker(self, principal: Principal, subject: str) -> _Checker:
@@ -111,12 +119,12 @@ def _compile(version: Version, imports: dict[str, Version]) -> tuple[Check, Pars
         if version.descriptor is None:
             others = {name: msgspec.json.decode(each.schema) for name, each in imports.items()}
             return json_schema.checker(json_schema.Document(msgspec.json.decode(version.schema), others)), None
-        from service.schemas import protobuf_files
+        from service.schemas import protobuf_files, protobuf_values
 
         message, pool = protobuf_files.first_message(
             version.descriptor, {name: each.descriptor or b"" for name, each in imports.items()}
         )
-        return protobuf_files.checker(message, pool), protobuf_files.parser(message, pool)
+        return protobuf_values.checker(message, pool), protobuf_values.parser(message, pool)
     except (ValueError, ImportError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.") from None

@@ -7,6 +7,8 @@ from uuid import UUID
 from service.inputs.store import InputSchemas
 from service.leases.model import EarlierResults, SentMessage
 from service.leases.store import LeaseStore
+from service.schemas.model import CheckedRecord
+from service.schemas.records import RecordSchemas
 from service.threads.store import StoredExchange, StoredTurn, ThreadStore
 from service.worker.persistence import persist_lookup
 
@@ -14,11 +16,14 @@ from service.worker.persistence import persist_lookup
 class StoredAttemptQueries:
     """Implements service.worker.execution.WorkerQueries."""
 
-    def __init__(self, *, worker: str, leases: LeaseStore, threads: ThreadStore, inputs: InputSchemas) -> None:
+    def __init__(
+        self, *, worker: str, leases: LeaseStore, threads: ThreadStore, inputs: InputSchemas, records: RecordSchemas
+    ) -> None:
         self._worker = worker
         self._leases = leases
         self._threads = threads
         self._inputs = inputs
+        self._records = records
 
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         return await persist_lookup("earlier results", lambda: self._leases.earlier_results(message_id))
@@ -43,6 +48,9 @@ class StoredAttemptQueries:
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         found = await persist_lookup("input types", lambda: self._inputs.misfit([(agent, message)]))
         return None if found is None else found.sentence
+
+    async def check_record(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
+        return await persist_lookup("schema of a topic", lambda: self._records.check(tenant, topic, value))
 
     async def another_has(self, queue: str, agent: str) -> bool:
         return await persist_lookup("other workers", lambda: self._leases.another_has(self._worker, queue, agent))

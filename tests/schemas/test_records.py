@@ -1,5 +1,6 @@
 """Values of records are checked against the newest version of a subject, and records carry its id."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -7,18 +8,25 @@ import msgspec
 import pytest
 
 from service.access.principal import AUTH_OFF
+from service.agents import registry as agent_registry
+from service.cli.wiring import build_worker
+from service.config import Settings
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.errors import Conflict, Misfit, Unprocessable
-from service.schemas import records
+from service.schemas import protobuf_values, records
 from service.schemas.model import NewSchema, Reference
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
 from service.topics.model import NewRecord
 from service.topics.store import TopicStore
+from service.worker.isolation.parent import Isolation
+from tests.support.api_answers import problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartWorker
+from tests.support.messages import settled, submit
+from tests.support.remote_worker import RemoteWorker
 from tests.support.schema_changes import INT, TEXT, A, B, file, model
 from tests.support.waiting import until
 from treadle import Context, agent
@@ -45,7 +53,7 @@ async def test_a_value_fits_the_newest_version(registry: Registry, monkeypatch: 
     await registry.register(AUTH_OFF, "orders-value", json_schema(old, Reference("common.json", "common", 1)))
     assert await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1]}, {"items": []}]) == 2
     with pytest.raises(
-        Misfit, match=r"^records\[1\]: value does not fit version 1 of the schema 'orders-value': "
+        Misfit, match=r"^records\[1\]: value at /items/1 does not fit version 1 of the schema 'orders-value': "
     ) as no:
         await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1]}, {"items": [1, "2"]}])
     assert no.value.pointer == "/items/1"
@@ -59,8 +67,29 @@ async def test_a_value_fits_the_message_of_a_protobuf_schema(registry: Registry)
     assert await schemas.fit(AUTH_OFF, "p", [{"a": 1, "b": "x"}, {}]) == 1
     wrong_values: list[Any] = [{"a": "x"}, {"c": 1}, [], "x", None]
     for wrong in wrong_values:
-        with pytest.raises(Misfit, match="value does not fit"):
+        with pytest.raises(Misfit, match="does not fit"):
             await schemas.fit(AUTH_OFF, "p", [wrong])
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [
+        ({"steps": [{}, {"kind": "STEP_KIND_DANCE"}]}, "/steps/1/kind"),
+        ({"steps": [{"stepId": 1}]}, "/steps/0/stepId"),
+        ({"steps": {}}, "/steps"),
+        ({"trace": {"span": "x"}}, "/trace/span"),
+        ({"createdAt": "soon"}, "/createdAt"),
+        ({"complexity": "HIGH at 5"}, "/complexity"),
+        ({"affectedPaths": ["a", 1]}, "/affectedPaths/1"),
+        ({"planId": "p", "steps": [{}, 5]}, "/steps/1"),
+        ([], ""),
+    ],
+)
+def test_a_refused_protobuf_value_names_its_place(value: Any, pointer: str) -> None:
+    check = protobuf_values.checker(plan_pb2.Plan, plan_pb2.DESCRIPTOR.pool)
+    misfit = check(value)
+    assert misfit is not None
+    assert misfit[0] == pointer, misfit
 
 
 async def test_a_schema_with_a_pattern_of_more_than_linear_time_checks_no_values(registry: Registry) -> None:
@@ -127,6 +156,65 @@ async def test_an_agent_of_version_1_reads_records_of_version_2_under_forward(
         await registry.register(AUTH_OFF, "orders-value", json_schema(model("note", note=TEXT)))
     assert await until(lambda: seen, lambda found: len(found) == 2) == [(0, 1), (1, 2)]
     assert await sql.fetchval("select array_agg(schema_id order by record_offset) from treadle.messages") == [1, 2]
+
+
+@agent("publishes")
+async def publishes(context: Context, text: str) -> None:
+    await context.publish("orders", {"a": msgspec.json.decode(text)})
+
+
+REFUSED = (
+    "A record to publish to 'orders' is refused: value at /a does not fit version 1 of the schema 'orders-value': "
+)
+
+
+async def test_what_agents_publish_fits_the_schema(
+    registry: Registry, start_worker: StartWorker, sql: Connection
+) -> None:
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("a", a=INT)))
+    await sql.execute("select treadle.create_topic('orders', schema_subject => 'orders-value')")
+    await start_worker(publishes)
+    good, bad = [await submit(sql, text, agent="publishes") for text in ("7", '"x"')]
+    assert (await settled(sql, good))["state"] == "completed"
+    refused = await settled(sql, bad)
+    assert (refused["state"], refused["attempt"], refused["error"].startswith(REFUSED)) == ("failed", 1, True)
+    assert await sql.fetchval("select array_agg(schema_id) from treadle.records") == [1]
+
+
+async def test_what_an_agent_publishes_in_its_own_process_fits_the_schema(
+    registry: Registry, settings: Settings, sql: Connection
+) -> None:
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("a", a=INT)))
+    await sql.execute("select treadle.create_topic('orders', schema_subject => 'orders-value')")
+    own = msgspec.structs.replace(settings, agents=("tests.support.isolated_agents",))
+    worker = build_worker(own, str(own.database_url), agent_registry.load(own), isolation=Isolation(own))
+    running = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: worker.ready)
+        ended = await settled(sql, await submit(sql, "x", agent="publisher"))
+    finally:
+        worker.stop()
+        await running
+    assert ended["result"].startswith(REFUSED), ended
+    assert await sql.fetchval("select array_agg(schema_id) from treadle.records") == [1]
+
+
+async def test_what_remote_workers_publish_fits_the_schema(
+    registry: Registry, open_api: Client, sql: Connection
+) -> None:
+    """Also where the worker did not ask before."""
+    await registry.register(AUTH_OFF, "orders-value", json_schema(model("a", a=INT)))
+    await sql.execute("select treadle.create_topic('orders', schema_subject => 'orders-value')")
+    remote = RemoteWorker(open_api)
+    await remote.register("shout")
+    message_id = await open_api.submit("x", agent="shout")
+    [claimed] = await remote.claim()
+    lease = {name: claimed[name] for name in ("message_id", "lease")}
+    bad, good = [{"name": "n", "topic": "orders", "value": {"a": a}} for a in ("x", 7)]
+    problem(await remote.call("publish", **lease, record=bad), 422, REFUSED)
+    problem(await remote.finish(message_id, records=[bad], result=1), 422, REFUSED)
+    assert (await remote.finish(message_id, records=[good], result=1)).json()["state"] == "completed"
+    assert await sql.fetchval("select array_agg(schema_id) from treadle.records") == [1]
 
 
 async def test_protobuf_in_binary_and_in_base64_is_stored_as_json(

@@ -79,6 +79,17 @@ async def apart(context: Context, text: str) -> str:
     return await context.send("hello", agent="helper")
 
 
+@agent("publisher", run_in="process")
+async def publisher(context: Context, text: str) -> str:
+    """Publishes a number to `orders`. What it returns is why a text is refused."""
+    await context.publish("orders", {"a": 7})
+    try:
+        await context.publish("orders", {"a": text})
+    except Rejected as error:
+        return str(error)
+    raise AssertionError
+
+
 @agent("outlives")
 async def outlives(context: Context, text: str) -> None:
     """Does not end in its first attempt."""

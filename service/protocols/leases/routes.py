@@ -235,8 +235,8 @@ async def place_sent_message(
 ) -> PlacedMessage:
     sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
     placed = place_message(sender, data.message_id, data.send, settings)
-    if placed.is_new and (misfit := await remote.inputs.misfit([(data.send.agent, data.send.message)])):
-        raise Unprocessable(f"A message to send is refused: {misfit.sentence}")
+    if placed.is_new:
+        await remote.check(principal.tenant, placed)
     return PlacedMessage(placed.id, placed.is_new)
 
 
@@ -259,6 +259,8 @@ async def place_published_record(
 ) -> PlacedRecord:
     sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
     placed = place_record(sender, data.message_id, data.record, settings)
+    if placed.is_new:
+        await remote.check(principal.tenant, placed)
     return PlacedRecord(placed.id, placed.is_new)
 
 
@@ -319,7 +321,8 @@ async def _placed(
     sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
     if with_step and sender.delivery == EXACTLY_ONCE:
         raise Unprocessable(AT_ITS_END)
-    return place_all(sender, data.message_id, data.sends, data.records, settings)
+    placed = place_all(sender, data.message_id, data.sends, data.records, settings)
+    return [await remote.check(principal.tenant, one) for one in placed]
 
 
 router = Router(

@@ -3,19 +3,26 @@
 from service.config import Settings
 from service.db.notifier import Notifier
 from service.db.pool import Database
+from service.errors import Unprocessable
 from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds
 from service.protocols.leases.claims import RemoteClaims
+from service.protocols.leases.sends import Placed
 from service.protocols.leases.store import RemoteLeaseStore
 from service.protocols.leases.writer import RemoteWriter
+from service.schemas.records import RecordSchemas
+from service.schemas.registry import Registry
+from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
 
 
 class RemoteServices:
-    """What remote workers call; `inputs` checks the messages that they send, `threads` has their histories."""
+    """What remote workers call; `inputs` and `records` check what they send and publish, `threads` has their
+    histories."""
 
     def __init__(self, settings: Settings, database: Database, notifier: Notifier) -> None:
         self.inputs = InputSchemas(database)
+        self.records = RecordSchemas(Registry(SchemaStore(database)))
         self.threads = ThreadStore(database, lists=database)
         self.lease_seconds = lease_seconds(settings.worker_timeout)
         self.store = RemoteLeaseStore(
@@ -27,3 +34,16 @@ class RemoteServices:
         )
         self.claims = RemoteClaims(self.store, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval)
         self.writer = RemoteWriter(self.store, notifier)
+
+    async def check(self, tenant: str, placed: Placed) -> Placed:
+        """What an attempt sends; a record has the id of its schema. Raises Unprocessable for a message that does not
+        fit the input of its agent, and for a record that does not fit the schema of its topic."""
+        row = placed.row
+        if "topic" not in row:
+            if misfit := await self.inputs.misfit([(row.get("agent"), row["message"])]):
+                raise Unprocessable(f"A message to send is refused: {misfit.sentence}")
+            return placed
+        checked = await self.records.check(tenant, row["topic"], row["value"])
+        if checked.problem is not None:
+            raise Unprocessable(f"A record to publish to {row['topic']!r} is refused: {checked.problem}")
+        return placed._replace(row={**row, "schema_id": checked.schema_id})

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from service.leases.model import EarlierResults, EventToAppend, Outcome, SentMessage
+from service.schemas.model import CheckedRecord
 from service.threads.store import StoredExchange, StoredTurn
 
 
@@ -42,6 +43,9 @@ class AttemptQueries(Protocol):
 
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         """Why the message does not fit the input of the agent (None: of the default agent); None if it fits."""
+
+    async def check_record(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
+        """Whether the value fits the schema of the topic."""
 
 
 class ContextBackend(Protocol):

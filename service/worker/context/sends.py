@@ -73,11 +73,9 @@ async def publish(
     name: str | None,
 ) -> str:
     """Remember a record to be published; returns its id. Raises Rejected if an earlier attempt has published something
-    else in its place."""
+    else in its place, or if it does not fit the schema of its topic."""
     await scope.require_running()
     scope.require_commit_with_end("publishes records")
-    if len(scope.unsent) == MAX_BATCH_MESSAGES:
-        raise ValueError(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
     if key is not None and not 1 <= len(key) <= MAX_RECORD_KEY_CHARS:
         raise ValueError(f"the key must be {RECORD_KEY_RULE}")
     given = {"topic": topic, "value": value, "key": key, "headers": headers}
@@ -88,7 +86,12 @@ async def publish(
     own_name = scope.claim_name("publish", name, lambda name: place.is_same(f"record {name}"))
     record = place.child(f"record {own_name}")
     if record not in place.earlier.sent:
-        scope.unsent[record] = {"record_id": record, **content}
+        checked = await scope.backend.queries.check_record(scope.claim.tenant, topic, content["value"])
+        if checked.problem is not None:
+            raise Rejected(f"A record to publish to {topic!r} is refused: {checked.problem}")
+        if len(scope.unsent) >= MAX_BATCH_MESSAGES:
+            raise ValueError(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
+        scope.unsent[record] = {"record_id": record, "schema_id": checked.schema_id, **content}
         if scope.trace_parent is not None:
             scope.unsent[record]["traceparent"] = scope.trace_parent
         telemetry.publish(work=scope.claim, topic=topic, record_id=record)

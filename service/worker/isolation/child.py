@@ -21,6 +21,7 @@ from service.agents.registry import Registry
 from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
 from service.leases.model import Claim, EarlierResults, EventToAppend, Outcome, SentMessage
+from service.schemas.model import CheckedRecord
 from service.telemetry import TRACE_PARENT
 from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
@@ -135,6 +136,9 @@ class WorkerLink:
 
     async def misfit(self, agent: str | None, message: Any) -> str | None:
         return (await self._request(ipc.QueryMisfit(agent, message))).misfit
+
+    async def check_record(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
+        return (await self._request(ipc.QueryRecord(tenant, topic, value))).record
 
     def park(self, outcome: Outcome) -> None:
         self.stopped = True

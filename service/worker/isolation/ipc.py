@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from service.leases.model import Claim, EarlierResults, Outcome, SentMessage
+from service.schemas.model import CheckedRecord
 from service.threads.store import StoredExchange, StoredTurn
 
 READY_BYTE = b"+"
@@ -82,6 +83,12 @@ class QueryMisfit(_Frame, frozen=True):
     message: Any
 
 
+class QueryRecord(_Frame, frozen=True):
+    tenant: str
+    topic: str
+    value: Any
+
+
 class Count(_Frame, frozen=True):
     """Usage, a JSON object, and the step in which it was counted."""
 
@@ -117,6 +124,7 @@ class Reply(_Frame, frozen=True):
     turn_in_progress: StoredTurn | None = None
     incoming: list[Any] = []
     misfit: str | None = None
+    record: CheckedRecord = CheckedRecord()
     store: list[Any] | None = None
     refused: str | None = None
 
@@ -135,6 +143,7 @@ Query: TypeAlias = (
     | QueryIncoming
     | QueryStore
     | QueryMisfit
+    | QueryRecord
 )
 Request: TypeAlias = Put | Query
 FromChild: TypeAlias = Request | Count | Happened | Park | Ended

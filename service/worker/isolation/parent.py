@@ -197,6 +197,8 @@ async def _answer(query: ipc.Query, queries: AttemptQueries) -> ipc.Reply:
                 reply = ipc.Reply(store=await queries.use_store(message_id, lease, calls))
             case ipc.QueryMisfit(agent, message):
                 reply = ipc.Reply(misfit=await queries.misfit(agent, message))
+            case ipc.QueryRecord(tenant, topic, value):
+                reply = ipc.Reply(record=await queries.check_record(tenant, topic, value))
     except Exception as error:  # raised again in the agent's process
         return ipc.Reply(refused=f"{type(error).__name__}: {error}")
     return reply

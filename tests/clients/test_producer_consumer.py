@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,9 +13,10 @@ from faults.proxy import Proxy
 from service.db.pool import Connection
 from tests.support.api_client import Client as ApiClient
 from tests.support.invariants import assert_consistent
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from treadle import Rejected, RetryAfter
-from treadle.client import AsyncClient, Client, Delivered, Invalid, NotFound
+from treadle.client import AsyncClient, Client, Delivered, Invalid, NotFound, Unavailable
 from treadle.worker.consumer import AsyncConsumer, Record
 
 
@@ -123,6 +125,49 @@ async def test_handlers_run_in_threads_and_their_exceptions_decide(client: Async
         await asyncio.gather(running, return_exceptions=True)
     assert sorted(handled) == [(0, False), (2, False), (3, False)]
     assert subscription.failed == 1
+
+
+async def test_as_many_sync_handlers_run_at_once_as_concurrency_says(client: AsyncClient) -> None:
+    together = threading.Barrier(20)
+
+    def handle(record: Record) -> None:
+        together.wait(30)
+
+    async with client.consumer("g", "t", start="earliest") as consumer:
+        await client.publish_many("t", [{"value": number} for number in range(20)])
+        running = asyncio.create_task(consumer.run(handle, concurrency=20))
+        await until(client.subscriptions, lambda found: found[0].completed == 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_cancelled_record_is_cancelled_at_once(client: AsyncClient, sql: Connection) -> None:
+    async with client.consumer("g", "t", start="earliest") as consumer:
+        await client.publish("t", 1)
+        record = await anext(consumer)
+        await client.cancel(record.message_id)
+        state = "select state from treadle.messages where message_id = $1::text::uuid"
+        await until(lambda: sql.fetchval(state, record.message_id), lambda state: state == "cancelled", seconds=15)
+        assert record.is_lost
+        assert not await record.ack()
+
+
+async def test_a_consumer_that_the_server_refuses_says_why(api_with_worker: ApiClient, client: AsyncClient) -> None:
+    async with client.consumer("g", "t", max_attempts=0) as consumer:
+        with pytest.raises(Invalid, match="max_attempts"):
+            await consumer.run(print)
+
+
+async def test_a_record_that_cannot_be_sent_is_given_up_in_time() -> None:
+    """Counted from `send`: records that wait behind others have no more time than these."""
+    told: list[Exception | None] = []
+    async with AsyncClient(f"http://127.0.0.1:{free_port()}") as nowhere:
+        began = time.monotonic()
+        async with nowhere.producer(delivery_seconds=0.5, batch_size=1) as producer:
+            for number in range(2):
+                await producer.send("t", number, on_delivery=lambda error, _: told.append(error))
+        assert time.monotonic() - began < 10
+    assert [type(error) for error in told] == [Unavailable] * 2
 
 
 async def test_the_same_without_asyncio(api_with_worker: ApiClient) -> None:

@@ -39,6 +39,8 @@ class AsyncClient(Messages, Inspection, Threads, Topics, Queues):
         max_in_flight  Records that this consumer holds at once, at most 1,000 (100).
         delivery       at_least_once (the default), at_most_once or exactly_once.
         max_attempts   Of one record, until it becomes a dead letter; default: that of the installation.
+        filter         What the `value` and the `headers` of its records contain; default: anything.
+        dead_letter    False: a record that fails for good is dropped and counted.
         """
         from treadle.worker.consumer import AsyncConsumer
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 
+from service.agents.protobuf_types import to_json
 from treadle.client.repeats import Repeats
 
 T = TypeVar("T")
@@ -67,15 +68,18 @@ class Connection:
         query: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         repeatable: bool = True,
+        repeat_seconds: float | None = None,
     ) -> httpx2.Response:
-        """Send a call until it is answered. `repeatable`: the server may receive it twice."""
+        """Send a call until it is answered. `repeatable`: the server may receive it twice. `repeat_seconds`: instead of
+        the client's."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         content = None
         if body is not msgspec.UNSET:
             headers["Content-Type"] = "application/json"
-            content = msgspec.json.encode(body)
+            content = msgspec.json.encode(body, enc_hook=to_json)
         params = {name: value for name, value in (query or {}).items() if value is not None}
-        repeats = Repeats(self._repeat_seconds, repeatable=repeatable)
+        seconds = self._repeat_seconds if repeat_seconds is None else repeat_seconds
+        repeats = Repeats(seconds, repeatable=repeatable)
         while True:
             try:
                 answer = await self._http.request(method, path, content=content, headers=headers, params=params)

@@ -198,6 +198,8 @@ class TopicRecord(Struct, frozen=True):
     key: str | None
     headers: dict[str, str] | None
     value: Any
+    schema_id: int | None
+    created_at: datetime
 
 
 class RecordPage(Struct, frozen=True):

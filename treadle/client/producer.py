@@ -20,15 +20,15 @@ import uuid_utils.compat as uuid7
 from msgspec import Struct
 
 from service.agents.protobuf_types import to_json
-from treadle.client.connection import Connection, decode, segment
-from treadle.client.errors import Invalid, TooManyRequests, Unavailable
-from treadle.client.model import PublishedRecord
+from treadle.client.connection import Connection, segment
+from treadle.client.errors import Conflict, Invalid, TooManyRequests, Unavailable
 from treadle.client.repeats import backoff
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH_RECORDS = 1000
 MAX_BATCH_BYTES = 1_000_000
+LAST_TRY_SECONDS = 1.0  # which a batch has in any case
 
 
 class Delivered(Struct, frozen=True):
@@ -42,16 +42,13 @@ OnDelivery: TypeAlias = Callable[[Exception | None, Delivered], None]
 """Called once for each record: with None, or with the error for which it is not stored."""
 
 
-class _Report(Struct, frozen=True):
-    records: list[PublishedRecord]
-
-
 class _Waiting(Struct):
     """A record that is not stored yet."""
 
     record_id: UUID
     body: msgspec.Raw
     size: int
+    until: float  # on the clock time.monotonic
     answer: "asyncio.Future[Delivered]"
     on_delivery: OnDelivery | None
 
@@ -107,7 +104,8 @@ class AsyncProducer:
         if line is None:
             line = self._lines[topic] = _Line()
             line.sender = asyncio.create_task(self._send(topic, line))
-        line.records.append(_Waiting(record_id, msgspec.Raw(body), len(body), answer, on_delivery))
+        until = time.monotonic() + self._delivery_seconds
+        line.records.append(_Waiting(record_id, msgspec.Raw(body), len(body), until, answer, on_delivery))
         if len(line.records) >= self._batch_size:
             line.is_full.set()
         return answer
@@ -138,7 +136,7 @@ class AsyncProducer:
                 await _either(line.is_full, self._linger_seconds)
             line.is_full.clear()
             batch = line.next_batch(self._batch_size)
-            await self._deliver(topic, batch, time.monotonic() + self._delivery_seconds)
+            await self._deliver(topic, batch)
             for record in batch:
                 line.records.popleft()
                 self._bytes -= record.size
@@ -149,32 +147,42 @@ class AsyncProducer:
             if not line.records:
                 return
 
-    async def _deliver(self, topic: str, batch: list[_Waiting], until: float) -> None:
-        """Send a batch until it is stored or refused. All of a batch is refused for one record: then it is split."""
+    async def _deliver(self, topic: str, batch: list[_Waiting]) -> None:
+        """Send a batch until it is stored or refused, or its time is over. All of a batch is refused for one record:
+        then it is split."""
+        until = max(batch[-1].until, time.monotonic() + LAST_TRY_SECONDS)
         attempts = 0
         while True:
             try:
-                body = {"records": [record.body for record in batch]}
-                answer = await self._connection._send("POST", f"/topics/{segment(topic)}/records", body=body)
-                for record, _ in zip(batch, decode(answer, _Report).records, strict=True):
-                    _tell(record, topic, None)
-                return
-            except (Unavailable, TooManyRequests) as error:
-                attempts += 1
-                if time.monotonic() > until:
-                    _tell_all(batch, topic, error)
-                    return
-                await asyncio.sleep(backoff(attempts))
+                await self._post(topic, batch, until)
             except Invalid as error:
                 if len(batch) == 1:
                     _tell_all(batch, topic, error)
                     return
                 middle = len(batch) // 2
-                await self._deliver(topic, batch[:middle], until)
+                await self._deliver(topic, batch[:middle])
                 batch = batch[middle:]
             except Exception as error:
-                _tell_all(batch, topic, error)
+                attempts += 1
+                pause = backoff(attempts)
+                if not _may_pass(error) or time.monotonic() + pause > until:
+                    _tell_all(batch, topic, error)
+                    return
+                await asyncio.sleep(pause)
+            else:
+                _tell_all(batch, topic, None)
                 return
+
+    async def _post(self, topic: str, batch: list[_Waiting], until: float) -> None:
+        seconds = max(until - time.monotonic(), 0)
+        body = {"records": [record.body for record in batch]}
+        try:
+            async with asyncio.timeout(seconds):
+                await self._connection._send(
+                    "POST", f"/topics/{segment(topic)}/records", body=body, repeat_seconds=seconds
+                )
+        except TimeoutError:
+            raise Unavailable(f"The server has not answered in time: {len(batch)} records may be stored.") from None
 
 
 class _Line:
@@ -202,7 +210,14 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-def _tell_all(batch: list[_Waiting], topic: str, error: Exception) -> None:
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may succeed."""
+    return isinstance(error, Unavailable | TooManyRequests) or (
+        isinstance(error, Conflict) and error.retry_after is not None
+    )
+
+
+def _tell_all(batch: list[_Waiting], topic: str, error: Exception | None) -> None:
     for record in batch:
         _tell(record, topic, error)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
 import uuid_utils.compat as uuid7
 from msgspec import Struct
 
@@ -123,4 +124,4 @@ class Topics(Streams, Connection):
 
 
 def _record(data: dict[str, Any]) -> TopicRecord:
-    return TopicRecord(**{name: data[name] for name in TopicRecord.__struct_fields__})
+    return msgspec.convert(data, TopicRecord)

@@ -56,6 +56,7 @@ class Producer:
 
     async def _send(self, topic: str, value: Any, **options: Any) -> "concurrent.futures.Future[Delivered]":
         answer: concurrent.futures.Future[Delivered] = concurrent.futures.Future()
+        answer.set_running_or_notify_cancel()  # a caller cannot cancel a record that is on its way
         tell = options.pop("on_delivery")
 
         def on_delivery(error: Exception | None, delivered: Delivered) -> None:

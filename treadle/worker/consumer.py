@@ -6,9 +6,11 @@ one group share the records; those of one key come in order, one after the other
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from uuid import UUID
@@ -95,15 +97,21 @@ class AsyncConsumer:
         max_in_flight: int = 100,
         delivery: Delivery = "at_least_once",
         max_attempts: int | None = None,
+        filter: Mapping[str, Any] | None = None,
+        dead_letter: bool = True,
     ) -> None:
         if not 1 <= len(group) <= MAX_GROUP_CHARS:
             raise ValueError(f"the name of a group has 1 to {MAX_GROUP_CHARS} characters")
         self._topics = topics
         self._group = group
         self._patterns = patterns
-        self._start = start
         self._max_in_flight = max_in_flight
-        self._delivery: Delivery = delivery
+        self._declared: dict[str, Any] = {
+            "start": start,
+            "delivery": delivery,
+            "filter": filter,
+            "dead_letter": dead_letter,
+        }
         declared = {"agent": AGENT_PREFIX + group, "max_attempts": max_attempts}
         self._session = Session(*address, [declared], max_in_flight, self._obey)
         self._held: dict[UUID, Record] = {}
@@ -111,20 +119,18 @@ class AsyncConsumer:
         self._room = asyncio.Event()
         self._fetching: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._confirming: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        await self._topics.subscribe(
-            self._group, self._patterns, AGENT_PREFIX + self._group, start=self._start, delivery=self._delivery
-        )
+        await self._topics.subscribe(self._group, self._patterns, AGENT_PREFIX + self._group, **self._declared)
         self._fetching = asyncio.create_task(self._fetch())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.wait({self._fetching})
+        ending = {*self._confirming, *([] if self._fetching is None else [self._fetching])}
+        await _cancel(ending)
         await self._session.close()
 
     def __aiter__(self) -> AsyncIterator[Record]:
@@ -153,19 +159,34 @@ class AsyncConsumer:
 
     async def run(self, handler: Handler, *, concurrency: int = 10) -> None:
         """Hand each record to a function, up to `concurrency` at once, until cancelled. Its return is `ack`;
-        treadle.Rejected is `nack`; treadle.RetryAfter and any other exception is `retry`."""
-        async with asyncio.TaskGroup() as tasks:
-            slots = asyncio.Semaphore(concurrency)
+        treadle.Rejected is `nack`; treadle.RetryAfter and any other exception is `retry`. Raises as `__anext__`."""
+        slots = asyncio.Semaphore(concurrency)
+        running: set[asyncio.Task[None]] = set()
+        threads = ThreadPoolExecutor(concurrency, "treadle-consumer")
+
+        def end(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            slots.release()
+
+        try:
             async for record in self:
                 await slots.acquire()
-                tasks.create_task(self._handle(handler, record)).add_done_callback(lambda _: slots.release())
+                task = asyncio.create_task(self._handle(handler, record, threads))
+                running.add(task)
+                task.add_done_callback(end)
+        finally:
+            await _cancel(running)
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _handle(self, handler: Handler, record: Record) -> None:
+    async def _handle(self, handler: Handler, record: Record, threads: ThreadPoolExecutor) -> None:
         try:
             if inspect.iscoroutinefunction(handler):
                 await handler(record)
             else:
-                await asyncio.to_thread(handler, record)
+                call = contextvars.copy_context().run
+                made = await asyncio.get_running_loop().run_in_executor(threads, call, handler, record)
+                if inspect.isawaitable(made):
+                    await made
         except Rejected as error:
             await self._end(record, record.nack(str(error) or "The handler refused the record."))
         except RetryAfter as error:
@@ -212,4 +233,23 @@ class AsyncConsumer:
         if record := self._held.get(message_id):
             record.is_lost = True
             if not record.is_over:
+                if verdict == "cancelled":
+                    task = asyncio.create_task(self._confirm(record))
+                    self._confirming.add(task)
+                    task.add_done_callback(self._confirming.discard)
                 self._forget(record)
+
+    async def _confirm(self, record: Record) -> None:
+        """An operator has cancelled the message: say that nothing runs any more."""
+        claim = record._claim
+        with contextlib.suppress(LeaseLost, TreadleError):
+            await self._session.calls.finish(
+                record._worker, claim, "failed", first_seq=claim.last_seq + 1, events=(), error="Cancelled."
+            )
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

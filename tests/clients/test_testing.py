@@ -13,6 +13,8 @@ from tests.support.repository import ROOT
 from treadle.testing import FakeContext
 
 MORE = """
+import pytest
+
 from treadle import Context, RetryAfter, agent
 
 @agent("child")
@@ -31,6 +33,20 @@ def test_a_function_can_run_agents(treadle_run):
     answer = treadle_run.sync(parent, "ab", others=[child], inputs={"sure": True})
     assert answer.result == {"yes": True, "result": "abab"}, answer
     assert answer.error is None
+
+@agent("planner", topics=["plan.in"])
+async def planner(context: Context, goal: dict) -> None:
+    record = context.metadata["record"]
+    await context.publish("plan.out", {"of": goal["goal"]}, key=record["key"])
+
+async def test_agents_read_topics(treadle_run):
+    await treadle_run.topics("plan.in", "plan.out")
+    await treadle_run.publish("plan.in", {"goal": "x"}, key="k", agents=[planner])
+    [plan] = await treadle_run.records("plan.out")
+    assert (plan.offset, plan.key, plan.value) == (0, "k", {"of": "x"})
+    await treadle_run.publish("plan.in", {"other": 1})
+    with pytest.raises(TimeoutError, match="plan.out has 1 of 2 records; planner failed: KeyError"):
+        await treadle_run.records("plan.out", 2, timeout=3)
 
 def test_each_test_has_its_own_database(treadle_run, treadle_dsn):
     assert treadle_run.sync(child, "x", thread_id="t").result == "xx"
@@ -63,7 +79,7 @@ async def test_the_page_runs_from_an_empty_folder(tmp_path: Path) -> None:
         (tmp_path / name[1]).write_text(block.text)
     (tmp_path / "test_more.py").write_text(MORE)
     output = await run_pytest(tmp_path)
-    assert re.search(r"\b5 passed\b", output), output
+    assert re.search(r"\b7 passed\b", output), output
 
 
 async def test_the_fake_context_refuses_what_the_real_one_does() -> None:

@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from service.access.principal import COMMAND_LINE
 from service.agents.definition import Agent
+from service.agents.protobuf_types import to_json
 from service.agents.registry import Registry
 from service.cli.wiring import build_worker
 from service.config import Settings
@@ -21,8 +21,11 @@ from service.events.store import EventStore
 from service.messages.model import NewInput, NewMessage, Status
 from service.messages.store import MessageStore
 from service.worker.worker import Worker
+from treadle.client.model import TopicRecord
 from treadle.testing.answer import Answer, Event
+from treadle.testing.topics import Topics
 
+T = TypeVar("T")
 LOOK_SECONDS = 0.01
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 10_000_000
@@ -39,6 +42,7 @@ class House:
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
         self._database: Database | None = None
+        self._starting = asyncio.Lock()
 
     async def __call__(self, agent: Agent, message: Any, **options: Any) -> Answer:
         """Submit a message to an agent, and wait for its end.
@@ -49,17 +53,53 @@ class House:
         inputs   Answers to the questions of `context.input`, by their names or texts.
         timeout  Seconds, after which TimeoutError is raised (30).
         """
-        return await asyncio.wrap_future(self._submit(agent, message, **options))
+        return await self._here(self._run(agent, message, **options))
 
     def sync(self, agent: Agent, message: Any, **options: Any) -> Answer:
         """The same for a test that is no coroutine."""
-        return self._submit(agent, message, **options).result()
+        return asyncio.run_coroutine_threadsafe(self._run(agent, message, **options), self._loop).result()
+
+    async def topics(self, *names: str) -> None:
+        """Create topics."""
+        await self._here(self._create(names))
+
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        agents: Sequence[Agent] = (),
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish a record, and return its id. `agents`: the worker has them, and those that declare `topics` read them
+        from this record on. Raises NotFound."""
+        return await self._here(self._publish(topic, value, agents, key, headers))
+
+    async def records(self, topic: str, count: int = 1, *, timeout: float = 30.0) -> list[TopicRecord]:
+        """All records of a topic, as soon as there are so many. Raises NotFound, and TimeoutError, which names the
+        agents that failed."""
+        return await self._here(self._records(topic, count, timeout))
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
 
-    def _submit(self, agent: Agent, message: Any, **options: Any) -> Future[Answer]:
-        return asyncio.run_coroutine_threadsafe(self._run(agent, message, **options), self._loop)
+    async def _here(self, call: Coroutine[Any, Any, T]) -> T:
+        """The outcome of a call in the loop of the house."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
+
+    async def _create(self, names: Sequence[str]) -> None:
+        await Topics(await self._serve()).declare(names)
+
+    async def _publish(
+        self, topic: str, value: Any, agents: Sequence[Agent], key: str | None, headers: Mapping[str, str] | None
+    ) -> str:
+        topics = Topics(await self._serve(*agents))
+        await topics.subscribed(agents)
+        return await topics.publish(topic, value, key, headers)
+
+    async def _records(self, topic: str, count: int, timeout: float) -> list[TopicRecord]:
+        return await Topics(await self._serve()).records(topic, count, timeout)
 
     async def _run(
         self,
@@ -73,7 +113,7 @@ class House:
     ) -> Answer:
         database = await self._serve(agent, *others)
         messages = MessageStore(database, Notifier(database), max_queue_size=100_000)
-        body = message if isinstance(message, str) else msgspec.to_builtins(message)
+        body = message if isinstance(message, str) else msgspec.to_builtins(message, enc_hook=to_json)
         new = msgspec.convert({"message": body, "agent": agent.name, **options}, NewMessage)
         accepted = await messages.submit(COMMAND_LINE, new)
         async with asyncio.timeout(timeout):
@@ -119,12 +159,16 @@ class House:
 
     async def _serve(self, *agents: Agent) -> Database:
         """A worker that has these agents, and those of earlier calls."""
+        async with self._starting:
+            return await self._serve_in_turn(agents)
+
+    async def _serve_in_turn(self, agents: Sequence[Agent]) -> Database:
         if self._database is None:
             self._database = Database(self.dsn, name="treadle.testing", size=4)
-        if any(self._agents.get(agent.name) is not agent for agent in agents):
+        if self._worker is None or any(self._agents.get(agent.name) is not agent for agent in agents):
             await self._stop_worker()
             self._agents |= {agent.name: agent for agent in agents}
-            queues = tuple(sorted({agent.limits.queue for agent in self._agents.values()}))
+            queues = tuple(sorted({agent.limits.queue for agent in self._agents.values()})) or ("default",)
             settings = Settings(
                 database_url=self.dsn,
                 queues=queues,

@@ -231,6 +231,20 @@ def read_file(path: str) -> dict[str, Any]:
     return {str(name).lower(): value for name, value in content.items()}
 
 
+def line_of(path: str, *keys: str) -> int:
+    """The line of the file at which the value below these keys begins."""
+    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = 1
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [pair for pair in pairs if str(pair[0].value).lower() == key.lower()]
+        if not found:
+            break
+        name, node = found[-1]
+        line = name.start_mark.line + 1
+    return line
+
+
 def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:
     if not path:
         return {}

@@ -52,7 +52,10 @@ KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 MAX_TOPIC_CHARS = 249
 TOPIC_NAME_PATTERN = rf"^(?!\.{{1,2}}$(?![\s\S]))[A-Za-z0-9._-]{{1,{MAX_TOPIC_CHARS}}}$(?![\s\S])"
 TOPIC_NAME_RULE = f'1 to {MAX_TOPIC_CHARS} of letters, digits, ".", "_" and "-", and neither "." nor ".."'
-TOPIC_PATTERN_PATTERN = rf"^[A-Za-z0-9._*#-]{{1,{MAX_TOPIC_CHARS}}}$(?![\s\S])"
+_PATTERN_WORD = "(?:[*#]|[A-Za-z0-9_-]*)"
+TOPIC_PATTERN_PATTERN = (
+    rf"^(?=[A-Za-z0-9._*#-]{{1,{MAX_TOPIC_CHARS}}}$(?![\s\S])){_PATTERN_WORD}(?:\.{_PATTERN_WORD})*$(?![\s\S])"
+)
 MAX_SUBSCRIPTION_CHARS = 100
 SUBSCRIPTION_NAME_PATTERN = TOPIC_NAME_PATTERN.replace(str(MAX_TOPIC_CHARS), str(MAX_SUBSCRIPTION_CHARS))
 SUBSCRIPTION_NAME_RULE = TOPIC_NAME_RULE.replace(str(MAX_TOPIC_CHARS), str(MAX_SUBSCRIPTION_CHARS))

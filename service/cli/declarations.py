@@ -11,16 +11,25 @@ A name is of the tenant default, unless it begins with another one and a slash: 
 What the file does not name stays as it is.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from service.access.principal import COMMAND_LINE, Principal
-from service.config import read_file
-from service.errors import ConfigError, NotFound, Unprocessable
+from service.config import line_of, read_file
+from service.errors import ConfigError, NotFound, Refused
 from service.json_input import convert
+from service.limits import (
+    START_RULE,
+    SUBSCRIPTION_NAME_PATTERN,
+    SUBSCRIPTION_NAME_RULE,
+    TOPIC_NAME_PATTERN,
+    TOPIC_NAME_RULE,
+    TOPIC_PATTERN_PATTERN,
+)
 
 if TYPE_CHECKING:
     from service.subscriptions.model import NewSubscription
@@ -30,6 +39,7 @@ Declared = TypeVar("Declared")
 
 
 class Declarations(msgspec.Struct, frozen=True):
+    path: str | None
     topics: dict[str, "NewTopic"]
     subscriptions: dict[str, "NewSubscription"]
 
@@ -41,14 +51,20 @@ def read(path: str | None) -> Declarations:
 
     content = read_file(path) if path else {}
     return Declarations(
-        _entries(path, content, "topics", "topic", NewTopic),
-        _entries(path, content, "subscriptions", "subscription", NewSubscription),
+        path,
+        _entries(path, content, "topic", NewTopic, _problem_of_topic),
+        _entries(path, content, "subscription", NewSubscription, _problem_of_subscription),
     )
 
 
 def _entries(
-    path: str | None, content: Mapping[str, Any], key: str, noun: str, kind: type[Declared]
+    path: str | None,
+    content: Mapping[str, Any],
+    noun: str,
+    kind: type[Declared],
+    problem_of: Callable[[str, Declared], str | None],
 ) -> dict[str, Declared]:
+    key = f"{noun}s"
     entries = content.get(key)
     if entries is None:
         return {}
@@ -56,11 +72,46 @@ def _entries(
         raise ConfigError(f"TREADLE_CONFIG: {key} of {path} must be a mapping of names.")
     found = {}
     for name, entry in entries.items():
+        if not isinstance(name, str):  # such as `on`, or 010
+            raise _at_fault(path, noun, str(name), "a name must be a text: put it into quotes.")
         try:
-            found[str(name)] = convert(_plain({} if entry is None else entry), kind, f"{noun} {name!r}")
-        except Unprocessable as error:
-            raise ConfigError(f"TREADLE_CONFIG: the {noun} {name!r} of {path}: {error}") from None
+            declared = convert(_plain({} if entry is None else entry), kind, f"{noun} {name!r}")
+        except Refused as error:
+            raise _at_fault(path, noun, name, str(error)) from None
+        if problem := problem_of(name.partition("/")[2] or name, declared):
+            raise _at_fault(path, noun, name, problem)
+        found[name] = declared
     return found
+
+
+def _at_fault(path: str | None, noun: str, name: str, problem: str) -> ConfigError:
+    line = line_of(path, f"{noun}s", name) if path else 0
+    return ConfigError(f"TREADLE_CONFIG: the {noun} {name!r} in line {line} of {path}: {problem}")
+
+
+def _problem_of_topic(name: str, _: "NewTopic") -> str | None:
+    return None if re.match(TOPIC_NAME_PATTERN, name) else f"a name is {TOPIC_NAME_RULE}."
+
+
+def _problem_of_subscription(name: str, declared: "NewSubscription") -> str | None:
+    topics = [declared.topics] if isinstance(declared.topics, str) else declared.topics
+    if not re.match(SUBSCRIPTION_NAME_PATTERN, name):
+        return f"a name is {SUBSCRIPTION_NAME_RULE}."
+    if not all(re.match(TOPIC_PATTERN_PATTERN, topic) for topic in topics):
+        return "a pattern of topics is words separated by dots; * stands for one word and # for any number of them."
+    if not _is_start(str(declared.start)):
+        return f"from must be {START_RULE}."
+    return None
+
+
+def _is_start(text: str) -> bool:
+    if text in {"earliest", "latest"} or (text.isascii() and text.isdecimal()):
+        return True
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -82,20 +133,22 @@ async def apply(database: Any, declared: Declarations, *, dry_run: bool) -> list
     topics, subscriptions = TopicStore(database, Notifier(database)), SubscriptionStore(database)
     lines = []
     tenants = {found.tenant for found in await TenantStore(database).all()}
-    for full_name, topic in declared.topics.items():
+    entries: list[tuple[str, Any, str, Any, dict[str, Any]]] = [
+        ("topic", topics, name, each, msgspec.structs.asdict(each)) for name, each in declared.topics.items()
+    ]
+    entries += [
+        ("subscription", subscriptions, name, each, _stored(each)) for name, each in declared.subscriptions.items()
+    ]
+    for noun, store, full_name, entry, wanted in entries:
         principal, name = _owner(full_name, tenants)
-        line = await _difference(f"topic {full_name}", topics, principal, name, msgspec.structs.asdict(topic))
+        line = await _difference(f"{noun} {full_name}", store, principal, name, wanted)
         if line is not None:
             lines.append(line)
             if not dry_run:
-                await topics.declare(principal, name, topic)
-    for full_name, subscription in declared.subscriptions.items():
-        principal, name = _owner(full_name, tenants)
-        line = await _difference(f"subscription {full_name}", subscriptions, principal, name, _stored(subscription))
-        if line is not None:
-            lines.append(line)
-            if not dry_run:
-                await subscriptions.declare(principal, name, subscription)
+                try:
+                    await store.declare(principal, name, entry)
+                except Refused as error:
+                    raise _at_fault(declared.path, noun, full_name, str(error)) from None
     return lines
 
 

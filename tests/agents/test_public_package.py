@@ -131,6 +131,7 @@ def test_every_factory_takes_every_limit(make: Callable[..., Agent]) -> None:
         ({"max_losses": 0}, "max_losses must be between 1 and 1000"),
         ({"topics": "plan.in"}, "topics must be a list of up to 100 names or patterns, not 'plan.in'"),
         ({"topics": ["a b"]}, "topics must be a list of up to 100 names or patterns"),
+        ({"topics": ["plan*"]}, "topics must be a list of up to 100 names or patterns"),
         ({"run_in": "thread"}, "run_in must be worker or process, not 'thread'"),
         ({"concurrency": 0, "queue": "own"}, "concurrency must be between 1 and 100000"),
         ({"concurrency": 1}, "needs a queue of its own: set queue to another name"),

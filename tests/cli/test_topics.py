@@ -181,9 +181,19 @@ async def test_migrate_creates_declared_topics(
     ("text", "sentence"),
     [
         ("topics: [a]", "topics of {path} must be a mapping of names."),
-        ("topics: {a: {retention_hours: 0}}", "the topic 'a' of {path}: retention_hours must be a number above 0"),
-        ("topics: {a: {size: 1}}", "the topic 'a' of {path}: "),
-        ("subscriptions: {s: {agent: x}}", "the subscription 's' of {path}: topics is missing"),
+        ("\ntopics:\n  b:\n  a: {retention_hours: 0}", "the topic 'a' in line 4 of {path}: retention_hours must be a"),
+        ("topics: {a: {size: 1}}", "the topic 'a' in line 1 of {path}: "),
+        ("topics: {a b: }", "the topic 'a b' in line 1 of {path}: a name is 1 to 249 of letters"),
+        ("subscriptions: {s: {agent: x}}", "the subscription 's' in line 1 of {path}: topics is missing"),
+        ("subscriptions: {a b: {topics: x, agent: x}}", "the subscription 'a b' in line 1 of {path}: a name is 1 to"),
+        (
+            "subscriptions: {s: {topics: 'a*', agent: x}}",
+            "the subscription 's' in line 1 of {path}: a pattern of topics",
+        ),
+        (
+            "subscriptions: {s: {topics: x, agent: x, from: soon}}",
+            "the subscription 's' in line 1 of {path}: from must be",
+        ),
         ("topic: {}", "{path} names the unknown setting TOPIC."),
     ],
 )

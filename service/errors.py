@@ -10,6 +10,7 @@
     │   └── KeysAway                                    ... or the issuer of JWTs did not serve its keys
     └── Refused                                         the request cannot be carried out; nothing was written
         ├── Invalid              400          TR400     the request is malformed
+        │   └── BeyondEnd        400                    ... its offset is beyond the end of the topic
         ├── ForeignPage          403                    a page of an origin that CORS_ORIGINS lacks asks
         ├── Unauthorized         401                    the request has no key or token, or one that is not valid
         ├── Forbidden            403          TR403     the key or token does not allow the request
@@ -96,6 +97,15 @@ class Refused(TreadleError):
 
 class Invalid(Refused):
     """The request is malformed."""
+
+
+class BeyondEnd(Invalid):
+    """An offset is beyond the end of its topic, so it is of another log: of a deleted topic of the same name, or of
+    records that a restore of the database has taken back. `first_offset` is the first one that is kept."""
+
+    def __init__(self, text: str, first_offset: int) -> None:
+        super().__init__(text)
+        self.first_offset = first_offset
 
 
 class ForeignPage(Refused):

@@ -7,7 +7,7 @@ import msgspec
 
 from service.access.authenticator import Access
 from service.access.principal import Principal
-from service.errors import NotFound
+from service.errors import BeyondEnd, NotFound
 from service.limits import JSON_PAGE_BYTES, PAGE_ITEMS
 from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
 from service.topics.feed import TopicFeed
@@ -30,7 +30,7 @@ class TopicStreams:
 
     async def poll(self, principal: Principal, topic: str, start: int, limit: int, wait_seconds: float) -> RecordPage:
         """Records from an offset on; where there are none, wait for the first ones, but not longer than
-        `wait_seconds`. Raises NotFound."""
+        `wait_seconds`. Raises NotFound, BeyondEnd."""
         until = time.monotonic() + wait_seconds
         with self._feed.subscribe(await self._topics.topic_key(principal, topic)) as wake:
             while True:
@@ -62,6 +62,10 @@ class TopicStreams:
                 except NotFound:
                     yield encode("deleted", _json({"topic": topic}))
                     return
+                except BeyondEnd as error:
+                    yield _gap(start, error.first_offset)
+                    start = error.first_offset
+                    continue
                 if part := _encode(page, start):
                     yield part
                     silence.reset()
@@ -76,8 +80,12 @@ class TopicStreams:
 
 def _encode(page: RecordPage, start: int) -> bytes:
     """A page on the wire. It begins with `gap` if retention has deleted records between the reader and the page."""
-    gap = encode("gap", _json({"after": start - 1, "next": start + page.gap})) if page.gap else b""
+    gap = _gap(start, start + page.gap) if page.gap else b""
     return gap + b"".join(encode("record", _json(record), record.offset) for record in page.records)
+
+
+def _gap(start: int, following: int) -> bytes:
+    return encode("gap", _json({"after": start - 1, "next": following}))
 
 
 def _json(value: object) -> str:

@@ -13,7 +13,7 @@ from service.batching import Batcher
 from service.db.notifier import RECORDS, Notifier
 from service.db.pool import Database
 from service.db.rows import from_row
-from service.errors import Forbidden, NotFound
+from service.errors import BeyondEnd, Forbidden, NotFound
 from service.limits import JSON_PAGE_BYTES, MAX_BATCH_RECORDS
 from service.topics.model import (
     Declared,
@@ -141,10 +141,12 @@ class TopicStore:
         self, principal: Principal, topic: str, start: int, limit: int, max_bytes: int = JSON_PAGE_BYTES
     ) -> RecordPage:
         """Records from an offset on: up to `limit` and about `max_bytes`, but at least one if there is one. Raises
-        NotFound."""
+        NotFound, BeyondEnd."""
         rows = await self._reads.fetch(READ, topic, principal.tenant, principal.reach, start, limit, max_bytes)
         records = [from_row(Record, row, ("headers", "value")) for row in rows if row["offset"] is not None]
         first_offset, end_offset = rows[0]["first_offset"], rows[0]["end_offset"]
+        if start > end_offset:
+            raise BeyondEnd(f"The topic {topic!r} ends before the offset {end_offset}, not {start}.", first_offset)
         begins = records[0].offset if records else max(start, min(first_offset, end_offset))
         return RecordPage(records, records[-1].offset + 1 if records else begins, max(0, begins - start))
 

@@ -137,6 +137,21 @@ async def test_a_stream_resumes_after_any_offset(api_with_worker: Client) -> Non
         assert await stream.ended()
 
 
+async def test_an_offset_of_another_log_is_no_silence(api_with_worker: Client) -> None:
+    """As of a reader whose topic was deleted and created again."""
+    api = api_with_worker
+    await declare(api, "/topics/t")
+    await publish(api, "t", "a")
+    assert [r["value"] for r in (await read(api, "t", wait=30))["records"]] == ["a"]
+    refused = await api.get("/topics/t/records?offset=7&wait=30")
+    assert (refused.status_code, "ends before the offset 1" in refused.json()["detail"]) == (400, True)
+    assert (await read(api, "t", offset=1))["next_offset"] == 1
+    async with open_stream(api, "/topics/t/stream", header=6) as stream:
+        gap, record = [await record_event(stream) for _ in range(2)]
+        assert (gap.type, gap.data) == ("gap", {"after": 6, "next": 0})
+        assert (record.id, record.data["value"]) == (0, "a")
+
+
 async def test_a_long_poll_is_answered_with_the_first_record(api_with_worker: Client) -> None:
     api = api_with_worker
     await declare(api, "/topics/t")

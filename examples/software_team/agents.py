@@ -47,7 +47,7 @@ async def orchestrator(context: Context, request: ChangeRequest) -> dict[str, st
     return {"requestId": request.request_id, "traceparent": trace.traceparent}
 
 
-@agent("request_planner")
+@agent("request_planner", timeout=300)
 async def request_planner(context: Context, request: ChangeRequest) -> Plan:
     """Makes a plan of a request: for readers (`plan.out`), and for the agent that carries it out (`code.plan.in`)."""
     if "impossible" in request.title:
@@ -91,7 +91,7 @@ async def code_planner(context: Context, plan: Plan) -> list[str]:
     return before
 
 
-@agent("coding_agent")
+@agent("coding_agent", timeout=300)  # Claude may write for minutes
 async def coding_agent(context: Context, task: CodingTask) -> str:
     """Writes the change of a task, commits it, and builds."""
 

@@ -67,9 +67,14 @@ class Unavailable(TreadleError):
 
 
 class NotConnected(Unavailable):
-    """There is no connection to PostgreSQL. `db.availability` logs that once for all calls that fail by it."""
+    """There is no connection to PostgreSQL. `db.availability` logs that once for all calls that fail by it. `reason`
+    has names and addresses, for logs and the terminal; clients see the text, which has none."""
 
     log_level = logging.DEBUG
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("PostgreSQL cannot be reached: try again.")
+        self.reason = reason
 
 
 class AddressRejected(NotConnected):

@@ -206,7 +206,7 @@ class Api:
             "audit": AuditStore(pools.lists),
             "schemas": registry,
             "record_schemas": RecordSchemas(registry),
-            "health_checks": health.HealthChecks(self._installation),
+            "health_checks": health.HealthChecks(self._installation, self._access.access),
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),

@@ -1,19 +1,25 @@
 """/health: whether this API process answers, and whether it can serve requests."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from litestar import Response, Router, get
+import msgspec
+from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
+from service.access.authenticator import Access, bearer
 from service.access.principal import OPEN
 from service.batching import Batcher
 from service.db import schema
-from service.errors import TreadleError
+from service.errors import NotConnected, SchemaError, TreadleError, Unauthorized, Unavailable
 from service.installation.model import HealthProbe
 from service.installation.store import InstallationStore
+
+FOR_OPERATORS = (
+    "Send a key of the tenant default with the scope read: the reasons name queues, agents and sessions of PostgreSQL."
+)
 
 
 class Health(Struct, frozen=True, omit_defaults=False):
@@ -32,19 +38,35 @@ class Liveness(Struct, frozen=True):
 class HealthChecks:
     """Those that arrive at the same time share a query."""
 
-    def __init__(self, installation: InstallationStore) -> None:
+    def __init__(self, installation: InstallationStore, access: Access) -> None:
         self._installation = installation
+        self._access = access
         self._probes: Batcher[None, HealthProbe] = Batcher(self._probe, limit=1_000)
 
-    async def check(self) -> Response[Health]:
+    async def answer(self, authorization: str | None) -> Response[Health]:
+        """`authorization`: the header. A check needs no key, but the reasons are for operators."""
+        found = await self.check()
+        if found.reasons and not await self._may_read_reasons(authorization):
+            found = msgspec.structs.replace(found, reasons=[FOR_OPERATORS])
+        return Response(found, status_code=503 if found.status == "unhealthy" else 200)
+
+    async def check(self) -> Health:
         try:
             found = await self._probes.submit(None)
         except TreadleError as error:
-            return Response(Health("unhealthy", False, reasons=[str(error)]), status_code=503)
+            return Health("unhealthy", False, reasons=[error.reason if isinstance(error, NotConnected) else str(error)])
         if wrong := schema.problem(found.release):
-            return Response(Health("unhealthy", found.has_queues, found.live_workers, [wrong]), status_code=503)
+            return Health("unhealthy", found.has_queues, found.live_workers, [wrong])
         reasons = found.reasons()
-        return Response(Health("degraded" if reasons else "healthy", found.has_queues, found.live_workers, reasons))
+        return Health("degraded" if reasons else "healthy", found.has_queues, found.live_workers, reasons)
+
+    async def _may_read_reasons(self, authorization: str | None) -> bool:
+        """Where PostgreSQL is away, only the key of TREADLE_KEY and those in use are known."""
+        try:
+            principal = await self._access.identify(bearer(authorization or ""))
+        except (Unauthorized, Unavailable, SchemaError):
+            return False
+        return principal.is_operator and "read" in principal.scopes
 
     async def _probe(self, checks: Sequence[None], _: bool) -> list[HealthProbe]:
         return [await self._installation.health()] * len(checks)
@@ -59,8 +81,8 @@ UNAVAILABLE = {503: ResponseSpec(Health, description="The service cannot work; `
     summary="Check whether the service can serve requests",
     responses=UNAVAILABLE,
 )
-async def health(health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
-    return await health_checks.check()
+async def health(request: Request[Any, Any, Any], health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
+    return await health_checks.answer(request.headers.get("authorization"))
 
 
 @get(
@@ -69,8 +91,8 @@ async def health(health_checks: NamedDependency[HealthChecks]) -> Response[Healt
     summary="Check the same; for load balancers",
     responses=UNAVAILABLE,
 )
-async def ready(health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
-    return await health_checks.check()
+async def ready(request: Request[Any, Any, Any], health_checks: NamedDependency[HealthChecks]) -> Response[Health]:
+    return await health_checks.answer(request.headers.get("authorization"))
 
 
 @get("/health/live", operation_id="getLiveness", summary="Check whether this process answers")

@@ -27,7 +27,7 @@ async def start(request: Request[Any, Any, Any], health_checks: NamedDependency[
         page.headers["Vary"] = "Accept"
         return page
     health = await health_checks.check()
-    return Response(Start(NAME, health.content.status, DOCS), status_code=200, headers={"Vary": "Accept"})
+    return Response(Start(NAME, health.status, DOCS), status_code=200, headers={"Vary": "Accept"})
 
 
 router = Router("/", route_handlers=[start], opt={"scope": OPEN}, tags=["Health"])

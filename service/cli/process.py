@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import click
 
-from service.errors import AddressRejected, TreadleError, Unavailable
+from service.errors import AddressRejected, NotConnected, TreadleError, Unavailable
 from service.terminal import visible_line
 
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
@@ -60,7 +60,9 @@ def one_sentence_per_error(hint: object = "") -> Iterator[None]:
     try:
         yield
     except AddressRejected as error:
-        raise Failure(f"{error}{hint}") from error
+        raise Failure(f"{error.reason}{hint}") from error
+    except NotConnected as error:
+        raise TryLater(f"{error.reason}{hint}") from error
     except Unavailable as error:
         raise TryLater(f"{error}{hint}") from error
     except TreadleError as error:

@@ -31,7 +31,7 @@ class Availability:
             now = time.monotonic()
             self._well_since = None
             self._held_up += 1
-            reason = str(error).partition(": ")[2] or str(error)
+            reason = error.reason.partition(": ")[2] or error.reason
             if self._since is None:
                 self._since = self._told = now
                 log.warning("PostgreSQL is away: %s", reason)

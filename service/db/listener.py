@@ -61,13 +61,13 @@ class Listener:
                     connection.terminate()
             # Without a listener hints are lost and the worker looks dead: try again after any error.
             except Exception as error:
-                level = logging.WARNING
+                level, reason = logging.WARNING, str(error)
                 if isinstance(error, NotConnected):
                     self._availability.report_away(error)
-                    level = error.log_level
+                    level, reason = error.log_level, error.reason
                 elif isinstance(error, (*CONNECTION_ERRORS, Unavailable)):
                     level = logging.INFO
-                extra = {"error": str(error), "seconds": delay}
+                extra = {"error": reason, "seconds": delay}
                 log.log(level, "listener lost its connection, trying again", extra=extra)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)

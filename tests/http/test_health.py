@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from service import telemetry
 from service.agents.builtin.echo import echo
+from service.api.health import FOR_OPERATORS
 from service.db.pool import Connection
 from service.installation import model
+from tests.support.access import CLOSED, ROOT_KEY, bearer
 from tests.support.api_answers import get
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.ports import with_closed_port
 from tests.support.waiting import until
 from treadle import Context, agent
 
@@ -50,6 +54,31 @@ async def test_messages_that_no_worker_can_run_degrade_it(
     assert (checked.exit_code, found["health"], found["reasons"]) == (0, "degraded", health["reasons"])
     said = await until(lambda: cli("check"), lambda said: "elsewhere" in said.stdout)
     assert said.stdout.splitlines()[-2:] == health["reasons"]
+
+
+async def test_the_reasons_are_for_operators(start_api: StartApi, register_agents: RegisterAgents, dsn: str) -> None:
+    """A check needs no key: a stranger learns of no queue, no agent and no address."""
+
+    async def health_with(key: str, path: str = "/health") -> dict[str, Any]:
+        return dict((await api.get(path, headers=bearer(key))).json())
+
+    await register_agents(report)
+    api = await start_api(**CLOSED)
+    await api.post("/messages", json={"message": "x", "agent": "report"}, headers=bearer(ROOT_KEY))
+    told = await until(lambda: health_with(ROOT_KEY), lambda found: found["reasons"])
+    assert "the queue reports" in told["reasons"][0]
+    hidden = {**told, "reasons": [FOR_OPERATORS]}
+    assert await get(api, "/health") == hidden
+    for fields in ({"scopes": ["submit"]}, {"scopes": ["read"], "agents": ["report"]}):
+        made = await api.post("/keys", json=fields, headers=bearer(ROOT_KEY))
+        assert await health_with(made.json()["key"]) == await health_with("nonsense", "/health/ready") == hidden
+
+    away = await start_api(**CLOSED, database_url=with_closed_port(dsn))
+    key = bearer(f"trd_{'0' * 12}_{'0' * 48}")
+    for path, headers in (("/health", key), ("/threads", key), ("/queues", bearer(ROOT_KEY))):
+        answer = await away.get(path, headers=headers)
+        assert (answer.status_code, "127.0.0.1" in answer.text) == (503, False)
+    assert "127.0.0.1" in (await away.get("/health", headers=bearer(ROOT_KEY))).json()["reasons"][0]
 
 
 async def test_an_old_snapshot_and_a_filling_queue_of_notifications_degrade_it(

@@ -54,9 +54,13 @@ class Silence:
     def reset(self) -> None:
         self._since = time.monotonic()
 
+    def seconds_left(self) -> float:
+        """Until it is time for a comment."""
+        return max(0.0, self._longest_seconds - (time.monotonic() - self._since))
+
     def is_too_long(self) -> bool:
         """Whether it is time for a comment; if so, the silence starts again."""
-        if time.monotonic() - self._since < self._longest_seconds:
+        if self.seconds_left() > 0:
             return False
         self.reset()
         return True

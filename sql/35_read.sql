@@ -122,7 +122,7 @@ language sql stable as $$
                 from treadle.events v
                 where v.thread = r.thread
                     and v.thread_pos > r.after
-                    and g.thread is not null
+                    and g.last_pos > r.after  -- else no partition is looked at
                 order by v.thread_pos
                 limit quantity + 1
             ) l

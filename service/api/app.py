@@ -132,7 +132,7 @@ class Api:
         self._pools = Pools(dsn, settings, availability)
         self._notifier = Notifier(self._pools.calls)
         self._events = EventStore(self._pools.calls)
-        self.feed = Feed(self._events)
+        self.feed = Feed(self._events, poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
         self.remote = RemoteServices(settings, self._pools.work, self._notifier)
         self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
@@ -184,10 +184,10 @@ class Api:
         queue_store = QueueStore(pools.calls, lists=pools.lists)
         registry = Registry(SchemaStore(pools.calls))
         topic_store = TopicStore(pools.calls, self._notifier, reads=pools.reads)
-        intervals = {"poll_interval": settings.poll_interval, "keepalive_interval": settings.keepalive_interval}
-        follower = Follower(self.feed, self._access.access, **intervals)
-        silence = min(settings.keepalive_interval, SILENCE_SECONDS)
-        attentive = Follower(self.feed, self._access.access, **{**intervals, "keepalive_interval": silence})
+        keepalive = settings.keepalive_interval
+        follower = Follower(self.feed, self._access.access, keepalive_interval=keepalive)
+        silence = min(keepalive, SILENCE_SECONDS)
+        attentive = Follower(self.feed, self._access.access, keepalive_interval=silence)
         inspection_store = InspectionStore(pools.lists)
         return {
             "settings": settings,
@@ -210,10 +210,16 @@ class Api:
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),
-            "waiter": Waiter(self.feed, self._events, poll_interval=settings.poll_interval),
-            "streams": Streams(self.feed, self._access.access, **intervals),
+            "waiter": Waiter(self.feed, self._events),
+            "streams": Streams(self.feed, self._access.access, keepalive_interval=keepalive),
             "topics": topic_store,
-            "topic_streams": TopicStreams(self.topic_feed, topic_store, self._access.access, **intervals),
+            "topic_streams": TopicStreams(
+                self.topic_feed,
+                topic_store,
+                self._access.access,
+                poll_interval=settings.poll_interval,
+                keepalive_interval=keepalive,
+            ),
             "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
             "sockets": self._sockets,
             "services": ChatServices(settings, self.feed, message_store, thread_store),

@@ -1,5 +1,6 @@
 """Read a message's log as it grows, and print it for a person or a machine: `treadle tail` and `send --follow`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -9,7 +10,6 @@ import msgspec
 from service.access.principal import Principal
 from service.cli import show
 from service.errors import NotFound
-from service.events.feed import Feed
 from service.events.model import Entry
 from service.events.store import EventStore
 from service.terminal import visible, visible_line
@@ -17,26 +17,25 @@ from service.waiting import wait_for
 
 
 async def entries(
-    store: EventStore, feed: Feed, principal: Principal, message_id: UUID, poll_interval: float
+    store: EventStore, wake: asyncio.Event, principal: Principal, message_id: UUID, poll_interval: float
 ) -> AsyncIterator[Entry]:
-    """The message's events from the first to the last; `feed` says when there are more. Raises NotFound."""
+    """The message's events from the first to the last; `wake` says when there may be more. Raises NotFound."""
     seq = 0
-    with feed.subscribe(message_id) as wake:
-        while True:
-            wake.clear()
-            page = await store.page(principal, message_id, seq)
-            if page is None:
-                raise NotFound(f"There is no message {message_id}.")
-            for entry in page.entries:
-                seq = entry.seq
-                yield entry
-                if entry.last:
-                    return
-            if page.log_end is not None:  # a failover lost the end of the log: the event before it may be the final one
-                seq = max(page.log_end - 1, 0)
-                continue
-            if not page.more:
-                await wait_for(wake, poll_interval)
+    while True:
+        wake.clear()
+        page = await store.page(principal, message_id, seq)
+        if page is None:
+            raise NotFound(f"There is no message {message_id}.")
+        for entry in page.entries:
+            seq = entry.seq
+            yield entry
+            if entry.last:
+                return
+        if page.log_end is not None:  # a failover lost the end of the log: the event before it may be the final one
+            seq = max(page.log_end - 1, 0)
+            continue
+        if not page.more:
+            await wait_for(wake, poll_interval)
 
 
 async def show_answer(found: AsyncIterator[Entry], message_id: UUID, as_json: bool) -> bool:

@@ -125,17 +125,20 @@ async def _follow(settings: Settings, principal: Principal, message_id: UUID, as
     """Print a message's answer as it comes; whether it was completed."""
     from service.cli import follow
     from service.db.listener import Listener
-    from service.db.notifier import EVENTS
-    from service.events.feed import Feed
+    from service.db.notifier import EVENTS, EVERYTHING
     from service.events.store import EventStore
 
     async with common.database(settings) as database:
-        store = EventStore(database)
-        feed = Feed(store)
-        listener = Listener(settings.listen_database_url or common.dsn(settings), {EVENTS: feed.receive}, feed.wake_all)
+        wake = asyncio.Event()
+
+        def hear(payload: str) -> None:
+            if payload == EVERYTHING or str(message_id) in payload:
+                wake.set()
+
+        listener = Listener(settings.listen_database_url or common.dsn(settings), {EVENTS: hear}, wake.set)
         listening = asyncio.create_task(listener.run())
         try:
-            found = follow.entries(store, feed, principal, message_id, settings.poll_interval)
+            found = follow.entries(EventStore(database), wake, principal, message_id, settings.poll_interval)
             return await follow.show_answer(found, message_id, as_json)
         finally:
             listening.cancel()

@@ -1,68 +1,52 @@
 """Wakes the readers of event logs and reads for them. A reader is a cursor, not a buffer.
 
 A hint names logs. The next pages of their readers are read, each from its own cursor, and one query serves all of them.
-A lost hint delays a reader by one poll interval at most.
+A lost hint delays a reader by one poll interval at most: so often the logs of all readers that wait are looked at.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 from uuid import UUID
 
-from service.batching import Batcher
 from service.db.notifier import EVERYTHING
+from service.errors import TreadleError
 from service.events.model import Cursor, Log, Page
+from service.events.pages import LIVE_BATCH_CURSORS, Pages, read_live
 from service.events.positions import Positions
 from service.events.store import EventStore
 
-LIVE_BATCH_CURSORS = 500
-LIVE_PAGE_BYTES = 32_000
-BEHIND_BATCH_CURSORS = 8  # of pages of STREAM_PAGE_BYTES, or of one larger event
+LONGEST_WAIT_SECONDS = 30.0  # so that each reader asks at times whether it may still read
 
 
 class Feed:
-    def __init__(self, store: EventStore) -> None:
-        self._readers: defaultdict[Log, set[Wakeable]] = defaultdict(set)
+    """`poll_interval` in seconds: how long a lost hint can delay a follower."""
+
+    def __init__(self, store: EventStore, *, poll_interval: float) -> None:
+        self._followers: defaultdict[Log, set[Follower]] = defaultdict(set)
         # Apart, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages = Pages(store)
         self._thread_pages = Pages(store)
+        self._polling = Polling(store, poll_interval)
         self.positions = Positions(store)
         self.closing = False
-
-    @contextlib.contextmanager
-    def subscribe(self, log: Log) -> Iterator[asyncio.Event]:
-        """An asyncio.Event that is set whenever the log may have new events."""
-        wake = asyncio.Event()
-        self._readers[log].add(wake)
-        try:
-            yield wake
-        finally:
-            self._readers[log].discard(wake)
-            if not self._readers[log]:
-                del self._readers[log]
 
     @contextlib.contextmanager
     def follow(self, log: Log) -> Iterator["Follower"]:
         """A reader whose next page is read as soon as a hint names its log."""
         follower = Follower(log, self._pages(log))
-        self._readers[log].add(follower)
+        self._followers[log].add(follower)
+        self._polling.add(follower)
         try:
             yield follower
         finally:
-            self._readers[log].discard(follower)
-            if not self._readers[log]:
-                del self._readers[log]
+            self._polling.discard(follower)
+            self._followers[log].discard(follower)
+            if not self._followers[log]:
+                del self._followers[log]
 
-    async def read(self, log: Log, after: int, *, behind: bool) -> Page | None:
-        """The next events after `after`; None if the message or the thread does not exist.
-
-        `behind`: the last page that this reader received said that there are more events.
-        """
-        return await self._pages(log).read(Cursor(log, after), behind=behind)
-
-    def _pages(self, log: Log) -> "Pages":
+    def _pages(self, log: Log) -> Pages:
         return self._message_pages if isinstance(log, UUID) else self._thread_pages
 
     def receive(self, payload: str) -> None:
@@ -78,104 +62,120 @@ class Feed:
                     self._wake(int(thread))
 
     def wake_all(self) -> None:
-        for log in list(self._readers):
+        for log in list(self._followers):
             self._wake(log)
 
     def close(self) -> None:
         """End every stream; its client reconnects to another process."""
         self.closing = True
-        for readers in list(self._readers.values()):
-            for reader in list(readers):
-                if isinstance(reader, Follower):
-                    reader.stop()
-                else:
-                    reader.set()
+        for followers in list(self._followers.values()):
+            for follower in list(followers):
+                follower.stop()
 
     def _wake(self, log: Log) -> None:
-        for wake in list(self._readers.get(log, ())):
-            wake.set()
-
-
-class Wakeable(Protocol):
-    def set(self) -> None:
-        """The log may have new events."""
+        for follower in list(self._followers.get(log, ())):
+            follower.wake()
 
 
 class Follower:
     """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
 
-    def __init__(self, log: Log, pages: "Pages") -> None:
+    def __init__(self, log: Log, pages: Pages) -> None:
         self._log = log
         self._pages = pages
-        self._hinted = False  # a hint came while the reader did not wait
-        self._after = 0
+        self._at = Cursor(log, 0)  # where it waits
+        self._at_once = True  # the next page is read without waiting: there was none so far, or there is more
+        self._behind = False  # the last page said that there are more events
         self._page: asyncio.Future[Page | None] | None = None  # that the reader waits for, until it is being read
         self._loop = asyncio.get_running_loop()
 
-    async def read(self, after: int, *, behind: bool) -> Page | None:
-        """The next events, read now; see Feed.read."""
-        self._hinted = False
-        return await self._pages.read(Cursor(self._log, after), behind=behind)
+    async def next(self, after: int, seconds: float) -> Page | None:
+        """The events after `after`, as soon as there are some; None if the message or the thread does not exist. The
+        page is empty at the latest after so many seconds (and LONGEST_WAIT_SECONDS), when the feed closes, and perhaps
+        at the first call."""
+        if self._at_once:
+            self._at_once = False
+            page = await self._pages.read(Cursor(self._log, after), behind=self._behind)
+        else:
+            page = await self._wait(Cursor(self._log, after), seconds)
+        self._behind = page is not None and page.more
+        if self._behind or (page is not None and page.log_end is not None):
+            self._at_once = True
+        return page
 
-    async def wait(self, after: int, seconds: float) -> Page | None:
-        """The next events, read when a hint names the log, or after so many seconds."""
-        if self._hinted:
-            return await self.read(after, behind=False)
+    async def _wait(self, at: Cursor, seconds: float) -> Page | None:
         page: asyncio.Future[Page | None] = self._loop.create_future()
         self._page = page
-        self._after = after
-        timer = self._loop.call_later(seconds, self.set)
+        self._at = at
+        timer = self._loop.call_later(min(seconds, LONGEST_WAIT_SECONDS), self.stop)
         try:
             return await page
         finally:
             timer.cancel()
             self._page = None
 
-    def set(self) -> None:
+    def wake(self) -> None:
+        """The log may have new events."""
         if self._page is None:
-            self._hinted = True
+            self._at_once = True
         else:
             page, self._page = self._page, None
             if not page.done():
-                self._pages.enqueue(Cursor(self._log, self._after), page)
+                self._pages.enqueue(self._at, page)
+
+    def waits_at(self) -> Cursor | None:
+        """Where the reader waits for a page that is not being read yet."""
+        return None if self._page is None or self._page.done() else self._at
+
+    def give(self, cursor: Cursor, page: Page | TreadleError | None) -> None:
+        """The page at this cursor, or the reason why it cannot be read, if the reader still waits for it."""
+        if self._page is not None and self.waits_at() is cursor:
+            waiting, self._page = self._page, None
+            if isinstance(page, TreadleError):
+                waiting.set_exception(page)
+            else:
+                waiting.set_result(page)
 
     def stop(self) -> None:
-        """Read nothing more: the reader receives an empty page."""
+        """Wait no longer: the reader receives an empty page."""
         if self._page is not None and not self._page.done():
             self._page.set_result(Page([]))
 
 
-class Pages:
-    """Reads pages for many readers at once, with a bounded number of bytes in each query.
+class Polling:
+    """Finds what lost hints were about: one look at the logs of all followers that wait, instead of one for each."""
 
-    A live reader waits for the next event, so its page is small, and many readers share a query. A reader that is
-    behind gets a large page, in queries of a few readers beside those of the live ones: a long log, or one of large
-    events, delays only readers that are behind. An event too large for a small page is read in a large one.
-    """
-
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, interval: float) -> None:
         self._store = store
-        self._live: Batcher[Cursor, Page | None] = Batcher(self._read_live, limit=LIVE_BATCH_CURSORS)
-        self._behind: Batcher[Cursor, Page | None] = Batcher(self._read_behind, limit=BEHIND_BATCH_CURSORS)
+        self._interval = interval
+        self._followers: set[Follower] = set()
+        self._task: asyncio.Task[None] | None = None
 
-    async def read(self, cursor: Cursor, *, behind: bool) -> Page | None:
-        return await (self._behind if behind else self._live).submit(cursor)
+    def add(self, follower: Follower) -> None:
+        self._followers.add(follower)
+        if self._task is None:
+            self._task = asyncio.create_task(self._poll())
 
-    def enqueue(self, cursor: Cursor, page: "asyncio.Future[Page | None]") -> None:
-        """Read the page of a live reader with the next batch."""
-        self._live.enqueue(cursor, page)
+    def discard(self, follower: Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers and self._task is not None:
+            self._task.cancel()
+            self._task = None
 
-    async def _read_live(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
-        places = list(dict.fromkeys(cursors))
-        pages = await self._store.read(places, page_bytes=LIVE_PAGE_BYTES, at_least_one=False)
-        return _shared(cursors, places, pages)
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            followers = list(self._followers)
+            for start in range(0, len(followers), LIVE_BATCH_CURSORS):
+                await self._look(followers[start : start + LIVE_BATCH_CURSORS])
 
-    async def _read_behind(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
-        places = list(dict.fromkeys(cursors))
-        return _shared(cursors, places, await self._store.read(places))
-
-
-def _shared(cursors: Sequence[Cursor], places: Sequence[Cursor], pages: Sequence[Page | None]) -> list[Page | None]:
-    """Readers at the same place of the same log share one page."""
-    found = dict(zip(places, pages, strict=True))
-    return [found[cursor] for cursor in cursors]
+    async def _look(self, followers: Sequence[Follower]) -> None:
+        waiting = [(follower, cursor) for follower in followers if (cursor := follower.waits_at()) is not None]
+        pages: Sequence[Page | TreadleError | None]
+        try:
+            pages = await read_live(self._store, [cursor for _, cursor in waiting])
+        except TreadleError as error:
+            pages = [error] * len(waiting)
+        for (follower, cursor), page in zip(waiting, pages, strict=True):
+            if isinstance(page, TreadleError) or page is None or not page.is_empty:
+                follower.give(cursor, page)

@@ -9,7 +9,6 @@ from service.errors import NotFound, Unauthorized, Unavailable
 from service.events.feed import Feed
 from service.events.model import Entry
 from service.sse_frames import Silence
-from service.waiting import wait_for
 
 DELETED = "The message was deleted."
 STOPPING = "The server stops. The work goes on; ask again for its answer."
@@ -20,27 +19,25 @@ class Interrupted(Unavailable):
 
 
 class Follower:
-    """Intervals in seconds."""
+    """`keepalive_interval` in seconds."""
 
-    def __init__(self, feed: Feed, access: Access, *, poll_interval: float, keepalive_interval: float) -> None:
+    def __init__(self, feed: Feed, access: Access, *, keepalive_interval: float) -> None:
         self._feed = feed
         self._access = access
-        self._poll_interval = poll_interval
         self._keepalive_interval = keepalive_interval
 
     async def follow(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[list[Entry]]:
         """The entries after seq `after`, as they come; an empty list after each silence of `keepalive_interval`. It
         does not end by itself. The caller has looked the message up for its principal. Raises NotFound, Unauthorized,
         Interrupted, Unavailable, SchemaError."""
-        silence, behind = Silence(self._keepalive_interval), False
-        with self._feed.subscribe(message_id) as wake:
+        silence = Silence(self._keepalive_interval)
+        with self._feed.follow(message_id) as follower:
             while True:
                 if self._feed.closing:
                     raise Interrupted(STOPPING)
                 if reason := self._access.end_of(principal):
                     raise Unauthorized(reason)
-                wake.clear()
-                page = await self._feed.read(message_id, after, behind=behind)
+                page = await follower.next(after, silence.seconds_left())
                 if page is None:
                     raise NotFound(DELETED)
                 if page.log_end is not None:
@@ -49,20 +46,18 @@ class Follower:
                     after = page.entries[-1].cursor
                     yield page.entries
                     silence.reset()
-                behind = page.more
-                if not behind:
-                    await wait_for(wake, min(self._poll_interval, self._keepalive_interval))
-                    if silence.is_too_long():
-                        yield []
+                if silence.is_too_long():
+                    yield []
 
     async def read(self, message_id: UUID, after: int) -> AsyncIterator[Entry]:
         """The entries after seq `after` that are there. Raises NotFound, Unavailable, SchemaError."""
-        behind = True
-        while behind:
-            page = await self._feed.read(message_id, after, behind=True)
-            if page is None:
-                raise NotFound(DELETED)
-            for entry in page.entries:
-                yield entry
-                after = entry.cursor
-            behind = page.more
+        with self._feed.follow(message_id) as follower:
+            more = True
+            while more:
+                page = await follower.next(after, 0)
+                if page is None:
+                    raise NotFound(DELETED)
+                for entry in page.entries:
+                    yield entry
+                    after = entry.cursor
+                more = page.more

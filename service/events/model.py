@@ -85,6 +85,11 @@ class Page(Struct):
     log_end: int | None = None
     encoded: bytes | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """It tells its reader nothing."""
+        return not self.entries and not self.more and self.log_end is None
+
 
 QueueStop = Literal["delay", "backoff", "share", "paused", "unclaimed", "no_agent"]
 

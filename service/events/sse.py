@@ -38,12 +38,11 @@ STOPS: dict[QueueStop, str] = {
 
 
 class Streams:
-    """Creates the streams of one API process. Intervals in seconds."""
+    """Creates the streams of one API process. `keepalive_interval` in seconds."""
 
-    def __init__(self, feed: Feed, access: Access, *, poll_interval: float, keepalive_interval: float) -> None:
+    def __init__(self, feed: Feed, access: Access, *, keepalive_interval: float) -> None:
         self._feed = feed
         self._access = access
-        self._poll_interval = poll_interval
         self._keepalive_interval = keepalive_interval
 
     def message(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[bytes]:
@@ -58,16 +57,12 @@ class Streams:
     async def _follow(
         self, principal: Principal, log_key: Log, after: int, view: "View"
     ) -> AsyncGenerator[bytes, None]:
-        silence, behind, at_once = Silence(self._keepalive_interval), False, True
+        silence = Silence(self._keepalive_interval)
         if view.opening:
             yield view.opening
         with self._feed.follow(log_key) as follower:
             while not self._feed.closing:
-                if at_once:
-                    page = await follower.read(after, behind=behind)
-                else:
-                    longest = min(self._poll_interval, self._keepalive_interval, view.seconds_to_notice())
-                    page = await follower.wait(after, longest)
+                page = await follower.next(after, min(silence.seconds_left(), view.seconds_to_notice()))
                 if reason := self._access.end_of(principal):
                     yield encode("unauthorized", _json({"message": reason}))
                     return
@@ -76,7 +71,7 @@ class Streams:
                     return
                 page, foreign = _within_reach(page, principal)
                 part, after, over = _encode(page, after, view)
-                behind, at_once = page.more, page.more or page.log_end is not None
+                at_once = page.more or page.log_end is not None
                 del page  # a client may take long to read the part
                 if part:
                     yield part

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from service.db.pool import Database
-from service.events.feed import BEHIND_BATCH_CURSORS, LIVE_PAGE_BYTES, Feed
 from service.events.model import Cursor, Page
+from service.events.pages import BEHIND_BATCH_CURSORS, LIVE_PAGE_BYTES, Pages
 from service.events.store import EventStore
 from tests.support.api_client import Client
 from tests.support.randomness import incompressible
@@ -55,14 +55,14 @@ async def test_readers_that_are_behind_delay_no_live_reader(
     large = UUID(await submit_large(scripted_api, script, 20))
     small = UUID(await scripted_api.submit("one two"))
     await scripted_api.settled(str(small))
-    feed = Feed(store)
+    pages_of_messages = Pages(store)
     cursors = [Cursor(large, after) for after in range(2, 22)]
-    first = [await feed.read(cursor.log, cursor.after, behind=False) for cursor in cursors]
+    first = [await pages_of_messages.read(cursor, behind=False) for cursor in cursors]
     assert [(page and page.entries, page and page.more) for page in first] == [([], True)] * len(cursors)
-    reading = [asyncio.create_task(feed.read(cursor.log, cursor.after, behind=True)) for cursor in cursors]
+    reading = [asyncio.create_task(pages_of_messages.read(cursor, behind=True)) for cursor in cursors]
     await asyncio.wait_for(store.is_reading_behind.wait(), 30)
     for _ in range(3):
-        page = await feed.read(small, 2, behind=False)
+        page = await pages_of_messages.read(Cursor(small, 2), behind=False)
         assert page is not None
         assert [entry.seq for entry in page.entries] == [3, 4, 5]
     store.may_read_behind.set()

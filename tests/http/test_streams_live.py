@@ -43,7 +43,7 @@ class Replica:
 
     async def readers(self) -> int:
         """How many streams are subscribed to something."""
-        return sum(len(wakes) for wakes in self.api.feed._readers.values())
+        return sum(len(followers) for followers in self.api.feed._followers.values())
 
     async def stop(self) -> None:
         self._server.should_exit = True
@@ -239,6 +239,6 @@ async def test_clients_that_disconnect_or_never_read_are_cleaned_up(
     for never in sockets:
         never.close()
     await until(replica.readers, lambda n: n == 0)
-    assert not replica.api.feed._readers
+    assert not replica.api.feed._followers
     script.say(message_id, None)
     assert (await api.settled(message_id))["state"] == "completed"  # disconnecting cancels nothing

@@ -3258,96 +3258,6 @@ COMMENT ON VIEW treadle.queue_overview IS 'Every queue: messages by state, how m
 COMMENT ON COLUMN treadle.queue_overview.ready IS 'Lane rows a worker could claim now; exact to 1,000 a lane';
 COMMENT ON COLUMN treadle.queue_overview.finished_per_minute IS 'Messages completed or failed in the last full minute';
 COMMENT ON COLUMN treadle.queue_overview.mean_seconds IS 'Mean processing time of the last five minutes';
-CREATE TABLE treadle.records_20261129 (
-    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
-    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
-    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
-    key text,
-    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
-    value jsonb CONSTRAINT records_value_not_null NOT NULL,
-    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
-    schema_id integer,
-    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
-    traceparent text,
-    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON COLUMN treadle.records_20261129.topic IS 'topics.id';
-COMMENT ON COLUMN treadle.records_20261129.key IS 'Records of one key are handled in order; null: this one has no order';
-COMMENT ON COLUMN treadle.records_20261129.bytes IS 'Of key, headers and value, before compression';
-COMMENT ON COLUMN treadle.records_20261129.schema_id IS 'The registered schema that value satisfies; null: none';
-COMMENT ON COLUMN treadle.records_20261129.traceparent IS 'W3C trace context of the publish; null: it had none';
-CREATE TABLE treadle.records_20261130 (
-    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
-    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
-    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
-    key text,
-    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
-    value jsonb CONSTRAINT records_value_not_null NOT NULL,
-    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
-    schema_id integer,
-    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
-    traceparent text,
-    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON COLUMN treadle.records_20261130.topic IS 'topics.id';
-COMMENT ON COLUMN treadle.records_20261130.key IS 'Records of one key are handled in order; null: this one has no order';
-COMMENT ON COLUMN treadle.records_20261130.bytes IS 'Of key, headers and value, before compression';
-COMMENT ON COLUMN treadle.records_20261130.schema_id IS 'The registered schema that value satisfies; null: none';
-COMMENT ON COLUMN treadle.records_20261130.traceparent IS 'W3C trace context of the publish; null: it had none';
-CREATE TABLE treadle.records_20261201 (
-    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
-    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
-    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
-    key text,
-    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
-    value jsonb CONSTRAINT records_value_not_null NOT NULL,
-    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
-    schema_id integer,
-    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
-    traceparent text,
-    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON COLUMN treadle.records_20261201.topic IS 'topics.id';
-COMMENT ON COLUMN treadle.records_20261201.key IS 'Records of one key are handled in order; null: this one has no order';
-COMMENT ON COLUMN treadle.records_20261201.bytes IS 'Of key, headers and value, before compression';
-COMMENT ON COLUMN treadle.records_20261201.schema_id IS 'The registered schema that value satisfies; null: none';
-COMMENT ON COLUMN treadle.records_20261201.traceparent IS 'W3C trace context of the publish; null: it had none';
-CREATE TABLE treadle.records_20261202 (
-    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
-    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
-    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
-    key text,
-    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
-    value jsonb CONSTRAINT records_value_not_null NOT NULL,
-    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
-    schema_id integer,
-    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
-    traceparent text,
-    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON COLUMN treadle.records_20261202.topic IS 'topics.id';
-COMMENT ON COLUMN treadle.records_20261202.key IS 'Records of one key are handled in order; null: this one has no order';
-COMMENT ON COLUMN treadle.records_20261202.bytes IS 'Of key, headers and value, before compression';
-COMMENT ON COLUMN treadle.records_20261202.schema_id IS 'The registered schema that value satisfies; null: none';
-COMMENT ON COLUMN treadle.records_20261202.traceparent IS 'W3C trace context of the publish; null: it had none';
-CREATE TABLE treadle.records_20261203 (
-    record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
-    tenant text CONSTRAINT records_tenant_not_null NOT NULL,
-    topic bigint CONSTRAINT records_topic_not_null NOT NULL,
-    key text,
-    headers jsonb DEFAULT '{}'::jsonb CONSTRAINT records_headers_not_null NOT NULL,
-    value jsonb CONSTRAINT records_value_not_null NOT NULL,
-    bytes integer CONSTRAINT records_bytes_not_null NOT NULL,
-    schema_id integer,
-    created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
-    traceparent text,
-    CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
-);
-COMMENT ON COLUMN treadle.records_20261203.topic IS 'topics.id';
-COMMENT ON COLUMN treadle.records_20261203.key IS 'Records of one key are handled in order; null: this one has no order';
-COMMENT ON COLUMN treadle.records_20261203.bytes IS 'Of key, headers and value, before compression';
-COMMENT ON COLUMN treadle.records_20261203.schema_id IS 'The registered schema that value satisfies; null: none';
-COMMENT ON COLUMN treadle.records_20261203.traceparent IS 'W3C trace context of the publish; null: it had none';
 CREATE TABLE treadle.records_default (
     record_id uuid CONSTRAINT records_record_id_not_null NOT NULL,
     tenant text CONSTRAINT records_tenant_not_null NOT NULL,
@@ -3685,11 +3595,6 @@ CREATE VIEW treadle.worker_overview WITH (security_invoker='true') AS
    FROM treadle.workers w;
 COMMENT ON VIEW treadle.worker_overview IS 'Workers that have neither signed off nor been reaped';
 ALTER TABLE ONLY treadle.events ATTACH PARTITION treadle.events_default DEFAULT;
-ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261129 FOR VALUES FROM ('01a22499-f800-0000-0000-000000000000') TO ('01a229c0-5400-0000-0000-000000000000');
-ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261130 FOR VALUES FROM ('01a229c0-5400-0000-0000-000000000000') TO ('01a22ee6-b000-0000-0000-000000000000');
-ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261201 FOR VALUES FROM ('01a22ee6-b000-0000-0000-000000000000') TO ('01a2340d-0c00-0000-0000-000000000000');
-ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261202 FOR VALUES FROM ('01a2340d-0c00-0000-0000-000000000000') TO ('01a23933-6800-0000-0000-000000000000');
-ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_20261203 FOR VALUES FROM ('01a23933-6800-0000-0000-000000000000') TO ('01a23e59-c400-0000-0000-000000000000');
 ALTER TABLE ONLY treadle.records ATTACH PARTITION treadle.records_default DEFAULT;
 ALTER TABLE ONLY treadle.agents
     ADD CONSTRAINT agents_pkey PRIMARY KEY (agent);
@@ -3743,16 +3648,6 @@ ALTER TABLE ONLY treadle.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue);
 ALTER TABLE ONLY treadle.records
     ADD CONSTRAINT records_pkey PRIMARY KEY (record_id);
-ALTER TABLE ONLY treadle.records_20261129
-    ADD CONSTRAINT records_20261129_pkey PRIMARY KEY (record_id);
-ALTER TABLE ONLY treadle.records_20261130
-    ADD CONSTRAINT records_20261130_pkey PRIMARY KEY (record_id);
-ALTER TABLE ONLY treadle.records_20261201
-    ADD CONSTRAINT records_20261201_pkey PRIMARY KEY (record_id);
-ALTER TABLE ONLY treadle.records_20261202
-    ADD CONSTRAINT records_20261202_pkey PRIMARY KEY (record_id);
-ALTER TABLE ONLY treadle.records_20261203
-    ADD CONSTRAINT records_20261203_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY treadle.records_default
     ADD CONSTRAINT records_default_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY treadle.schema_ends
@@ -3847,11 +3742,6 @@ CREATE INDEX webhooks_enabled ON treadle.webhooks USING btree (tenant) WHERE ena
 CREATE INDEX webhooks_tenant ON treadle.webhooks USING btree (tenant, created_at);
 ALTER INDEX treadle.events_pkey ATTACH PARTITION treadle.events_default_pkey;
 ALTER INDEX treadle.events_thread ATTACH PARTITION treadle.events_default_thread_thread_pos_idx;
-ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261129_pkey;
-ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261130_pkey;
-ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261201_pkey;
-ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261202_pkey;
-ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_20261203_pkey;
 ALTER INDEX treadle.records_pkey ATTACH PARTITION treadle.records_default_pkey;
 CREATE CONSTRAINT TRIGGER late_cancels AFTER INSERT ON treadle.late_cancels DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_cancels();
 CREATE CONSTRAINT TRIGGER late_charges AFTER INSERT ON treadle.late_charges DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION treadle._give_late_charges();

@@ -205,7 +205,7 @@ async def test_a_stream_ends_though_its_log_ended_before_the_cursor(
 ) -> None:
     await start_worker(echo)
     message = await run(sql, "x")
-    streams = Streams(Feed(EventStore(database)), OpenAccess(), poll_interval=60, keepalive_interval=60)
+    streams = Streams(Feed(EventStore(database), poll_interval=60), OpenAccess(), keepalive_interval=60)
     async with asyncio.timeout(20):
         parts = b"".join([part async for part in streams.message(AUTH_OFF, message["message_id"], 50)])
     assert [line for line in parts.split(b"\n") if line.startswith(b"event: ")] == [b"event: gap", b"event: done"]

@@ -1,6 +1,7 @@
 """The life of one queue socket: the client's messages on one side, the log of the thread on the other."""
 
 import asyncio
+import math
 from contextlib import suppress
 from typing import NoReturn
 
@@ -81,12 +82,19 @@ class QueueSession:
         await messages.submit(self._caller.principal, message)
         self._accepted.set()
 
+    def _check(self) -> None:
+        """Raises ServerStopping, AccessEnded."""
+        if self._services.feed.closing:
+            raise ServerStopping
+        self._caller.check()
+
     async def _write(self) -> NoReturn:
         """Send the log from the client's cursor on, and go on with the next one if the thread is deleted."""
         while True:
             [log] = await self._services.threads.thread_logs([(self._caller.principal, self._thread_id)])
             if log is None:
-                await self._wait(self._accepted)
+                self._check()
+                await wait_for(self._accepted, self._services.settings.poll_interval)
                 self._accepted.clear()
                 continue
             thread, last = log
@@ -97,24 +105,19 @@ class QueueSession:
 
     async def _follow(self, thread: int) -> None:
         """Returns when the thread was deleted."""
-        feed, behind = self._services.feed, True
         if self._after > 0:
             for message in await self._services.threads.open_messages(self._caller.principal, thread):
                 self._translator.begin(*message)
-        with feed.subscribe(thread) as wake:
+        with self._services.feed.follow(thread) as follower:
             while True:
-                self._caller.check()
-                wake.clear()
-                page = await feed.read(thread, self._after, behind=behind)
+                self._check()
+                page = await follower.next(self._after, math.inf)
                 if page is None:
                     return
                 if page.log_end is not None:  # a failover lost the end of the log
                     self._after, self._translator = 0, Translator()
                 for entry in page.entries:
                     await self._show(entry)
-                behind = page.more or page.log_end is not None
-                if not behind:
-                    await self._wait(wake)
 
     async def _show(self, entry: Entry) -> None:
         if is_out_of_reach(entry, self._caller.principal):
@@ -126,9 +129,3 @@ class QueueSession:
         for frame in self._translator.frames(entry):
             await self._caller.send(encode(frame))
         self._after = entry.cursor
-
-    async def _wait(self, wake: asyncio.Event) -> None:
-        if not self._services.feed.closing:
-            await wait_for(wake, self._services.settings.poll_interval)
-        if self._services.feed.closing:
-            raise ServerStopping

@@ -1,6 +1,7 @@
 """The server's side of a chat: the log of the thread, from the client's cursor on."""
 
 import asyncio
+import math
 from typing import NamedTuple, NoReturn
 
 from service.events.model import OUT_OF_REACH, is_out_of_reach
@@ -48,7 +49,8 @@ class Transcript:
             await self._send_gap(lost, 1)
         while True:
             while log is None:
-                await self._wait(self._accepted)
+                self._check()
+                await wait_for(self._accepted, self._services.settings.poll_interval)
                 self._accepted.clear()
                 if (log := await self._services.find_log(self._caller.principal, self._thread_id)) is not None:
                     await self._send_open(log)
@@ -70,12 +72,10 @@ class Transcript:
 
     async def _follow(self, thread: int) -> None:
         """Send the log from the cursor on; returns when the thread was deleted."""
-        behind = False
-        with self._feed.subscribe(thread) as wake:
+        with self._feed.follow(thread) as follower:
             while True:
-                self._caller.check()
-                wake.clear()
-                page = await self._feed.read(thread, self._after, behind=behind)
+                self._check()
+                page = await follower.next(self._after, math.inf)
                 if page is None:
                     return
                 if page.log_end is not None:  # a failover lost the end of the log, or all of it
@@ -88,14 +88,9 @@ class Transcript:
                         raise AccessEnded(OUT_OF_REACH)
                     await self._send(from_entry(entry))
                     self._after = entry.cursor
-                behind = page.more or page.log_end is not None
-                if not behind:
-                    await self._wait(wake)
 
-    async def _wait(self, wake: asyncio.Event) -> None:
-        """Return when there may be something new; raises ServerStopping."""
-        if not self._feed.closing:
-            await wait_for(wake, self._services.settings.poll_interval)
+    def _check(self) -> None:
+        """Raises ServerStopping, AccessEnded."""
         if self._feed.closing:
             raise ServerStopping
 

@@ -53,10 +53,10 @@ class Agent:
         self.settings: dict[str, Any] = {}  # more that clients see of it, beside those of its limits
         self.is_async = inspect.iscoroutinefunction(function)
         self.input_type = input_type(function)
-        # The JSON Schema of the input; None if the agent takes text.
-        self.input_schema = (
-            None if self.input_type is str else msgspec.json.schema(self.input_type, schema_hook=schema_of)
-        )
+        # The JSON Schema of the input; None if the agent takes text. Clients submit text or an object; only records of
+        # topics have other values.
+        submitted = str | dict[str, Any] if self.input_type is Any else self.input_type
+        self.input_schema = None if submitted is str else msgspec.json.schema(submitted, schema_hook=schema_of)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -78,8 +78,7 @@ def input_type(function: Callable[..., Any]) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     hints = get_type_hints(function)
-    declared = hints.get(parameters[1].name, str)
-    return str if declared is Any or declared is str else declared
+    return hints.get(parameters[1].name, str)
 
 
 def _first_paragraph(function: Callable[..., Any]) -> str:

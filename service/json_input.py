@@ -112,7 +112,7 @@ def _misfit(error: str, kind: Any, what: str) -> str:
         return f"{place} {name[1][:MAX_QUOTED_CHARS]} is unknown."
     if "out of range" in reason:
         return f"{place} holds a number that is out of range; send one that fits a 64-bit number."
-    field = re.sub(r"\[\d+\]", "", place).rpartition(".")[2]
+    field = re.sub(r"\[(?:\d+|\.\.\.)\]", "", place).rpartition(".")[2]
     if place.endswith("]") and not reason.startswith("Expected `object`"):
         place = place.rpartition("[")[0]  # the description of a list says what it may hold
     expected = "an object" if place.endswith("]") else _descriptions(kind).get(field, "an object")

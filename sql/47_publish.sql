@@ -181,7 +181,9 @@ begin
         end if;
     end if;
     return query
-        select r.n, r.record_id, at, not v_all_new and not r.record_id = any(coalesce(v_written, '{}'))
+        select r.n, r.record_id, at, not v_all_new and (
+            not r.record_id = any(coalesce(v_written, '{}'))
+            or row_number() over (partition by r.record_id order by r.n) > 1)  -- twice in this call
         from (select (unnest(v_records)).n, (unnest(v_records)).record_id) r
         order by r.n;
 end $$;

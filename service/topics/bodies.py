@@ -13,6 +13,7 @@ import zstandard
 from service.errors import Invalid, TooLarge, Unprocessable, WrongMediaType
 from service.topics.model import NewRecord, NewRecords
 
+GZIP = ("gzip", "x-gzip")  # RFC 9110: the same
 PROTOBUF_MEDIA_TYPES = ("application/x-protobuf", "application/protobuf")
 GZIP_WINDOW_BITS = 31  # with the head and the checksum of gzip
 ZSTD_WINDOW_BYTES = 8_388_608  # that a decompressor keeps in memory
@@ -23,7 +24,7 @@ def decompress(body: bytes, encoding: str, most_bytes: int) -> bytes:
     Invalid, TooLarge, WrongMediaType."""
     if encoding == "identity":
         return body
-    if encoding == "gzip":
+    if encoding in GZIP:
         unpacked, whole = _gunzip(body, most_bytes)
     elif encoding == "zstd":
         unpacked, whole = _unzstd(body, most_bytes)
@@ -66,13 +67,14 @@ def read_other(body: bytes, media_type: str) -> NewRecords | None:
 
 def plain(records: Sequence[NewRecord]) -> list[NewRecord]:
     """The records, those in base64 with their binary as value. Raises Unprocessable."""
-    return [_plain(number, record) if record.encoding else record for number, record in enumerate(records)]
+    places = [f"records[{number}]: value" for number in range(len(records))] if len(records) > 1 else ["value"]
+    return [_plain(place, record) if record.encoding else record for place, record in zip(places, records, strict=True)]
 
 
-def _plain(number: int, record: NewRecord) -> NewRecord:
+def _plain(place: str, record: NewRecord) -> NewRecord:
     value: Any = record.value
     try:
         binary = base64.b64decode(value, validate=True)
     except (TypeError, ValueError, binascii.Error):
-        raise Unprocessable(f"records[{number}]: value must be a text in base64, as its encoding says.") from None
+        raise Unprocessable(f"{place} must be a text in base64, as its encoding says.") from None
     return msgspec.structs.replace(record, value=binary, encoding=None)

@@ -47,6 +47,8 @@ async def test_a_record_that_is_there_is_known(topics: Topics) -> None:
     await topics.route()
     assert await topics.values() == [0, 1]
     assert await topics.values("other") == []
+    twice = await topics.publish("other", *({"value": n, "record_id": ids[2]} for n in range(2)))
+    assert [row["known"] for row in twice] == [False, True]
 
 
 def id_in(hours: int) -> str:

@@ -193,12 +193,14 @@ end $$;
 -- A heartbeat: the worker lives, and these are the leases it holds. Upserts its row, extends its leases, names those
 -- that are cancelled or lost, and releases the leases that are the worker's in the table and that it does not name:
 -- claims whose answer was lost. grace_seconds: leases that were claimed within this time are not released yet (the
--- answer may still be on its way to the worker); null: none is. `agents`: those that it has.
+-- answer may still be on its way to the worker); null: none is. `agents`: those that it has. `tenants`: whose messages
+-- it claims; null: those of all.
 create or replace function treadle.heartbeat(
     worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamptz,
     server_started timestamptz,
     ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision,
-    grace_seconds double precision, agents text[] default '{}', memory_bytes bigint default null)
+    grace_seconds double precision, agents text[] default '{}', memory_bytes bigint default null,
+    tenants text[] default null)
 returns table (message_id uuid, lease uuid, verdict text)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -216,9 +218,9 @@ declare
 begin
     insert into treadle.workers as w (
             worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, reported_at,
-            beating_since, server_started, memory_bytes)
+            beating_since, server_started, memory_bytes, tenants)
         values (worker, host, pid, queues, heartbeat.agents, concurrency, cardinality(ids), heartbeat.started_at,
-            v_now, v_now, v_now, heartbeat.server_started, heartbeat.memory_bytes)
+            v_now, v_now, v_now, heartbeat.server_started, heartbeat.memory_bytes, heartbeat.tenants)
         on conflict (worker_id) do update
             set queues = excluded.queues,
                 agents = excluded.agents,
@@ -228,6 +230,7 @@ begin
                 reported_at = v_now,
                 server_started = excluded.server_started,
                 memory_bytes = excluded.memory_bytes,
+                tenants = excluded.tenants,
                 suspected_at = null,
                 beating_since = case
                     when w.heartbeat_at between v_gap_before and v_step_after then w.beating_since
@@ -250,23 +253,31 @@ begin
 end $$;
 comment on function treadle.heartbeat(
     text, text, integer, text[], integer, timestamptz, timestamptz, uuid[], uuid[], double precision, double precision,
-    double precision, text[], bigint)
+    double precision, text[], bigint, text[])
     is 'A worker lives and holds these leases; the answer names those cancelled or lost';
 
--- Whether another worker, which is not suspected to be dead, claims from this queue and has this agent.
-create or replace function treadle.another_has(worker text, queue text, agent text) returns boolean
+-- Whether a worker claims messages of a tenant: a remote worker those of the one that it serves.
+create or replace function treadle._serves(w treadle.workers, tenant text) returns boolean
+language sql immutable as $$
+    select (w.serves is null or w.serves = tenant) and (w.tenants is null or tenant = any(w.tenants))
+$$;
+
+-- Whether another worker, which is not suspected to be dead, claims from this queue for this tenant and has this agent.
+create or replace function treadle.another_claims(worker text, queue text, agent text, tenant text) returns boolean
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
     return exists (
         select
         from treadle.workers w
-        where w.worker_id <> another_has.worker
+        where w.worker_id <> another_claims.worker
             and w.suspected_at is null
-            and another_has.queue = any(w.queues)
-            and another_has.agent = any(w.agents));
+            and another_claims.queue = any(w.queues)
+            and another_claims.agent = any(w.agents)
+            and treadle._serves(w, another_claims.tenant));
 end $$;
-comment on function treadle.another_has is 'Whether another worker claims from a queue and has an agent';
+comment on function treadle.another_claims
+    is 'Whether another worker claims messages of a tenant from a queue and has an agent';
 
 -- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps
 -- all its leases. A worker that was taken for dead stays dead.

@@ -168,17 +168,22 @@ comment on function treadle.queue_positions is 'State and queue position of each
 
 -- Where messages stand, for callers that then follow the lines: with lane_id the row of a lane, with thread and place a
 -- place behind the turn of a thread. Without both, only the next call of this function tells the position.
-create or replace function treadle.queue_places(message_ids uuid[])
+create or replace function treadle.message_places(message_ids uuid[])
 returns table (
-    n bigint, state text, queue_position bigint, reason text, queue text, agent text, lane_rank integer, lane_id bigint,
-    thread bigint, place bigint)
+    n bigint, state text, queue_position bigint, reason text, queue text, tenant text, agent text, lane_rank integer,
+    lane_id bigint, thread bigint, place bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
 begin
     return query
-        select p.n, p.state, p.queue_position, s.reason, m.queue, m.agent,
+        select p.n, p.state, p.queue_position,
+            case
+                when s.reason is not null then s.reason
+                when p.queue_position = 0 and m.hold is null then treadle._head_stop(m)
+            end,
+            m.queue, m.tenant, m.agent,
             case
                 when m.hold = 'thread' then greatest(m.rank, 0)::integer
                 when m.hold is null then case m.lane when 'high' then 0 when 'normal' then 1 when 'low' then 2 end
@@ -186,40 +191,42 @@ begin
             case when m.hold is null and m.state = 'queued' then m.lane_id end,
             case when m.hold = 'thread' then m.thread end,
             case when m.hold = 'thread' then (m.rank + 1::bigint << 55) + m.ord end
-        from treadle._positions(message_ids => queue_places.message_ids, at => treadle.clock()) p
-        left join treadle.queue_stops(queue_places.message_ids) s on s.n = p.n
+        from treadle._positions(message_ids => message_places.message_ids, at => treadle.clock()) p
+        left join treadle.queue_stops(message_places.message_ids) s on s.n = p.n
         left join lateral (
             select x.*
             from treadle.messages x
-            where x.message_id = queue_places.message_ids[p.n]
+            where x.message_id = message_places.message_ids[p.n]
             limit 1
         ) m on true;
 end $$;
-comment on function treadle.queue_places is 'State, position and place of each message, and what keeps it waiting';
+comment on function treadle.message_places is 'State, position and place of each message, and what keeps it waiting';
 
--- The first rows of the lanes of these queues, and what keeps all messages of a queue waiting. `last_id` is the last id
--- of a lane that has more than a thousand rows.
-create or replace function treadle.lane_heads(queues text[])
+-- The first rows of the lanes of these queues, and what keeps all messages of a queue waiting, or those of a tenant or
+-- for an agent. `stopped`: tenants that are suspended. `last_id` is the last id of a lane that has more than a thousand
+-- rows.
+create or replace function treadle.queue_lines(queues text[])
 returns table (
-    queue text, paused boolean, claimed boolean, agents text[], lane_rank integer, ids bigint[], last_id bigint)
+    queue text, paused boolean, stopped text[], claimed jsonb, lane_rank integer, ids bigint[], last_id bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
+    v_stopped constant text[] := treadle._stopped_tenants();
 begin
     return query
-        select q.queue, q.paused, treadle._claiming_workers(q.queue) > 0, treadle._claimed_agents(q.queue), l.rank,
-            h.ids, h.last_id
+        select q.queue, q.paused, v_stopped, a.claimed, l.rank, h.ids, h.last_id
         from treadle.queues q
+        cross join lateral (select treadle._claimed_agents(q.queue) as claimed offset 0) a
         cross join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
         cross join lateral treadle._lane_head(queue => q.queue, lane => l.lane, at => v_now) h
-        where q.queue = any(lane_heads.queues)
+        where q.queue = any(queue_lines.queues)
         order by q.queue, l.rank;
 end $$;
-comment on function treadle.lane_heads is 'The first rows of the lanes of queues, to tell positions in them';
+comment on function treadle.queue_lines is 'The first rows of the lanes of queues, to tell positions in them';
 
--- The first places behind the turns of these threads, in order (see treadle.queue_places).
+-- The first places behind the turns of these threads, in order (see treadle.message_places).
 create or replace function treadle.thread_lines(threads bigint[], quantity integer default 200)
 returns table (thread bigint, places bigint[])
 language plpgsql stable security definer

@@ -1,5 +1,5 @@
 -- What keeps messages waiting although none is before them: their hold, or their queue is paused, or no living worker
--- claims from it or has their agent.
+-- claims from it for their tenant or has their agent; and for the first of a lane, limits and locks.
 
 -- How many workers with a heartbeat of the last ten seconds claim from a queue.
 create or replace function treadle._claiming_workers(queue text) returns bigint
@@ -11,15 +11,88 @@ language sql stable security definer
         and w.heartbeat_at > treadle.clock() - interval '10 seconds'
 $$;
 
--- Whether one of these workers has an agent.
-create or replace function treadle._has_agent(queue text, agent text) returns boolean
+-- The living workers that claim messages of a tenant from a queue.
+create or replace function treadle._workers_for(queue text, tenant text) returns setof treadle.workers
 language sql stable as $$
-    select exists (
-        select
-        from treadle.workers w
-        where _has_agent.queue = any(w.queues)
-            and _has_agent.agent = any(w.agents)
-            and w.heartbeat_at > treadle.clock() - interval '10 seconds')
+    select w.*
+    from treadle.workers w
+    where _workers_for.queue = any(w.queues)
+        and treadle._serves(w, _workers_for.tenant)
+        and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+$$;
+
+-- What stops all messages of a tenant for an agent in a queue: the queue is paused, the tenant is suspended, or no
+-- living worker claims them, or none of those has the agent. Null: nothing does.
+create or replace function treadle._stop_of(queue text, tenant text, agent text) returns text
+language sql stable as $$
+    select case
+        when q.paused then 'paused'
+        when _stop_of.tenant = any(treadle._stopped_tenants()) then 'tenant_suspended'
+        when w.workers = 0 then 'unclaimed'
+        when w.with_agent = 0 then 'no_agent'
+    end
+    from treadle.queues q
+    cross join lateral (
+        select count(*) as workers, count(*) filter (where _stop_of.agent = any(x.agents)) as with_agent
+        from treadle._workers_for(queue => q.queue, tenant => _stop_of.tenant) x
+    ) w
+    where q.queue = _stop_of.queue
+$$;
+
+-- Whether so many messages of a tenant run as may. (No limit counts deliveries.)
+create or replace function treadle._runs_all_it_may(tenant text, queue text) returns boolean
+language sql stable as $$
+    select coalesce((
+        select _runs_all_it_may.queue <> treadle._webhook_queue()
+            and treadle._running_of(t.tenant) >= (t.in_force ->> 'running')::bigint
+        from treadle.tenants t
+        where t.tenant = _runs_all_it_may.tenant and t.in_force ? 'running'), false)
+$$;
+
+-- Whether a queue runs as many messages as its agents allow.
+create or replace function treadle._queue_is_full(queue text) returns boolean
+language sql stable as $$
+    select coalesce((
+        select q.concurrency <= (
+                select coalesce(sum(c.processing), 0)
+                from treadle.counters c
+                where c.queue = q.queue and c.id >= treadle._low_water_mark('counters'))
+        from treadle.queues q
+        where q.queue = _queue_is_full.queue and q.concurrency is not null), false)
+$$;
+
+-- The transaction that has held a message or its thread for a second or longer, so that claims pass over the message.
+-- pid null: it is prepared. seconds null: PostgreSQL does not tell us its age. A lock that several transactions share
+-- is not seen: the xmax of the row does not name them.
+create or replace function treadle._holder_of(message_id uuid)
+returns table (pid integer, program text, seconds double precision)
+language sql stable as $$
+    select l.pid, coalesce(nullif(a.application_name, ''), a.usename::text),
+        extract(epoch from clock_timestamp() - a.xact_start)::double precision
+    from (
+        select m.xmax as xid
+        from treadle.messages m
+        where m.message_id = _holder_of.message_id and m.xmax <> '0'
+        union all
+        select t.xmax
+        from treadle.messages m
+        join treadle.threads t on t.id = any(array[m.thread])
+        where m.message_id = _holder_of.message_id and t.xmax <> '0'
+    ) held
+    join pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = held.xid
+    left join pg_stat_activity a on a.pid = l.pid
+    where a.xact_start is null or a.xact_start < clock_timestamp() - interval '1 second'
+    limit 1
+$$;
+
+-- What keeps the first message of a lane waiting, although nothing stops its queue.
+create or replace function treadle._head_stop(m treadle.messages) returns text
+language sql stable as $$
+    select case
+        when exists (select from treadle._holder_of(m.message_id)) then 'locked'
+        when treadle._runs_all_it_may(tenant => m.tenant, queue => m.queue) then 'tenant_running'
+        when treadle._queue_is_full(m.queue) then 'queue_concurrency'
+    end
 $$;
 
 create or replace function treadle.queue_stops(message_ids uuid[]) returns table (n bigint, reason text)
@@ -30,47 +103,51 @@ language plpgsql stable security definer
 begin
     return query
         with asked as materialized (
-            select u.n, m.queue, m.agent, m.hold
+            select u.n, m.queue, m.tenant, m.agent, m.hold
             from unnest(message_ids) with ordinality u (message_id, n)
             join treadle.messages m on m.message_id = u.message_id
             where m.state = 'queued'
         ), stopped as (
-            select a.queue, a.agent, case
-                    when q.paused then 'paused'
-                    when treadle._claiming_workers(a.queue) = 0 then 'unclaimed'
-                    when not treadle._has_agent(queue => a.queue, agent => a.agent) then 'no_agent'
-                end as reason
-            from (select distinct x.queue, x.agent from asked x) a
-            join treadle.queues q on q.queue = a.queue
+            select a.queue, a.tenant, a.agent,
+                treadle._stop_of(queue => a.queue, tenant => a.tenant, agent => a.agent) as reason,
+                treadle._runs_all_it_may(tenant => a.tenant, queue => a.queue) as runs_all
+            from (select distinct x.queue, x.tenant, x.agent from asked x) a
         )
         select a.n, w.reason
         from asked a
-        join stopped s on s.queue = a.queue and s.agent = a.agent
+        join stopped s on s.queue = a.queue and s.tenant = a.tenant and s.agent = a.agent
         cross join lateral (
             select case
                 when a.hold in ('delay', 'backoff') then a.hold
                 when s.reason is not null then s.reason
+                when a.hold = 'share' and s.runs_all then 'tenant_running'
                 when a.hold = 'share' then a.hold
             end as reason
         ) w
         where w.reason is not null;
 end $$;
 comment on function treadle.queue_stops
-    is 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
+    is 'In a word, why these messages wait, where it is not for those before them; others are left out';
 
--- The agents of these workers.
-create or replace function treadle._claimed_agents(queue text) returns text[]
+-- The agents of the living workers of a queue, for each set of tenants (null: all) whose messages some of them claim.
+create or replace function treadle._claimed_agents(queue text) returns jsonb
 language sql stable as $$
-    select array(
-        select distinct a.agent
+    select coalesce(jsonb_agg(jsonb_build_object('tenants', g.tenants, 'agents', g.agents)), '[]')
+    from (
+        select s.tenants, coalesce(jsonb_agg(distinct a.agent) filter (where a.agent is not null), '[]') as agents
         from treadle.workers w
-        cross join unnest(w.agents) a (agent)
+        cross join lateral (
+            select case when w.serves is not null then array[w.serves] else w.tenants end as tenants
+        ) s
+        left join lateral unnest(w.agents) a (agent) on true
         where _claimed_agents.queue = any(w.queues)
-            and w.heartbeat_at > treadle.clock() - interval '10 seconds')
+            and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+        group by s.tenants
+    ) g
 $$;
 
--- Of the first messages of each lane, and of those that are due next, the agents that no living worker of their queue
--- has.
+-- Of the first messages of each lane, and of those that are due next, the agents that none of the living workers of
+-- their queue and tenant has.
 create or replace function treadle.missing_agents() returns table (queue text, agent text)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
@@ -93,19 +170,22 @@ begin
                 limit 100
             )
         ), asked as materialized (
-            select distinct m.queue, m.agent
+            select distinct m.queue, m.tenant, m.agent
             from next x
             cross join lateral (
-                select y.queue, y.agent
+                select y.queue, y.tenant, y.agent
                 from treadle.messages y
                 where y.message_id = x.message_id and y.state = 'queued'
                 limit 1
             ) m
         )
-        select a.queue, a.agent
+        select distinct a.queue, a.agent
         from asked a
-        where treadle._claiming_workers(a.queue) > 0
-            and not treadle._has_agent(queue => a.queue, agent => a.agent)
+        where exists (select from treadle._workers_for(queue => a.queue, tenant => a.tenant))
+            and not exists (
+                select
+                from treadle._workers_for(queue => a.queue, tenant => a.tenant) w
+                where a.agent = any(w.agents))
         order by a.queue, a.agent;
 end $$;
 comment on function treadle.missing_agents
@@ -115,12 +195,16 @@ create or replace function treadle.unclaimed_queues() returns table (queue text,
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select c.queue, sum(c.queued)::bigint
-    from treadle.counters c
-    where c.id >= treadle._low_water_mark('counters')
+    from (
+        select x.queue, x.tenant, sum(x.queued) as queued
+        from treadle.counters x
+        where x.id >= treadle._low_water_mark('counters')
+        group by x.queue, x.tenant
+    ) c
+    where c.queued > 0
+        and not exists (select from treadle._workers_for(queue => c.queue, tenant => c.tenant))
     group by c.queue
-    having sum(c.queued) > 0
-        and treadle._claiming_workers(c.queue) = 0
     order by c.queue
 $$;
 comment on function treadle.unclaimed_queues
-    is 'Queues with queued messages from which no living worker claims';
+    is 'Queues with queued messages that no living worker claims: it has another queue, or claims of other tenants';

@@ -73,7 +73,7 @@ begin
         sentence := format('Its tenant %s is suspended since %s%s.', m.tenant, treadle._time_text(v_suspended),
             case when for_operator then ',' || treadle._done_by('tenant.suspend', m.tenant) else '' end);
         advice := format('treadle tenants resume %s lets it go on.', m.tenant);
-    elsif treadle._running_of(m.tenant) >= v_running then
+    elsif treadle._runs_all_it_may(tenant => m.tenant, queue => m.queue) then
         cause := 'tenant_running';
         sentence := format('Its tenant runs %s, as many as it may at once.', treadle._counted(v_running, 'message'));
         advice := format(
@@ -139,40 +139,68 @@ returns table (cause text, sentence text, advice text)
 language plpgsql stable as $$
 #variable_conflict use_column
 declare
-    q treadle.queues;
-    v_running bigint;
-    v_workers bigint := treadle._claiming_workers(m.queue);
+    v_paused constant boolean := (select q.paused from treadle.queues q where q.queue = m.queue);
+    v_workers constant bigint := (
+        select count(*)
+        from treadle._workers_for(queue => m.queue, tenant => m.tenant));
 begin
-    select x.*
-    into q
-    from treadle.queues x
-    where x.queue = m.queue;
-    if q.paused then
+    if v_paused then
         return query select 'queue_paused',
             format('The queue %s is paused%s.', m.queue,
                 case when for_operator then treadle._done_by('queue.pause', m.queue) else '' end),
             format('POST /queues/%s/resume lets its workers claim again.', m.queue);
     end if;
-    if v_workers = 0 then
+    if v_workers = 0 and treadle._claiming_workers(m.queue) > 0 then
+        return query select 'no_worker',
+            format('The living workers of the queue %s claim no messages of its tenant %s.', m.queue, m.tenant),
+            format('Start a worker that has %s in QUEUES, and %s in TENANTS or no TENANTS.', m.queue, m.tenant);
+    elsif v_workers = 0 then
         return query select 'no_worker', format('No living worker claims from the queue %s.', m.queue),
             format('Start a worker that has %s in QUEUES.', m.queue);
-    elsif not treadle._has_agent(queue => m.queue, agent => m.agent) then
+    elsif not exists (
+        select
+        from treadle._workers_for(queue => m.queue, tenant => m.tenant) w
+        where m.agent = any(w.agents))
+    then
         return query select 'no_agent',
-            format('None of the %s living workers of the queue %s has the agent %s.', v_workers, m.queue, m.agent),
+            case v_workers
+                when 1 then format('The only living worker of the queue %s lacks the agent %s.', m.queue, m.agent)
+                else format('None of the %s living workers of the queue %s has the agent %s.', v_workers, m.queue,
+                    m.agent)
+            end,
             'Name its module in AGENTS of the workers of this queue.';
     end if;
-    if q.concurrency is not null then
-        select sum(c.processing)
-        into v_running
-        from treadle.counters c
-        where c.queue = m.queue and c.id >= treadle._low_water_mark('counters');
-        if v_running >= q.concurrency then
-            return query select 'queue_concurrency',
-                format('The queue %s runs as many messages as it may, %s.', m.queue, q.concurrency),
-                'It starts when one of them ends. The limit is the smallest `concurrency` that its agents declare.';
-        end if;
+    if treadle._queue_is_full(m.queue) then
+        return query select 'queue_concurrency',
+            format('The queue %s runs as many messages as it may, %s.', m.queue, (
+                select q.concurrency
+                from treadle.queues q
+                where q.queue = m.queue)),
+            'It starts when one of them ends. The limit is the smallest `concurrency` that its agents declare.';
     end if;
 end $$;
+
+-- The transaction that holds a message of a lane, or its thread, so that claims pass over it.
+create or replace function treadle._lock_reason(m treadle.messages, for_operator boolean)
+returns table (cause text, sentence text, advice text)
+language sql stable as $$
+    select 'locked',
+        case
+            when not for_operator then 'An open transaction holds it or its thread, and claims pass over it.'
+            else format('%s has held it or its thread%s, and claims pass over it.',
+                case
+                    when h.pid is null then 'A prepared transaction'
+                    else format('The transaction of process %s (%s)', h.pid, h.program)
+                end,
+                case when h.seconds is not null then ' for ' || treadle._span(make_interval(secs => h.seconds)) end)
+        end,
+        case
+            when not for_operator then 'It starts once that transaction has ended.'
+            when h.pid is null then 'Commit it or roll it back: pg_prepared_xacts lists it.'
+            else format('Commit that transaction or roll it back, or: select pg_terminate_backend(%s).', h.pid)
+        end
+    from treadle._holder_of(m.message_id) h
+$$;
 
 -- How far a message in its lane is from its start.
 create or replace function treadle._lane_reason(
@@ -185,8 +213,7 @@ declare
 begin
     select count(*) as workers, sum(w.in_flight) as running, sum(w.concurrency) as places
     into v
-    from treadle.workers w
-    where m.queue = any(w.queues) and w.heartbeat_at > at - interval '10 seconds';
+    from treadle._workers_for(queue => m.queue, tenant => m.tenant) w;
     cause := case when v.workers > 0 and v.running >= v.places then 'workers_busy' else 'position' end;
     sentence := format('It is ready since %s; %s claimed before it%s.',
         treadle._span(at - treadle._stands_since(m)),
@@ -306,6 +333,9 @@ begin
             select r.*
             from treadle._queue_reasons(m, v_for_operator) r;
         if m.hold is null then
+            return query
+                select r.*
+                from treadle._lock_reason(m, v_for_operator) r;
             return query
                 select r.*
                 from treadle._lane_reason(m => m, at => v_now, for_operator => v_for_operator) r;

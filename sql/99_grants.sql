@@ -51,8 +51,8 @@ declare
         queue_position       app tenant
         queue_positions      app
         queue_stops          app
-        queue_places         app
-        lane_heads           app
+        message_places       app
+        queue_lines          app
         thread_lines         app
         explain              app tenant
         find_messages        app tenant
@@ -70,6 +70,7 @@ declare
         thread_place         app
         thread_usage         app
         read_stats           app tenant
+        changed_tenants      app
         _quantile            app tenant
         _bucket_starts       app tenant
         turn_in_progress     app worker
@@ -121,7 +122,7 @@ declare
         remote_heartbeat     app
         remote_sign_off      app
 
-        another_has          worker
+        another_claims       worker
         trace_parents        worker
         stand_in             worker
         sign_off             worker

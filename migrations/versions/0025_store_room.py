@@ -7,7 +7,7 @@ Revision ID: 0025
 from alembic import op
 
 revision = "0025"
-down_revision = "0021"
+down_revision = "0024"
 
 STATEMENTS = """
 alter table treadle.store_items add column if not exists bytes bigint;

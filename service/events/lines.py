@@ -2,10 +2,13 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from msgspec import Struct
 
-from service.events.model import QueuePosition
+from service.events.model import QueuePosition, StopOfMany
+
+STOPS_OF_MANY = frozenset(get_args(StopOfMany))
 
 
 class Place(Struct, frozen=True):
@@ -14,12 +17,19 @@ class Place(Struct, frozen=True):
 
     told: QueuePosition
     queue: str
+    tenant: str
     agent: str
     lane_rank: int | None = None
     lane_id: int | None = None
     thread: int | None = None
     place: int | None = None
     believed_until: float = 0.0  # by time.monotonic; not for a place that the lines confirm
+
+    @property
+    def is_at_head(self) -> bool:
+        """Whether it is the first of its lane, and nothing stops its queue. Only another look tells what else keeps it
+        there."""
+        return self.lane_id is not None and self.told.position == 0 and self.told.stop not in STOPS_OF_MANY
 
     @property
     def is_in_line(self) -> bool:
@@ -45,12 +55,20 @@ class Line(Struct, frozen=True):
         return n if returned == n else returned + lane_id - self.ids[returned]
 
 
+class Claimed(Struct, frozen=True):
+    """The agents of the living workers of a queue that claim messages of these tenants; None: of all."""
+
+    tenants: frozenset[str] | None
+    agents: frozenset[str] = frozenset()
+
+
 class QueueLines(Struct, frozen=True):
-    """The lanes of a queue by their rank, and what holds up all of its messages, or those of an agent."""
+    """The lanes of a queue by their rank, and what holds up all of its messages, or those of a tenant or an agent.
+    `stopped`: tenants that are suspended."""
 
     paused: bool
-    claimed: bool
-    agents: frozenset[str]
+    stopped: frozenset[str]
+    claimed: list[Claimed]
     lanes: list[Line]
 
     def ahead_of(self, place: Place) -> tuple[int, bool] | None:
@@ -67,11 +85,17 @@ class QueueLines(Struct, frozen=True):
         return ahead + line.before(place.lane_id), False
 
     def told(self, place: Place, position: int) -> QueuePosition:
+        return QueuePosition("queued", position, self._stop(place))
+
+    def _stop(self, place: Place) -> StopOfMany | None:
         if self.paused:
-            return QueuePosition("queued", position, "paused")
-        if not self.claimed:
-            return QueuePosition("queued", position, "unclaimed")
-        return QueuePosition("queued", position, None if place.agent in self.agents else "no_agent")
+            return "paused"
+        if place.tenant in self.stopped:
+            return "tenant_suspended"
+        claimed = [each for each in self.claimed if each.tenants is None or place.tenant in each.tenants]
+        if not claimed:
+            return "unclaimed"
+        return None if any(place.agent in each.agents for each in claimed) else "no_agent"
 
 
 def step(

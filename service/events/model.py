@@ -91,7 +91,8 @@ class Page(Struct):
         return not self.entries and not self.more and self.log_end is None
 
 
-QueueStop = Literal["delay", "backoff", "share", "paused", "unclaimed", "no_agent"]
+StopOfMany = Literal["paused", "tenant_suspended", "unclaimed", "no_agent"]  # of messages of a queue, tenant or agent
+QueueStop = Literal["delay", "backoff", "share", StopOfMany, "tenant_running", "queue_concurrency", "locked"]
 
 
 class QueuePosition(NamedTuple):

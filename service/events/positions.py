@@ -28,7 +28,7 @@ class Positions:
     async def follow(self, message_id: UUID, known: Place | None) -> Place | None:
         """Where the message stands now; None if it does not exist. `known`: where it stood, or None if its log has
         grown since then."""
-        if known is not None and time.monotonic() < known.believed_until:
+        if known is not None and not known.is_at_head and time.monotonic() < known.believed_until:
             if not known.is_in_line:
                 return known
             if (place := await self._steps.submit(known)) is not None:
@@ -37,11 +37,14 @@ class Positions:
 
     async def _look_up(self, message_ids: Sequence[UUID], _: bool) -> list[Place | None]:
         until = time.monotonic() + BELIEVED_SECONDS
-        places = await self._store.queue_places(message_ids)
-        return [None if place is None else replace(place, believed_until=until) for place in places]
+        asked = list(dict.fromkeys(message_ids))
+        places = dict(zip(asked, await self._store.message_places(asked), strict=True))
+        return [
+            None if place is None else replace(place, believed_until=until) for place in map(places.get, message_ids)
+        ]
 
     async def _step(self, places: Sequence[Place], _: bool) -> list[Place | None]:
-        queues = await self._store.lane_heads({place.queue for place in places})
+        queues = await self._store.queue_lines({place.queue for place in places})
         threads = {place.thread for place in places if place.thread is not None}
         behind = await self._store.thread_lines(threads) if threads else {}
         until = time.monotonic() + BELIEVED_SECONDS

@@ -34,6 +34,10 @@ STOPS: dict[QueueStop, str] = {
     "paused": "The queue is paused.",
     "unclaimed": "No worker claims from this queue.",
     "no_agent": "No worker of this queue has its agent.",
+    "tenant_suspended": "Its tenant is suspended.",
+    "tenant_running": "Its tenant runs as many messages as it may.",
+    "queue_concurrency": "Its queue runs as many messages as it may.",
+    "locked": "An open transaction holds it or its thread.",
 }
 
 

@@ -5,11 +5,12 @@ import operator
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
+import msgspec
 from asyncpg import Record
 
 from service.access.principal import Principal
 from service.db.pool import Database
-from service.events.lines import Line, Place, QueueLines
+from service.events.lines import Claimed, Line, Place, QueueLines
 from service.events.model import Cursor, Entry, Page, QueuePosition
 from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
 
@@ -75,11 +76,11 @@ class EventStore:
         )
         return None if row is None else (row["last_seq"], row["over"])
 
-    async def queue_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+    async def message_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
         """For each message, in this order; None for one that does not exist."""
         rows = await self._database.fetch(
-            "select state, queue_position, reason, queue, agent, lane_rank, lane_id, thread, place"
-            " from treadle.queue_places($1) order by n",
+            "select state, queue_position, reason, queue, tenant, agent, lane_rank, lane_id, thread, place"
+            " from treadle.message_places($1) order by n",
             message_ids,
         )
         return [
@@ -87,14 +88,15 @@ class EventStore:
             for state, position, reason, *place in rows
         ]
 
-    async def lane_heads(self, queues: Collection[str]) -> dict[str, QueueLines]:
+    async def queue_lines(self, queues: Collection[str]) -> dict[str, QueueLines]:
         rows = await self._database.fetch(
-            "select queue, paused, claimed, agents, ids, last_id from treadle.lane_heads($1)", list(queues)
+            "select queue, paused, stopped, claimed, ids, last_id from treadle.queue_lines($1)", list(queues)
         )
         found: dict[str, QueueLines] = {}
-        for queue, paused, claimed, agents, ids, last_id in rows:  # by their rank
-            lines = found.setdefault(queue, QueueLines(paused, claimed, frozenset(agents), []))
-            lines.lanes.append(Line(ids, last_id))
+        for queue, paused, stopped, claimed, ids, last_id in rows:  # by their rank
+            if queue not in found:
+                found[queue] = QueueLines(paused, frozenset(stopped), msgspec.convert(claimed, list[Claimed]), [])
+            found[queue].lanes.append(Line(ids, last_id))
         return found
 
     async def thread_lines(self, threads: Collection[int]) -> dict[int, list[int]]:

@@ -239,3 +239,4 @@ class HeartbeatReport(Struct, frozen=True):
     leases: dict[UUID, UUID]
     agents: Sequence[str]
     memory_bytes: int | None = None
+    tenants: Sequence[str] = ()  # whose messages it claims; empty: those of all

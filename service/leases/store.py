@@ -42,7 +42,7 @@ FINISH_SQL = f"""
 CONCLUDE_SQL = """
     select treadle.conclude(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
-HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 
 
 class Measured(Protocol):
@@ -244,6 +244,7 @@ class LeaseStore:
             grace,
             report.agents,
             report.memory_bytes,
+            list(report.tenants) or None,
             repeatable=False,  # the held leases may have changed; the next heartbeat comes soon
         )
         return msgspec.convert(rows, list[Verdict])
@@ -253,9 +254,11 @@ class LeaseStore:
         rows = await self._database.fetch("select message_id, traceparent from treadle.trace_parents($1)", message_ids)
         return {row["message_id"]: row["traceparent"] for row in rows}
 
-    async def another_has(self, worker: str, queue: str, agent: str) -> bool:
-        """Whether another worker claims from this queue and has this agent."""
-        found = await self._database.fetchval("select treadle.another_has($1, $2, $3)", worker, queue, agent)
+    async def another_claims(self, worker: str, queue: str, agent: str, tenant: str) -> bool:
+        """Whether another worker claims messages of this tenant from this queue and has this agent."""
+        found = await self._database.fetchval(
+            "select treadle.another_claims($1, $2, $3, $4)", worker, queue, agent, tenant
+        )
         return bool(found)
 
     async def stand_in(self, worker: str, lease_seconds: float) -> None:

@@ -26,7 +26,7 @@ State = Literal["queued", "processing", "completed", "failed", "cancelled"]
 HoldCause = Literal[
     "thread", "delay", "backoff", "overloaded", "children", "input", "share", "tenant_running", "tenant_suspended"
 ]
-QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "workers_busy", "position"]
+QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "locked", "workers_busy", "position"]
 RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
 OnBusy = Literal["enqueue", "reject", "interrupt", "rollback", "steer"]

@@ -52,5 +52,7 @@ class StoredAttemptQueries:
     async def check_record(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
         return await persist_lookup("schema of a topic", lambda: self._records.check(tenant, topic, value))
 
-    async def another_has(self, queue: str, agent: str) -> bool:
-        return await persist_lookup("other workers", lambda: self._leases.another_has(self._worker, queue, agent))
+    async def another_claims(self, queue: str, agent: str, tenant: str) -> bool:
+        return await persist_lookup(
+            "other workers", lambda: self._leases.another_claims(self._worker, queue, agent, tenant)
+        )

@@ -28,8 +28,8 @@ CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message
 
 
 class WorkerQueries(AttemptQueries, Protocol):
-    async def another_has(self, queue: str, agent: str) -> bool:
-        """Whether another living worker claims from this queue and has this agent."""
+    async def another_claims(self, queue: str, agent: str, tenant: str) -> bool:
+        """Whether another living worker claims messages of this tenant from this queue and has this agent."""
 
 
 class AttemptServices(msgspec.Struct, frozen=True):
@@ -155,7 +155,7 @@ class Execution:
         """The outcome of an agent that must not run now."""
         services = self._services
         for keyed in KEYED_AGENTS if agent.name in services.registry.scripted else ():
-            if await services.queries.another_has(self._claim.queue, keyed):
+            if await services.queries.another_claims(self._claim.queue, keyed, self._claim.tenant):
                 reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
                 return deferred(reason, self._claim.attempt, services.settings)
         if seconds := services.breakers.pause_left(agent.name):

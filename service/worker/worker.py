@@ -137,6 +137,7 @@ class Worker:
             leases=self._lines.leases,
             agents=[*self._services.registry.names, *([] if self._deliverer is None else [WEBHOOK_AGENT])],
             memory_bytes=resident_bytes(),
+            tenants=self._settings.tenants,
         )
 
     @property

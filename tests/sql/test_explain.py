@@ -9,6 +9,7 @@ import pytest
 
 from service.messages.model import Cause
 from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 Reasons = dict[str, tuple[str, str]]
 
@@ -45,7 +46,7 @@ async def test_a_message_in_its_lane(sql_client: SqlClient) -> None:
     await living(sql_client, agent="other")
     found = await explain(sql_client, first)
     assert found["no_agent"] == (
-        "None of the 1 living workers of the queue default has the agent echo.",
+        "The only living worker of the queue default lacks the agent echo.",
         "Name its module in AGENTS of the workers of this queue.",
     )
     await living(sql_client)
@@ -81,6 +82,47 @@ async def test_a_message_behind_its_thread(sql_client: SqlClient) -> None:
     assert (await explain(sql_client, second))["thread"][0].startswith("It has waited 40 s behind")
     restricted = await explain(sql_client, second, reach={"message_id": str(second)})
     assert restricted["thread"][0] == "It has waited 40 s behind another message of its thread."
+
+
+async def test_a_message_that_an_open_transaction_holds(sql_client: SqlClient) -> None:
+    """Claims pass over it until the transaction ends, however many workers have room."""
+    message_id = await sql_client.submit(thread_id="t")
+    await living(sql_client)
+    user = await sql_client.connect()
+    await user.sql.execute("begin; set application_name = 'psql'")
+    await user.submit(thread_id="t")
+    await until(lambda: sql_client.sql.fetchval("select exists (select from treadle._holder_of($1))", message_id))
+    found = await explain(sql_client, message_id)
+    assert list(found) == ["locked", "position"]
+    pid = user.sql.get_server_pid()
+    assert found["locked"][0].startswith(f"The transaction of process {pid} (psql) has held it or its thread for ")
+    assert f"pg_terminate_backend({pid})" in found["locked"][1]
+    restricted = await explain(sql_client, message_id, reach={"owner": None})
+    assert restricted["locked"][0] == "An open transaction holds it or its thread, and claims pass over it."
+    await user.sql.execute("commit")
+    assert list(await explain(sql_client, message_id)) == ["position"]
+
+
+async def test_a_message_whose_workers_claim_for_other_tenants(sql_client: SqlClient) -> None:
+    """Remote workers of one tenant, and workers with TENANTS, are not workers of the messages of others."""
+    await sql_client.sql.execute("select treadle.create_tenant('acme')")
+    own = await sql_client.submit()
+    [row] = await sql_client.submit_many({"message": "x"}, tenant="acme")
+    await living(sql_client)
+    for claims_for in ("serves = 'acme'", "serves = null, tenants = '{acme,other}'"):
+        await sql_client.sql.execute(f"update treadle.workers set {claims_for}")
+        found = await explain(sql_client, own)
+        assert found["no_worker"] == (
+            "The living workers of the queue default claim no messages of its tenant default.",
+            "Start a worker that has default in QUEUES, and default in TENANTS or no TENANTS.",
+        )
+        assert list(await explain(sql_client, row["message_id"], "acme")) == ["position"]
+        unclaimed = await sql_client.sql.fetch("select queue, queued from treadle.unclaimed_queues()")
+        assert [tuple(row) for row in unclaimed] == [("default", 1)]
+    another = "select treadle.another_claims('other', 'default', 'echo', $1)"
+    assert [await sql_client.sql.fetchval(another, tenant) for tenant in ("acme", "default")] == [True, False]
+    await sql_client.sql.execute("update treadle.workers set agents = '{}'")
+    assert await sql_client.sql.fetchval("select agent from treadle.missing_agents()") == "echo"
 
 
 async def test_a_message_that_is_not_due(sql_client: SqlClient) -> None:

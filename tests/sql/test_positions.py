@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import pytest
 
 from service.db.pool import Database
 from service.events.lines import Line, Place, QueueLines
+from service.events.model import QueueStop
 from service.events.positions import Positions
+from service.events.sse import STOPS
 from service.events.store import EventStore
 from tests.support.sql_client import SqlClient
+from tests.support.waiting import until
 
 
 async def order(sql_client: SqlClient) -> list[UUID]:
@@ -96,13 +99,13 @@ class CountingStore(EventStore):
         super().__init__(database)
         self.asked: list[tuple[str, int]] = []
 
-    async def queue_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+    async def message_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
         self.asked.append(("messages", len(message_ids)))
-        return await super().queue_places(message_ids)
+        return await super().message_places(message_ids)
 
-    async def lane_heads(self, queues: Collection[str]) -> dict[str, QueueLines]:
+    async def queue_lines(self, queues: Collection[str]) -> dict[str, QueueLines]:
         self.asked.append(("queues", len(queues)))
-        return await super().lane_heads(queues)
+        return await super().queue_lines(queues)
 
     async def thread_lines(self, threads: Collection[int]) -> dict[int, list[int]]:
         self.asked.append(("threads", len(threads)))
@@ -131,7 +134,7 @@ async def test_readers_that_wait_cost_one_query_of_their_lanes(
         found = await asyncio.gather(*(followed.follow(id, places[id]) for id in ids))
         places.update(zip(ids, found, strict=True))
         asked = list(store.asked)
-        truth = await store.queue_places(ids)
+        truth = await store.message_places(ids)
         assert [place and place.told for place in found] == [place and place.told for place in truth]
         return asked
 
@@ -147,6 +150,56 @@ async def test_readers_that_wait_cost_one_query_of_their_lanes(
     assert asked["messages"] <= 3 + len(claims)  # that has another priority, and the next of the thread
     await sql_client.sql.execute("select treadle.pause('default')")
     assert await ask() == [("queues", 1), ("threads", 1)]
+
+
+async def test_a_message_at_the_head_of_its_lane_is_told_what_keeps_it_there(
+    sql_client: SqlClient, database: Database
+) -> None:
+    """Limits and locks, which pass over the first rows of a lane; and what stops its tenant."""
+    first, second = await sql_client.submit(), await sql_client.submit(thread_id="t")
+    positions = Positions(EventStore(database))
+    known: dict[UUID, Place | None] = {first: None, second: None}
+
+    async def stops() -> list[str | None]:
+        """Of the two messages. The second look begins where the first one found them."""
+        for _ in range(2):
+            for message_id, place in known.items():
+                known[message_id] = await positions.follow(message_id, place)
+        return [None if place is None else place.told.stop for place in known.values()]
+
+    async def change(statement: str) -> None:
+        await sql_client.sql.execute(statement)
+
+    assert await stops() == ["unclaimed", "unclaimed"]
+    await sql_client.heartbeat()
+    assert await stops() == ["no_agent", "no_agent"]
+    await change("update treadle.workers set agents = '{echo}'")
+    assert await stops() == [None, None]
+    await change("update treadle.workers set tenants = '{acme}'")
+    assert await stops() == ["unclaimed", "unclaimed"]
+    await change("update treadle.workers set tenants = null; select treadle.suspend_tenant('default', true)")
+    assert await stops() == ["tenant_suspended", "tenant_suspended"]
+    await change("select treadle.suspend_tenant('default', false)")
+    [claim] = await sql_client.claim(1)
+    assert claim.message_id == first
+    known.pop(first)
+    await change("update treadle.queues set concurrency = 1")
+    assert await stops() == ["queue_concurrency"]
+    await change("update treadle.queues set concurrency = null")
+    await change("""select treadle.limit_tenant('default', '{"running": 1}')""")
+    assert await stops() == ["tenant_running"]
+    await change("select treadle.limit_tenant('default', null)")
+    assert await stops() == [None]
+    user = await sql_client.connect()
+    await user.sql.execute("begin")
+    await user.submit(thread_id="t")
+    await until(stops, lambda found: found == ["locked"])
+    await user.sql.execute("rollback")
+    assert await stops() == [None]
+
+
+def test_each_stop_has_a_sentence_for_readers() -> None:
+    assert STOPS.keys() == set(get_args(QueueStop))
 
 
 def test_a_line_estimates_beyond_the_rows_that_were_read() -> None:

@@ -72,6 +72,7 @@ workers = Table(
     may("suspected_at", Time),
     may("serves", Text),
     may("memory_bytes", BigInteger),
+    may("tenants", ARRAY(Text)),
 )
 
 instances = Table(

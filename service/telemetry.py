@@ -128,7 +128,7 @@ def request(*, method: str, route: str | None, status: int, seconds: float) -> N
 
 @moment
 def stream(*, kind: str, opened: bool) -> None:
-    """A stream of a `message`, a `thread` or a `topic` was opened, or has ended."""
+    """A stream of a `message`, a `thread`, a `topic` or of `changes` was opened, or has ended."""
 
 
 @moment
@@ -196,6 +196,11 @@ def settle(*, attempts: int, events: int, seconds: float) -> None:
 @moment
 def finish(*, work: Work, outcome: str, status: str, seconds: float) -> None:
     """An attempt is over; `status`: the message's new state; `seconds`: since the attempt began."""
+
+
+@moment
+def tokens(*, work: Work, usage: str) -> None:
+    """An attempt is over whose agent counted what it used: a JSON object, as `context.usage` was given it."""
 
 
 @moment

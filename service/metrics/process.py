@@ -9,18 +9,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
+import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service import telemetry
-from service.metrics.tallies import Counter, Histogram
+from service.metrics.process_tallies import ProcessTallies
 from service.telemetry import Answered, Asked, LostWork, Work
 
 OTHER = "other"
+TOKENS = {"input": ("input_tokens", "prompt_tokens"), "output": ("output_tokens", "completion_tokens")}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Pool(Protocol):
@@ -47,36 +46,7 @@ class ProcessMetrics(Collector):
         self._agents = frozenset(agents)
         self._running = running
         self._open: Tally[str] = Tally()
-        work = ("queue", "agent")
-        self._submitted = Counter(
-            "treadle_messages_submitted", "Messages of clients, by the answer.", ("queue", "state")
-        )
-        self._claimed = Counter("treadle_messages_claimed", "Messages that this worker has leased.", ("queue",))
-        self._attempts = Counter("treadle_attempts", "Attempts whose agent has ended.", (*work, "outcome"))
-        self._finished = Counter("treadle_messages_finished", "Messages that have ended.", (*work, "state"))
-        self._retries = Counter("treadle_retries", "Attempts that another one follows.", (*work, "outcome"))
-        self._lost = Counter("treadle_leases_lost", "Attempts whose lease was no longer held at the end.", ("queue",))
-        self._reaped = Counter("treadle_messages_reaped", "Messages taken back from dead workers.", ("queue",))
-        self._admitted = Counter("treadle_messages_admitted", "Messages whose delay or backoff has ended.", ())
-        self._delivered = Counter("treadle_records_delivered", "Records that became messages of subscriptions.", ())
-        self._events = Counter("treadle_events_written", "Events that agents wrote into logs.", ())
-        self._requests = Counter("treadle_http_requests", "Requests that were answered.", ("method", "route", "status"))
-        self._calls = Counter("treadle_database_calls", "Round trips to PostgreSQL, by the error.", ("pool", "error"))
-        self._opened = Counter("treadle_streams_opened", "Streams and sockets that were opened.", ("kind",))
-        self._wait = Histogram(
-            "treadle_message_wait_seconds", "From submit to the first start, by the worker's clock.", work, SECONDS
-        )
-        self._run = Histogram("treadle_attempt_run_seconds", "How long the agent of an attempt ran.", work, SECONDS)
-        self._first_chunk = Histogram(
-            "treadle_first_chunk_seconds", "From the start of an attempt to its first chunk.", work, SECONDS
-        )
-        self._request_seconds = Histogram(
-            "treadle_http_request_seconds", "From a request to the head of its answer.", ("route",), CALL_SECONDS
-        )
-        self._call_seconds = Histogram(
-            "treadle_database_call_seconds", "Of a round trip, with the wait for a connection.", ("pool",), CALL_SECONDS
-        )
-        self._batch = Histogram("treadle_batch_items", "Items of one call to PostgreSQL.", ("call",), ITEMS)
+        self._tallies = ProcessTallies()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -90,6 +60,7 @@ class ProcessMetrics(Collector):
                 telemetry.append.listen(self._append),
                 telemetry.settle.listen(self._settle),
                 telemetry.finish.listen(self._finish),
+                telemetry.tokens.listen(self._use),
                 telemetry.retry.listen(self._retry),
                 telemetry.loss.listen(self._lose),
                 telemetry.reap.listen(self._reap),
@@ -104,11 +75,9 @@ class ProcessMetrics(Collector):
             yield
 
     def collect(self) -> Iterator[Metric]:
-        for tally in vars(self).values():
-            if isinstance(tally, Counter | Histogram):
-                yield tally.family()
+        yield from self._tallies.families()
         opened = GaugeMetricFamily("treadle_open_streams", "Streams and sockets that are open.", labels=("kind",))
-        for kind in ("message", "thread", "topic", "socket"):
+        for kind in ("message", "thread", "topic", "changes", "socket"):
             opened.add_metric((kind,), self._open[kind])
         yield opened
         pools = GaugeMetricFamily(
@@ -128,66 +97,73 @@ class ProcessMetrics(Collector):
 
     def _submit(self, *, tenant: str, messages: Sequence[Asked], answers: Sequence[Answered], seconds: float) -> None:
         for answer in answers:
-            self._submitted.counts[answer.queue or OTHER, answer.state] += 1
-        self._batch.observe(("submit",), len(messages))
+            self._tallies.submitted.counts[answer.queue or OTHER, answer.state] += 1
+        self._tallies.batch.observe(("submit",), len(messages))
 
     def _claim(self, *, works: Sequence[Work], room: int, seconds: float) -> None:
         now = time.time()
         for work in works:
-            self._claimed.counts[(work.queue,)] += 1
+            self._tallies.claimed.counts[(work.queue,)] += 1
             if work.attempt == 1:
-                self._wait.observe((work.queue, self._agent(work)), max(0.0, now - work.created_at.timestamp()))
-        self._batch.observe(("claim",), len(works))
+                self._tallies.wait.observe((work.queue, self._agent(work)), max(0.0, now - work.created_at.timestamp()))
+        self._tallies.batch.observe(("claim",), len(works))
 
     def _emit_first(self, *, work: Work, seconds: float) -> None:
-        self._first_chunk.observe((work.queue, self._agent(work)), seconds)
+        self._tallies.first_chunk.observe((work.queue, self._agent(work)), seconds)
 
     def _end_run(self, *, work: Work, outcome: str, seconds: float) -> None:
         agent = self._agent(work)
-        self._attempts.counts[work.queue, agent, outcome] += 1
-        self._run.observe((work.queue, agent), seconds)
+        self._tallies.attempts.counts[work.queue, agent, outcome] += 1
+        self._tallies.run.observe((work.queue, agent), seconds)
 
     def _append(self, *, appends: int, events: int, seconds: float) -> None:
-        self._events.counts[()] += events
-        self._batch.observe(("append",), appends)
+        self._tallies.events.counts[()] += events
+        self._tallies.batch.observe(("append",), appends)
 
     def _settle(self, *, attempts: int, events: int, seconds: float) -> None:
-        self._events.counts[()] += events
-        self._batch.observe(("settle",), attempts)
+        self._tallies.events.counts[()] += events
+        self._tallies.batch.observe(("settle",), attempts)
 
     def _finish(self, *, work: Work, outcome: str, status: str, seconds: float) -> None:
         if status != "queued":
-            self._finished.counts[work.queue, self._agent(work), status] += 1
+            self._tallies.finished.counts[work.queue, self._agent(work), status] += 1
+
+    def _use(self, *, work: Work, usage: str) -> None:
+        counted = msgspec.json.decode(usage)
+        for kind, names in TOKENS.items():
+            found = next((counted[name] for name in names if isinstance(counted.get(name), int | float)), 0)
+            if found > 0:
+                self._tallies.tokens.counts[work.queue, self._agent(work), kind] += int(found)
 
     def _retry(self, *, work: Work, outcome: str, delay_seconds: float) -> None:
-        self._retries.counts[work.queue, self._agent(work), outcome] += 1
+        self._tallies.retries.counts[work.queue, self._agent(work), outcome] += 1
 
     def _lose(self, *, work: Work) -> None:
-        self._lost.counts[(work.queue,)] += 1
+        self._tallies.lost.counts[(work.queue,)] += 1
 
     def _reap(self, *, works: Sequence[LostWork]) -> None:
         for work in works:
-            self._reaped.counts[(work.queue,)] += 1
+            self._tallies.reaped.counts[(work.queue,)] += 1
 
     def _admit(self, *, messages: int) -> None:
-        self._admitted.counts[()] += messages
+        self._tallies.admitted.counts[()] += messages
 
     def _deliver(self, *, messages: int, seconds: float) -> None:
-        self._delivered.counts[()] += messages
+        self._tallies.delivered.counts[()] += messages
 
     def _answer(self, *, method: str, route: str | None, status: int, seconds: float) -> None:
         route = route or OTHER
-        self._requests.counts[method if method in METHODS else OTHER, route, str(status)] += 1
-        self._request_seconds.observe((route,), seconds)
+        self._tallies.requests.counts[method if method in METHODS else OTHER, route, str(status)] += 1
+        self._tallies.request_seconds.observe((route,), seconds)
 
     def _stream(self, *, kind: str, opened: bool) -> None:
         self._open[kind] += 1 if opened else -1
         if opened:
-            self._opened.counts[(kind,)] += 1
+            self._tallies.opened.counts[(kind,)] += 1
 
     def _socket(self, *, opened: bool) -> None:
         self._stream(kind="socket", opened=opened)
 
     def _call(self, *, pool: str, seconds: float, error: str | None) -> None:
-        self._calls.counts[pool, error or "none"] += 1
-        self._call_seconds.observe((pool,), seconds)
+        self._tallies.calls.counts[pool, error or "none"] += 1
+        self._tallies.call_seconds.observe((pool,), seconds)

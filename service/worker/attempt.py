@@ -55,11 +55,13 @@ class Attempt:
             finish = self._failed_finish(finish, error)
             finished = await self._writer.finish(finish)
         if finished.status not in {"lost", "gap"}:
-            self._tell_end(finish.outcome, finished.status)
+            self._tell_end(finish, finished.status)
         return finished.status
 
-    def _tell_end(self, outcome: Outcome, status: FinishStatus) -> None:
-        seconds = time.monotonic() - self._began_at
+    def _tell_end(self, finish: Finish, status: FinishStatus) -> None:
+        seconds, outcome = time.monotonic() - self._began_at, finish.outcome
+        if finish.usage is not None:
+            telemetry.tokens(work=self.claim, usage=finish.usage)
         telemetry.finish(work=self.claim, outcome=outcome.kind, status=status, seconds=seconds)
         if status == "queued" and outcome.is_retried:
             telemetry.retry(work=self.claim, outcome=outcome.kind, delay_seconds=outcome.delay_seconds or 0.0)

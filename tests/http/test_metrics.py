@@ -35,6 +35,7 @@ from tests.support.messages import settled, submit
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
 from tests.support.waiting import until
+from treadle import Context, agent
 
 DASHBOARD = ROOT / "deploy/grafana/treadle.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
@@ -94,7 +95,7 @@ async def test_open_streams_are_counted_until_they_end(scripted_api: Client) -> 
     found = await scrape(scripted_api)
     assert found["treadle_streams_opened_total", "message"] == 1
     assert {kind for name, *labels in found for kind in labels if name == "treadle_open_streams"} == {
-        *("message", "thread", "topic", "socket")
+        *("message", "thread", "topic", "changes", "socket")
     }
 
 
@@ -114,18 +115,27 @@ async def test_an_api_answers_while_postgresql_is_away(start_api: StartApi) -> N
     assert not [name for name, *_ in found if name.startswith("treadle_queue")]
 
 
+@agent("counts")
+async def counts(context: Context, text: str) -> str:
+    await context.step("paid", lambda: context.usage(prompt_tokens=7, cost=0.1))
+    context.usage(output_tokens=3, model="m")
+    return text
+
+
 async def test_a_worker_counts_the_messages_that_it_runs(start_worker: StartWorker, sql: Connection) -> None:
-    worker = await start_worker(echo, reject)
+    worker = await start_worker(echo, reject, counts)
     metrics = ProcessMetrics(pools=worker.pools, agents=["echo"], running=lambda: worker.running)
     with metrics.listening(), serving(new_registry(metrics), "127.0.0.1", 0) as port:
-        for agent in ("echo", "echo", "reject"):
-            await settled(sql, await submit(sql, "hello", agent=agent))
+        for name in ("echo", "echo", "reject", "counts"):
+            await settled(sql, await submit(sql, "hello", agent=name))
         await until(lambda: worker.running == (0, 100))
         status, text = await asyncio.to_thread(get, port, f"127.0.0.1:{port}")
         assert status == 200
         found = samples(text)
         refused, _ = await asyncio.to_thread(get, port, "rebound.example")
-    assert found["treadle_messages_claimed_total", "default"] == 3
+    assert found["treadle_messages_claimed_total", "default"] == 4
+    assert found["treadle_tokens_total", "other", "input", "default"] == 7
+    assert found["treadle_tokens_total", "other", "output", "default"] == 3
     assert found["treadle_messages_finished_total", "echo", "default", "completed"] == 2
     assert found["treadle_messages_finished_total", "other", "default", "failed"] == 1
     assert found["treadle_attempts_total", "other", "rejected", "default"] == 1
@@ -133,7 +143,7 @@ async def test_a_worker_counts_the_messages_that_it_runs(start_worker: StartWork
         assert found[f"treadle_{histogram}_seconds_count", "echo", "default"] == 2
         assert found[f"treadle_{histogram}_seconds_bucket", "echo", "+Inf", "default"] == 2
     assert found["treadle_events_written_total",] == await sql.fetchval(
-        "select count(*) from treadle.events where type = 'chunk'"
+        "select count(*) from treadle.events where type in ('chunk', 'step')"
     )
     assert found["treadle_worker_concurrency",] == 100
     assert refused == 421

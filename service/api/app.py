@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import uvicorn
@@ -31,6 +31,10 @@ from service.api.services import WithServices, provide_service
 from service.api.sockets import SocketProtocol
 from service.audit import routes as audit
 from service.audit.store import AuditStore
+from service.changes import routes as changes
+from service.changes.feed import ChangeFeed
+from service.changes.sse import ChangeStreams
+from service.changes.store import ChangeStore
 from service.client_limits import ClientLimits
 from service.config import Settings
 from service.dashboard import routes as dashboard
@@ -103,6 +107,7 @@ ROUTERS = [
     queues.router,
     leases.router,
     statistics.router,
+    changes.router,
     tenants.router,
     access.router,
     webhooks.router,
@@ -134,6 +139,7 @@ class Api:
         self._events = EventStore(self._pools.calls)
         self.feed = Feed(self._events, poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
+        self.change_feed = ChangeFeed(ChangeStore(self._pools.reads))
         self.remote = RemoteServices(settings, self._pools.work, self._notifier)
         self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
         self._limits = ClientLimits(settings)
@@ -141,10 +147,10 @@ class Api:
         self._listener = Listener(
             settings.listen_database_url or dsn,
             {
-                EVENTS: self.feed.receive,
-                TOPICS: self.topic_feed.receive,
+                EVENTS: _each(self.change_feed.receive_messages, self.feed.receive),
+                TOPICS: _each(self.change_feed.receive_topics, self.topic_feed.receive),
                 KEYS: self._access.cache.receive,
-                WORK: self.remote.claims.receive,
+                WORK: _each(self.change_feed.receive_messages, self.remote.claims.receive),
             },
             self._catch_up,
             role="treadle_app",
@@ -166,6 +172,7 @@ class Api:
     def _wake_readers(self) -> None:
         self.feed.wake_all()
         self.topic_feed.wake_all()
+        self.change_feed.wake_all()
         self.remote.claims.wake_all()
         self._sockets.wake_all()
 
@@ -212,6 +219,12 @@ class Api:
             "event_pages": EventStore(pools.lists),
             "waiter": Waiter(self.feed, self._events),
             "streams": Streams(self.feed, self._access.access, keepalive_interval=keepalive),
+            "change_streams": ChangeStreams(
+                self.change_feed,
+                self._access.access,
+                poll_interval=settings.poll_interval,
+                keepalive_interval=keepalive,
+            ),
             "topics": topic_store,
             "topic_streams": TopicStreams(
                 self.topic_feed,
@@ -304,10 +317,20 @@ class UvicornServer(uvicorn.Server):
             await super().serve(sockets)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        for feed in (self._api.feed, self._api.topic_feed):
+        for feed in (self._api.feed, self._api.topic_feed, self._api.change_feed):
             feed.close()
         self._api.remote.claims.close()
         await super().shutdown(sockets)
+
+
+def _each(*receivers: Callable[[str], None]) -> Callable[[str], None]:
+    """Hands a hint to each of them."""
+
+    def receive(payload: str) -> None:
+        for receiver in receivers:
+            receiver(payload)
+
+    return receive
 
 
 @functools.cache

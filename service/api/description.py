@@ -64,7 +64,7 @@ SECURITY_SCHEMES = {
 }
 DATABASE_AWAY = {"503": "PostgreSQL cannot be reached, or is not migrated. With Retry-After."}
 WITHOUT_DATABASE = frozenset(
-    {"getLiveness", "getHealth", "getReadiness", "streamMessage", "streamThread", "streamTopic"}
+    {"getLiveness", "getHealth", "getReadiness", "streamMessage", "streamThread", "streamTopic", "streamChanges"}
 )
 
 PARAMETERS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from service.access.principal import Principal
+from service.batching import SharedReads
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import Busy, Conflict, NotFound
@@ -46,23 +47,39 @@ class Found(NamedTuple):
     next_before: UUID | None
 
 
+class Asked(NamedTuple):
+    """A page of a list."""
+
+    tenant: str
+    reach: str | None
+    wanted: tuple[tuple[str, str], ...]
+    before: UUID | None
+    limit: int
+    looks: int
+
+
 class InspectionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._pages = SharedReads(self._read_page, calls=3)
 
     async def find(
         self, principal: Principal, wanted: dict[str, str], *, before: UUID | None, limit: int, looks: int = MANY_LOOKS
     ) -> Found:
         """Messages that satisfy a filter (sql/89_find_messages.sql), the newest first, of the next `looks` messages."""
+        asked = Asked(principal.tenant, principal.reach, tuple(wanted.items()), before, limit, looks)
+        return await self._find(asked)
+
+    async def _find(self, asked: Asked) -> Found:
         row = await self._database.fetchrow(
             "select message_ids, next_before from treadle.find_messages("
             "filter => $1::jsonb, before => $2, quantity => $3, tenant => $4, reach => $5::jsonb, rows => $6)",
-            msgspec.json.encode(wanted).decode(),
-            before,
-            limit,
-            principal.tenant,
-            principal.reach,
-            looks,
+            msgspec.json.encode(dict(asked.wanted)).decode(),
+            asked.before,
+            asked.limit,
+            asked.tenant,
+            asked.reach,
+            asked.looks,
         )
         assert row is not None
         return Found(row["message_ids"], row["next_before"])
@@ -77,7 +94,11 @@ class InspectionStore:
         looks: int = LIST_LOOKS,
     ) -> MessagePage:
         """At most `limit` messages that have about JSON_PAGE_BYTES bytes, but at least one."""
-        found = await self.find(principal, wanted, before=before, limit=limit, looks=looks)
+        asked = Asked(principal.tenant, principal.reach, tuple(wanted.items()), before, limit, looks)
+        return await self._pages.ask(asked)
+
+    async def _read_page(self, asked: Asked) -> MessagePage:
+        found = await self._find(asked)
         rows = await self._database.fetch(SUMMARIES, found.message_ids) if found.message_ids else []
         fitting = [row for number, row in enumerate(rows) if number == 0 or row["bytes"] <= JSON_PAGE_BYTES]
         following = found.next_before if len(fitting) == len(rows) else fitting[-1]["message_id"]

@@ -20,7 +20,7 @@ NEEDS = {
     "submit": "submitMessage submitMessages answerMessage cancelMessage changeMessage changeThread",
     "read": "getMessage streamMessage listEvents listThreads getThread getThreadUsage listThreadMessages streamThread"
     " listAgents getTenantLimits getMetrics explainMessage listMessages inspectMessage"
-    " listTopics getTopic listRecords streamTopic getRecord listSubscriptions getSubscription",
+    " listTopics getTopic listRecords streamTopic getRecord listSubscriptions getSubscription streamChanges",
     "operate": "redriveMessage deleteThread getOverview listQueues getQueue pauseQueue resumeQueue listDeadLetters"
     " retryMessage dropInstance listInstances listWorkers getStatistics cancelMessages redriveMessages"
     " declareTopic deleteTopic declareSubscription deleteSubscription"
@@ -68,9 +68,11 @@ async def call(api: Client, operation: tuple[str, str, list[Any]], name: str, ke
     method, path, _ = operation
     headers = {} if key is None else bearer(key)
     body = {"json": BODIES.get(name, {})} if method in ("POST", "PUT", "PATCH") else {}
-    answer = await api.request(method, path, headers=headers, **body)
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem")
-    return answer.status_code, answer.json()["detail"] if is_problem else ""
+    async with api.stream(method, path, headers=headers, **body) as answer:
+        if answer.headers.get("content-type", "").startswith("application/problem"):
+            await answer.aread()
+            return answer.status_code, answer.json()["detail"]
+        return answer.status_code, ""  # a stream does not end by itself
 
 
 async def test_every_operation_declares_its_scope(closed_api: Client) -> None:

@@ -40,10 +40,10 @@ async def open_view(browser: BrowserContext, port: int, view: str) -> Page:
     return page
 
 
-async def findings(page: Page) -> list[Any]:
+async def findings(page: Page, options: str = "{}") -> list[Any]:
     """What axe finds grave on the page as it is now."""
     await page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = await page.evaluate("axe.run()")
+    found = await page.evaluate(f"axe.run({options})")
     return [(one["id"], one["nodes"][0]["html"]) for one in found["violations"] if one["impact"] in GRAVE]
 
 
@@ -134,6 +134,9 @@ async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Setting
             await page.goto(f"http://127.0.0.1:{served.port}/dashboard#{view}")
             await expect(page.locator(shown).first).to_be_visible()
             assert await findings(page) == [], view
+            await page.emulate_media(color_scheme="dark")
+            assert await findings(page, "{runOnly: ['color-contrast']}") == [], view
+            await page.emulate_media(color_scheme="light")
             assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], view
 
 

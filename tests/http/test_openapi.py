@@ -68,6 +68,7 @@ OPERATIONS = {
     ("post", "/subscriptions/{name}/seek"): ("seekSubscription", "200 400 404 413 415 422 503"),
     ("delete", "/subscriptions/{name}"): ("deleteSubscription", "204 400 404 422 503"),
     ("get", "/stats"): ("getStatistics", "200 400 422 503"),
+    ("get", "/changes"): ("streamChanges", "200 422"),
     ("get", "/agents"): ("listAgents", "200 422 503"),
     ("get", "/instances"): ("listInstances", "200 400 422 503"),
     ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),

@@ -1,7 +1,7 @@
 // For administrators: tenants, keys, and the audit.
 
 import { call, get, part } from "./api.js";
-import { action, address, ask, el, moment, number, table, tell } from "./show.js";
+import { action, address, ask, el, moment, number, put, table, tell } from "./show.js";
 
 const SECONDS = 10;
 const SCOPES = ["submit", "read", "operate", "publish", "work", "admin"];
@@ -10,20 +10,14 @@ export function tenants(root, at) {
   const said = el("p", { role: "status" });
   const [list, made, keys] = [el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Tenants and keys")), said, el("h2", {}, "Tenants"), list, el("h2", {}, "Keys"), newKey(made, said, () => refreshKeys()), made, keys);
-  const refreshTenants = async () => {
-    if (list.contains(document.activeElement)) return;
-    showTenants(list, await get("tenants", {}, at.signal), said, refreshTenants);
-  };
-  const refreshKeys = async () => {
-    if (keys.contains(document.activeElement)) return;
-    showKeys(keys, await get("keys", {}, at.signal), said, refreshKeys);
-  };
-  at.every(SECONDS, refreshTenants, list);
+  const refreshTenants = async () => showTenants(list, await get("tenants", {}, at.signal), said, refreshTenants);
+  const refreshKeys = async () => showKeys(keys, await get("keys", {}, at.signal), said, refreshKeys);
+  at.every(SECONDS, refreshTenants, list, ["messages"]);
   at.every(SECONDS, refreshKeys, keys);
 }
 
 function showTenants(place, found, said, refresh) {
-  place.replaceChildren(table("Tenants", [
+  put(place, table("Tenants", [
     ["Tenant", ({ tenant }) => tenant],
     ["Queued", ({ queued }) => number(queued), { number: true }],
     ["Running", ({ processing }) => number(processing), { number: true }],
@@ -32,7 +26,6 @@ function showTenants(place, found, said, refresh) {
     ["Action", (one) => (one.deleted_at ? "" : action(one.suspended_at ? "Resume" : "Suspend", async () => {
       if (!one.suspended_at && !(await ask(`Suspend ${one.tenant}?`, "It may submit nothing, and nothing of it starts until you resume it.", "Suspend it"))) return null;
       await call("POST", `tenants/${part(one.tenant)}/${one.suspended_at ? "resume" : "suspend"}`);
-      document.activeElement?.blur();
       await refresh();
       return `${one.tenant} is ${one.suspended_at ? "active again" : "suspended"}.`;
     }, { out: said }))],
@@ -59,7 +52,7 @@ function newKey(made, said, refresh) {
 }
 
 function showKeys(place, found, said, refresh) {
-  place.replaceChildren(table("Keys", [
+  put(place, table("Keys", [
     ["Key", ({ key_id }) => el("code", {}, key_id)],
     ["Name", ({ name }) => name],
     ["Tenant", ({ tenant }) => tenant],
@@ -69,7 +62,6 @@ function showKeys(place, found, said, refresh) {
     ["Action", (key) => (key.revoked_at ? "" : action("Revoke", async () => {
       if (!(await ask(`Revoke ${key.name || key.key_id}?`, "Programs that use this key are refused from now on.", "Revoke it"))) return null;
       await call("DELETE", `keys/${part(key.key_id)}`);
-      document.activeElement?.blur();
       await refresh();
       return "The key is revoked.";
     }, { danger: true, out: said }))],
@@ -83,7 +75,7 @@ export function audit(root, at) {
   const cursor = at.query.get("cursor") ?? "";
   at.every(cursor ? 3600 : SECONDS, async () => {
     const page = await get("audit", { limit: 100, cursor }, at.signal);
-    list.replaceChildren(table("Audit", [
+    put(list, table("Audit", [
       ["When", (act) => moment(act.at)],
       ["Who", (act) => act.principal, { wide: true }],
       ["What", (act) => act.action],
@@ -91,6 +83,6 @@ export function audit(root, at) {
       ["Tenant", (act) => act.tenant],
       ["Details", (act) => (Object.keys(act.details).length ? el("code", {}, JSON.stringify(act.details)) : ""), { wide: true }],
     ], page.acts, "Nothing was changed yet."));
-    older.replaceChildren(page.next_cursor ? el("a.button", { href: `#${address("audit", { cursor: page.next_cursor })}` }, "Older acts") : "");
+    put(older, page.next_cursor ? el("a.button", { href: `#${address("audit", { cursor: page.next_cursor })}` }, "Older acts") : "");
   }, list);
 }

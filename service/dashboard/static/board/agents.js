@@ -1,7 +1,7 @@
 // The agents: how they do, and what they declare.
 
 import { call, get, may, part } from "./api.js";
-import { action, address, asText, el, facts, link, moment, number, span, table } from "./show.js";
+import { action, address, asText, el, facts, link, moment, number, put, span, table } from "./show.js";
 
 const SECONDS = 15;
 const DAY_SECONDS = 86_400;
@@ -12,16 +12,12 @@ export function agents(root, at) {
   root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list);
   if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
-    if (list.contains(document.activeElement)) return;
     const begin = new Date(Date.now() - DAY_SECONDS * 1000).toISOString();
     const [known, stats] = await Promise.all([get("agents", {}, at.signal), get("stats", { from: begin, step: DAY_SECONDS, by: "agent" }, at.signal).catch(() => null)]);
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
-    list.replaceChildren(known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
+    put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
   }, list);
-  const refresh = async () => {
-    if (kept.contains(document.activeElement)) return;
-    showInstances(kept, await get("instances", {}, at.signal), said, refresh);
-  };
+  const refresh = async () => showInstances(kept, await get("instances", {}, at.signal), said, refresh);
   if (may.operate) at.every(SECONDS, refresh, kept);
 }
 
@@ -54,14 +50,13 @@ function card(agent, stats, open) {
 }
 
 function showInstances(place, found, said, refresh) {
-  place.replaceChildren(table("Warm instances", [
+  put(place, table("Warm instances", [
     ["Agent", ({ agent }) => agent],
     ["Thread", ({ thread_id }) => link(`threads/${part(thread_id)}`, thread_id), { wide: true }],
     ["Worker", ({ worker_id }) => worker_id, { wide: true }],
     ["Made", ({ made_at }) => moment(made_at)],
     ["Action", ({ agent, thread_id }) => action("Drop", async () => {
       await call("DELETE", `instances/${part(agent)}/${part(thread_id)}`);
-      document.activeElement?.blur();
       await refresh();
       return "Its worker was told. The next message of the thread makes a new one.";
     }, { out: said })],

@@ -41,25 +41,21 @@ export const part = (text) => encodeURIComponent(text);
 
 /**
  * Read server-sent events until the stream ends, and again from the last one where it breaks; `apply(type, data)` gets
- * each. EventSource sends no headers, so this reads the body of a fetch.
+ * each. `place.last`: the id of the last one. `opened` and `closed` are called with each connection. EventSource sends
+ * no headers, so this reads the body of a fetch. It returns where the stream has ended or is refused, or at the signal.
  */
-export async function follow(path, apply, signal) {
-  let last = "";
+export async function follow(path, apply, signal, { place = { last: "" }, opened = () => {}, closed = () => {} } = {}) {
   for (;;) {
     let wait = 1000;
     try {
-      const url = new URL(path, serviceUrl);
-      const answer = await fetch(url, { headers: { ...headers(), ...(last && { "Last-Event-ID": last }) }, signal });
+      const answer = await fetch(new URL(path, serviceUrl), { headers: { ...headers(), ...(place.last && { "Last-Event-ID": place.last }) }, signal });
       if (answer.status === 204 || (answer.status >= 400 && answer.status < 500)) return;
       if (answer.ok) {
-        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-        let rest = "";
-        for (;;) {
-          const { value, done } = await reader.read();
-          if (done) break;
-          const lines = (rest + value).split("\n");
-          rest = lines.pop();
-          last = readLines(lines, apply) ?? last;
+        opened();
+        try {
+          await readEvents(answer.body, apply, place);
+        } finally {
+          closed();
         }
         wait = 200;
       }
@@ -71,19 +67,24 @@ export async function follow(path, apply, signal) {
   }
 }
 
-const pending = { event: "message", data: "", id: null };
-
-function readLines(lines, apply) {
-  let seen = null;
-  for (const line of lines) {
-    if (line.startsWith("event: ")) pending.event = line.slice(7);
-    else if (line.startsWith("data: ")) pending.data = line.slice(6);
-    else if (line.startsWith("id: ")) pending.id = line.slice(4);
-    else if (line === "" && pending.data) {
-      apply(pending.event, JSON.parse(pending.data));
-      seen = pending.id ?? seen;
-      Object.assign(pending, { event: "message", data: "", id: null });
+async function readEvents(body, apply, place) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const read = { event: "message", data: "", id: null };
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line.startsWith("event: ")) read.event = line.slice(7);
+      else if (line.startsWith("data: ")) read.data = line.slice(6);
+      else if (line.startsWith("id: ")) read.id = line.slice(4);
+      else if (line === "" && read.data) {
+        apply(read.event, JSON.parse(read.data));
+        place.last = read.id ?? place.last;
+        Object.assign(read, { event: "message", data: "", id: null });
+      }
     }
   }
-  return seen;
 }

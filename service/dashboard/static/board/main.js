@@ -4,10 +4,12 @@ import { headers, use } from "../chat/access.js";
 import { get, may } from "./api.js";
 import { agents } from "./agents.js";
 import { audit, tenants } from "./administration.js";
+import { watchChanges } from "./changes.js";
 import { deadLetters } from "./dead_letters.js";
 import { message } from "./message.js";
 import { messages } from "./messages.js";
 import { overview } from "./overview.js";
+import { refresh, untilTick } from "./refresh.js";
 import { el } from "./show.js";
 import { thread, threads } from "./threads.js";
 import { topics } from "./topics.js";
@@ -49,35 +51,20 @@ function context(signal, query) {
   return {
     signal,
     query,
-    /** Do it now, and again after so many seconds, while the page can be seen. A refusal is shown in its place. */
-    every(seconds, act, place) {
-      const again = async () => {
-        if (signal.aborted) return;
+    /** Do it now, and again as refresh.js says, while the page can be seen. A refusal is shown in its place. */
+    every(seconds, act, place, of = []) {
+      const guarded = async () => {
         try {
           if (!document.hidden || !place.hasChildNodes()) await act();
         } catch (error) {
           if (signal.aborted || error.name === "AbortError") return;
-          if (error.status === 401) {
-            signIn(error);
-            return;
-          }
-          place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
+          if (error.status === 401) signIn(error);
+          else place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
         }
-        setTimeout(again, untilTick(seconds));
       };
-      return again();
+      return refresh({ seconds, act: guarded, of, signal });
     },
   };
-}
-
-/**
- * Milliseconds to the next multiple of so many seconds. All pages ask at the same moments, so that the service reads once
- * for all of them.
- */
-function untilTick(seconds) {
-  const length = seconds * 1000;
-  const left = length - (Date.now() % length);
-  return left < length / 4 ? left + length : left;
 }
 
 function show() {
@@ -128,6 +115,7 @@ async function begin() {
     }
   }
   showNav();
+  watchChanges();
   show();
 }
 

@@ -2,7 +2,8 @@
 
 import { render } from "../chat/markdown.js";
 import { headers } from "../chat/access.js";
-import { call, follow, get, may, part, serviceUrl } from "./api.js";
+import { call, get, may, part, serviceUrl } from "./api.js";
+import { followWhileSeen } from "./changes.js";
 import { waterfall } from "./charts.js";
 import { eventLog } from "./event_log.js";
 import { action, ask, asText, badge, copier, counted, el, facts, link, moment, number, secondsBetween, shortId, span, tell } from "./show.js";
@@ -219,7 +220,7 @@ function read(id, { text, streamed }, signal, refresh) {
       if (follows) text.scrollTop = text.scrollHeight;
     });
   };
-  follow(`messages/${part(id)}/stream`, (type, data) => {
+  followWhileSeen(`messages/${part(id)}/stream`, (type, data) => {
     if (["queued", "started", "retry"].includes(type)) content = "";
     if (type === "chunk") content += data.chunk ?? "";
     paint();

@@ -1,7 +1,7 @@
 // The list of messages: filtered, and live while its first page is shown.
 
 import { get } from "./api.js";
-import { address, announce, asText, badge, counted, el, link, moment, secondsBetween, shorten, shortId, span, table } from "./show.js";
+import { action, address, announce, asText, badge, counted, el, link, moment, put, secondsBetween, shorten, shortId, span, table } from "./show.js";
 
 const SECONDS = 3;
 const PAGE = 50;
@@ -15,21 +15,23 @@ export function messages(root, at) {
   const more = el("p");
   root.append(el("div.title", {}, el("h1", {}, "Messages")), form(filter, at), list, more);
   let pages = 1;
+  let restUntil = 0; // a filter that few messages satisfy takes many calls, so it is not asked again soon
   at.every(SECONDS, async () => {
-    if (pages > 1 || list.contains(document.activeElement)) return; // do not move what a person reads
+    if (pages > 1 || Date.now() < restUntil) return; // do not move what a person reads
     const page = await look(filter, undefined, at.signal, filter.q ? 1 : LOOKS); // a text is dear to look for
+    restUntil = Date.now() + (page.calls - 1) * SECONDS * 1000;
     showRows(list, page.messages);
     showMore(page);
-  }, list);
+  }, list, ["messages"]);
 
   function showMore(page) {
-    more.replaceChildren();
-    if (page.next_cursor === null) return;
-    const empty = page.messages.length === 0;
-    const text = empty ? `Look further back than ${new Date(page.searched_until).toLocaleString()}` : "Show older ones";
-    const button = el("button", { type: "button" }, text);
-    button.addEventListener("click", async () => {
-      button.disabled = true;
+    if (page.next_cursor === null) {
+      put(more);
+      return;
+    }
+    const sparse = page.messages.length < PAGE; // the calls ended before the page was full
+    const until = new Date(page.searched_until).toLocaleString();
+    const button = action(sparse ? "Look further back" : "Show older ones", async () => {
       pages += 1;
       const next = await look(filter, page.next_cursor, at.signal);
       const rows = [...(list.rows ?? []), ...next.messages];
@@ -37,7 +39,8 @@ export function messages(root, at) {
       showMore(next);
       announce(counted(rows.length, "message"));
     });
-    more.append(button);
+    button.dataset.cursor = page.next_cursor; // another place is another button
+    put(more, button, sparse ? el("span.quiet", {}, ` All since ${until} were looked at.`) : "");
   }
 }
 
@@ -45,19 +48,17 @@ export function messages(root, at) {
 async function look(filter, cursor, signal, looks = LOOKS) {
   const found = [];
   let page = { next_cursor: cursor };
-  for (let n = 0; n < looks && found.length < PAGE && page.next_cursor !== null; n += 1) {
+  let calls = 0;
+  for (; calls < looks && found.length < PAGE && page.next_cursor !== null; calls += 1) {
     page = await get("messages", { ...filter, limit: PAGE - found.length, cursor: page.next_cursor }, signal);
     found.push(...page.messages);
   }
-  return { ...page, messages: found };
+  return { ...page, messages: found, calls };
 }
 
 function showRows(list, rows) {
-  const seen = JSON.stringify(rows);
-  if (list.seen === seen) return;
-  list.seen = seen;
   list.rows = rows;
-  list.replaceChildren(table("Messages", [
+  put(list, table("Messages", [
     ["Message", (row) => el("a", { href: `#messages/${row.message_id}`, title: row.message_id }, shortId(row.message_id))],
     ["State", (row) => badge(row.state, row.hold)],
     ["Agent", (row) => link(address("messages", { agent: row.agent }), row.agent)],

@@ -2,7 +2,8 @@
 
 import { call, get, part } from "./api.js";
 import { chart } from "./charts.js";
-import { action, address, counted, el, link, moment, number, secondsBetween, span, table } from "./show.js";
+import { showFirstSteps } from "./first_steps.js";
+import { action, address, counted, el, link, moment, number, put, secondsBetween, span, table } from "./show.js";
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
 const SECONDS = 5;
@@ -22,14 +23,14 @@ export function overview(root, at) {
     showQueues(queues, found);
     const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
     if (all >= FEW) first.replaceChildren();
-    else if (first.dataset.agents !== "true") await showFirstSteps(first);
-  }, queues);
+    else if (first.dataset.agents !== "true") await showFirstSteps(first, at.signal);
+  }, queues, ["messages"]);
   at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
   at.every(range === "1h" ? SECONDS : 30, async () => {
     const to = (Math.floor(Date.now() / (SECONDS * 1000)) + 1) * SECONDS * 1000; // the same for all pages of this moment
     const stats = await get("stats", { from: new Date(to - RANGES[range] * 1000).toISOString(), to: new Date(to).toISOString() }, at.signal);
     showStats(tiles, charts, stats, range);
-  }, charts);
+  }, charts, ["messages"]);
 }
 
 function showWrong(place, reasons) {
@@ -79,7 +80,7 @@ function showStats(tiles, charts, stats, range) {
 const percentiles = (of) => ["p50", "p95", "p99"].map((name, index) => ({ name, value: (step) => step[of][name], className: ["s1", "s3", "s2"][index] }));
 
 function showQueues(place, queues) {
-  place.replaceChildren(table("Queues", [
+  put(place, table("Queues", [
     ["Queue", (queue) => link(address("messages", { queue: queue.name, state: "open" }), queue.name)],
     ["Queued", (queue) => number(queue.depth), { number: true }],
     ["Ready", (queue) => number(queue.visible), { number: true }],
@@ -102,7 +103,7 @@ function pauseButton(place, queue) {
 }
 
 function showWorkers(place, workers) {
-  place.replaceChildren(table("Workers", [
+  put(place, table("Workers", [
     ["Worker", (worker) => worker.worker_id, { wide: true }],
     ["Queues", (worker) => worker.queues.join(", ")],
     ["Load", (worker) => load(worker)],
@@ -118,24 +119,4 @@ function showWorkers(place, workers) {
 function load({ in_flight, concurrency }) {
   const meter = el("meter", { max: concurrency, value: in_flight, "aria-label": "Messages that it runs" });
   return [meter, ` ${in_flight} of ${concurrency}`];
-}
-
-/** On a system with few messages: three things to try. */
-async function showFirstSteps(place) {
-  const agents = await get("agents");
-  const said = el("p", { role: "status" });
-  const first = agents.find(({ is_default }) => is_default) ?? agents[0];
-  const submit = async (body) => {
-    const accepted = await call("POST", "messages", { body });
-    location.hash = `messages/${accepted.message_id}`;
-  };
-  place.dataset.agents = agents.length > 0;
-  place.replaceChildren(el("section.first", { "aria-label": "First steps" }, el("h2", {}, agents.length === 0 ? "First, start a worker" : "Three things to try"),
-    agents.length === 0
-      ? el("p", {}, "No agent is registered yet. ", el("code", {}, "treadle work"), " starts a worker with the agent echo; what to try appears here then.")
-      : el("ol", {},
-        el("li", {}, action(`Send a message to ${first.agent}`, () => submit({ message: "Hello, Treadle!", agent: first.agent, metadata: { delay_ms: 150 } }), { out: said }), el("span", {}, "and watch the answer stream in")),
-        el("li", {}, action("Make one fail", () => submit({ message: "Fail twice, please.", agent: agents.some(({ agent }) => agent === "echo") ? "echo" : first.agent, max_attempts: 1, metadata: { fail_times: 1 } }), { out: said }), el("span", {}, "and see why, and redrive it")),
-        el("li", {}, el("a.button", { href: "chat" }, "Open a chat"), el("span", {}, "with a thread of messages, live"))),
-    said));
 }

@@ -84,6 +84,29 @@ export function table(caption, columns, rows, empty) {
 export const facts = (pairs) =>
   el("dl.facts", {}, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 
+/** Show these in a place, unless it shows the same. The element with the focus keeps it, and fields keep what was typed. */
+export function put(place, ...children) {
+  const fresh = el("div", {}, ...children);
+  if (place.innerHTML === fresh.innerHTML) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  const typed = [...place.querySelectorAll("input")].filter((field) => field.value !== field.defaultValue);
+  for (const field of typed) {
+    const same = counterpart(field, fresh);
+    if (same) same.value = field.value;
+  }
+  const next = focused && counterpart(focused, fresh);
+  place.replaceChildren(...fresh.childNodes);
+  next?.focus({ preventScroll: true });
+}
+
+/** The element of new content that stands where this one stands: in the same row, with the same text if there is one. */
+function counterpart(element, content) {
+  const row = (one) => one.closest("tr, details, section, li")?.querySelector("td, summary, h2, a")?.textContent ?? "";
+  const cell = (one) => one.closest("td")?.dataset.heading ?? one.getAttribute("aria-label") ?? "";
+  const there = [...content.querySelectorAll(element.tagName)].filter((one) => row(one) === row(element) && cell(one) === cell(element));
+  return there.find((one) => one.textContent === element.textContent) ?? there[0] ?? null;
+}
+
 export const link = (address, text) => el("a", { href: `#${address}` }, text);
 
 /** The address of a view with parameters, of which empty ones are left out. */
@@ -110,27 +133,33 @@ export function ask(title, text, yes) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
-/** A button that does something, tells what came of it in `out`, and cannot be pressed twice meanwhile. */
+/**
+ * A button that does something, tells what came of it in `out`, and cannot be pressed twice meanwhile. (It is not
+ * `disabled`, which would take the focus from it.)
+ */
 export function action(text, act, { danger = false, out = null } = {}) {
   const button = el("button", { type: "button", className: danger ? "danger" : "" }, text);
   button.addEventListener("click", async () => {
-    button.disabled = true;
+    if (button.ariaDisabled) return;
+    button.ariaDisabled = "true";
     try {
       const said = await act();
       if (said) tell(out, said);
     } catch (error) {
       tell(out, error.message, true);
     } finally {
-      button.disabled = false;
+      button.ariaDisabled = null;
     }
   });
   return button;
 }
 
 export function tell(out, text, bad = false) {
-  announce(text);
-  if (!out) return;
-  out.textContent = text;
+  if (!out) {
+    announce(text);
+    return;
+  }
+  out.textContent = text; // it has the role status, so it is read out
   out.classList.toggle("bad", bad);
 }
 

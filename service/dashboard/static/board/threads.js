@@ -2,7 +2,7 @@
 
 import { render } from "../chat/markdown.js";
 import { call, get, may, part } from "./api.js";
-import { action, address, ask, asText, badge, el, facts, link, moment, number, shorten, table, tell } from "./show.js";
+import { action, address, ask, asText, badge, el, facts, link, moment, number, put, shorten, table } from "./show.js";
 
 const SECONDS = 5;
 const PAGE = 50;
@@ -20,17 +20,20 @@ export function threads(root, at) {
   });
   root.append(el("div.title", {}, el("h1", {}, "Threads")), open, list, more);
   let limit = PAGE;
-  at.every(SECONDS, async () => {
-    if (list.contains(document.activeElement)) return;
+  const refresh = async () => {
     const rows = await get("threads", { limit, q }, at.signal);
-    list.replaceChildren(table("Threads", [
+    put(list, table("Threads", [
       ["Thread", (row) => link(`threads/${part(row.thread_id)}`, row.thread_id), { wide: true }],
       ["Last message", (row) => shorten(row.last_message_preview ?? "", 120), { wide: true }],
       ["Messages", (row) => number(row.message_count), { number: true }],
       ["Last active", (row) => moment(row.last_activity)],
     ], rows, q ? "None of the newest 2,000 threads has this text." : "There are no threads yet."));
-    more.replaceChildren(rows.length === limit && limit < 1000 ? action("Show more", async () => { limit = Math.min(limit * 2, 1000); }) : "");
-  }, list);
+    put(more, rows.length === limit && limit < 1000 ? action("Show more", async () => {
+      limit = Math.min(limit * 2, 1000);
+      await refresh();
+    }) : "");
+  };
+  at.every(SECONDS, refresh, list, ["messages"]);
 }
 
 export function thread(root, at, id) {
@@ -45,13 +48,12 @@ export function thread(root, at, id) {
     list.dataset.seen = seen;
     const whole = await get(`threads/${part(id)}/messages`, { limit: 100, cursor: Math.max(0, found.message_count - 100) }, at.signal);
     list.replaceChildren(...whole.messages.map(exchange));
-  }, head);
+  }, head, ["messages"]);
 }
 
 function showHead(place, found, usage, said) {
-  if (place.contains(document.activeElement)) return;
   const states = Object.entries(found.states).filter(([, count]) => count).map(([state, count]) => `${number(count)} ${state}`).join(", ");
-  place.replaceChildren(
+  put(place,
     el("div.title", {}, el("h1", {}, found.thread_id), el("a.button", { href: `chat#${part(found.thread_id)}` }, "Open the chat")),
     facts([
       ["Messages", states || "none"], ["Created", moment(found.created_at)], ["Last active", moment(found.last_activity)],

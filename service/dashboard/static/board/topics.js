@@ -1,7 +1,7 @@
 // Topics and who reads them: offsets, lag, records; pause and seek.
 
 import { call, get, may, part } from "./api.js";
-import { action, address, ask, asText, el, link, moment, number, shorten, table } from "./show.js";
+import { action, address, ask, asText, el, link, moment, number, put, shorten, table } from "./show.js";
 
 const SECONDS = 5;
 const SCHEMA_SECONDS = 30;
@@ -13,9 +13,8 @@ export function topics(root, at) {
   const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, schemas);
   at.every(SECONDS, async () => {
-    if (list.contains(document.activeElement)) return;
     const found = await get("topics", {}, at.signal);
-    list.replaceChildren(table("Topics", [
+    put(list, table("Topics", [
       ["Topic", (topic) => link(`topics?topic=${part(topic.topic)}`, topic.topic), { wide: true }],
       ["Records", (topic) => number(topic.next_offset - topic.first_offset), { number: true }],
       ["Next offset", (topic) => number(topic.next_offset), { number: true }],
@@ -25,12 +24,9 @@ export function topics(root, at) {
       ["Lag", (topic) => topic.subscriptions.map(({ subscription, lag }) => `${subscription} ${number(lag)}`).join(", ") || "no reader", { wide: true }],
     ], found, "There are no topics yet."));
     if (chosen) await showRecords(records, found.find(({ topic }) => topic === chosen), at);
-  }, list);
-  const refresh = async () => {
-    if (readers.contains(document.activeElement) && document.activeElement.tagName === "INPUT") return;
-    showReaders(readers, await get("subscriptions", {}, at.signal), said, refresh);
-  };
-  at.every(SECONDS, refresh, readers);
+  }, list, ["topics", "messages"]);
+  const refresh = async () => showReaders(readers, await get("subscriptions", {}, at.signal), said, refresh);
+  at.every(SECONDS, refresh, readers, ["topics", "messages"]);
   at.every(SCHEMA_SECONDS, async () => {
     const subjects = await get("schema-registry/subjects", {}, at.signal).catch((error) => {
       if (error.status !== 403) throw error;
@@ -67,7 +63,7 @@ async function showRecords(place, topic, at) {
   }
   const from = Math.max(topic.first_offset, topic.next_offset - RECORDS);
   const page = await get(`topics/${part(topic.topic)}/records`, { offset: from, limit: RECORDS }, at.signal);
-  place.replaceChildren(el("h2", {}, `The newest records of ${topic.topic}`), table(`Records of ${topic.topic}`, [
+  put(place, el("h2", {}, `The newest records of ${topic.topic}`), table(`Records of ${topic.topic}`, [
     ["Offset", (record) => number(record.offset), { number: true }],
     ["Key", (record) => record.key ?? ""],
     ["Value", (record) => el("code", {}, shorten(asText(record.value), 300)), { wide: true }],
@@ -78,7 +74,7 @@ async function showRecords(place, topic, at) {
 }
 
 function showReaders(place, found, said, refresh) {
-  place.replaceChildren(table("Subscriptions", [
+  put(place, table("Subscriptions", [
     ["Subscription", (one) => one.subscription, { wide: true }],
     ["Topics", (one) => one.topics.join(", ")],
     ["Agent", (one) => one.agent],
@@ -102,7 +98,6 @@ function seek(one, said, refresh) {
   const field = el("input.narrow", { value: "earliest", "aria-label": `Where ${one.subscription} goes on: earliest, latest, an offset or a time` });
   return [field, " ", action("Seek", async () => {
     const text = field.value.trim();
-    field.blur();
     if (!(await ask(`Move ${one.subscription} to ${text}?`, "Records behind the new place are delivered again, as new messages; those before it are left out.", "Move it"))) return null;
     await call("POST", `subscriptions/${part(one.subscription)}/seek`, { body: { to: /^\d+$/.test(text) ? Number(text) : text } });
     await refresh();

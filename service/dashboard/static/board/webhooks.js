@@ -1,7 +1,7 @@
 // Webhooks: endpoints with their last deliveries; test, disable and enable them.
 
 import { call, get, part } from "./api.js";
-import { action, el, link, moment, table } from "./show.js";
+import { action, el, link, moment, put, table } from "./show.js";
 
 const SECONDS = 5;
 
@@ -10,19 +10,12 @@ export function webhooks(root, at) {
   const list = el("div");
   const deliveries = el("p", {}, link("messages?queue=webhooks", "All deliveries"), " · ", link("messages?queue=webhooks&state=failed", "Deliveries that failed"));
   root.append(el("div.title", {}, el("h1", {}, "Webhooks"), el("span.quiet", {}, "who is told when messages end")), said, list, deliveries);
-  const refresh = async () => {
-    if (list.contains(document.activeElement)) return;
-    show(list, await get("webhooks", {}, at.signal), said, refresh);
-  };
-  at.every(SECONDS, refresh, list);
+  const refresh = async () => show(list, await get("webhooks", {}, at.signal), said, refresh);
+  at.every(SECONDS, refresh, list, ["messages"]);
 }
 
 function show(place, found, said, refresh) {
-  const again = async () => {
-    document.activeElement?.blur();
-    await refresh();
-  };
-  place.replaceChildren(table("Webhooks", [
+  put(place, table("Webhooks", [
     ["Address", ({ url, description }) => [el("code", {}, url), description && ` ${description}`], { wide: true }],
     ["Events", ({ events, format }) => events.join(", ") + (format === "standard" ? "" : ` (${format})`), { wide: true }],
     ["State", ({ enabled, disabled_reason }) => (enabled ? "enabled" : `disabled. ${disabled_reason ?? ""}`), { wide: true }],
@@ -30,12 +23,12 @@ function show(place, found, said, refresh) {
     ["Action", ({ webhook_id, enabled }) => [
       action("Test", async () => {
         const { message_id } = await call("POST", `webhooks/${part(webhook_id)}/test`);
-        await again();
+        await refresh();
         return `A test event is on its way: ${message_id}.`;
       }, { out: said }), " ",
       action(enabled ? "Disable" : "Enable", async () => {
         await call("PATCH", `webhooks/${part(webhook_id)}`, { body: { enabled: !enabled } });
-        await again();
+        await refresh();
         return enabled ? "The webhook is disabled." : "The webhook is enabled.";
       }, { out: said }),
     ]],

@@ -1,0 +1,1 @@
+"""Changes: a stream that tells clients when to read lists and figures again."""

@@ -19,6 +19,7 @@ from bench.cases import (
     churn,
     crowds,
     drain,
+    eyes,
     fairness,
     flatness,
     latency,
@@ -47,6 +48,7 @@ CASES: dict[str, Case] = {
     "topics": topics.run,
     "crowds": crowds.run,
     "capacity": capacity.run,
+    "eyes": eyes.run,
     "refusals": refusals.run,
 }
 TABLE_COLUMNS = 130  # the tables need so many

@@ -4,29 +4,24 @@ service's own statement."""
 import json
 import time
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import uuid_utils.compat as uuid
 
+from bench import lists
 from bench.sample import BODY
 from service.access.principal import COMMAND_LINE
 from service.db.pool import Database
-from service.inspection.store import InspectionStore
 from service.leases.model import Claim, Finish, Outcome
 from service.leases.store import LeaseStore
 from service.messages.store import MessageStore
-from service.queues.store import QueueStore
-from service.statistics.store import StatisticsStore
-from service.threads.store import ThreadStore
 
 BATCH_MESSAGES = 100
 WORKER_ID = "bench"
 LEASE_SECONDS = 3600.0
-LISTED = 50  # of a list
-LISTS = {"": {}, "?state=failed": {"state": "failed"}, "?agent=none": {"agent": "none"}}  # the last two match nothing
 
 BUFFERS = """
     select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint from pg_stat_statements s
@@ -37,13 +32,18 @@ BUFFERS = """
 class Round:
     """The life of 101 messages, each step timed. Each turn leaves the queue one message longer."""
 
-    def __init__(self, database: Database, sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+    def __init__(
+        self,
+        database: Database,
+        sql: "asyncpg.Connection[asyncpg.Record]",
+        only: Collection[str] | None = None,
+    ) -> None:
+        """`only`: of the lists of bench.lists; None: all of them."""
         self._database = database
         self._sql = sql
-        self._messages = MessageStore(database, _Silent(), max_queue_size=100_000_000)  # type: ignore[arg-type]
-        self._queues = QueueStore(database)
-        self._inspection, self._threads = InspectionStore(database), ThreadStore(database)
-        self._statistics = StatisticsStore(database)
+        self._messages = MessageStore(database, lists.Silent(), max_queue_size=100_000_000)  # type: ignore[arg-type]
+        calls = lists.calls(database, self._messages, self._find_newest)
+        self.lists = {name: call for name, call in calls.items() if only is None or name in only}
         self._leases = LeaseStore(database)
         self.taken: dict[str, list[float]] = defaultdict(list)  # milliseconds
         self.touched: dict[str, list[float]] = defaultdict(list)  # buffers
@@ -55,16 +55,10 @@ class Round:
         self._counting = counting
         await self._step("submit(1)", self._submit(1))
         await self._step("submit(100)", self._submit(BATCH_MESSAGES))
-        assert self._newest is not None
-        await self._step("queue_position", self._position(self._newest))
-        await self._step("status", self._messages.status(COMMAND_LINE, self._newest))
-        await self._step("GET /queue", self._queues.overview(COMMAND_LINE))
-        await self._step("GET /queues", self._queues.all(COMMAND_LINE))
-        for query, wanted in LISTS.items():
-            page = self._inspection.page(COMMAND_LINE, wanted, before=None, limit=LISTED)
-            await self._step(f"GET /messages{query}", page)
-        await self._step("GET /threads", self._threads.newest(COMMAND_LINE, LISTED, None))
-        await self._step("GET /stats", self._statistics.read(COMMAND_LINE))
+        await self._step("queue_position", self._position(self._find_newest()))
+        await self._step("status", self._messages.status(COMMAND_LINE, self._find_newest()))
+        for name, call in self.lists.items():
+            await self._step(name, call())
         claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))
         await self._step("finish(100)", self._finish(claims))
 
@@ -102,6 +96,10 @@ class Round:
         )
         self._newest = ids[-1]
 
+    def _find_newest(self) -> UUID:
+        assert self._newest is not None
+        return self._newest
+
     async def _position(self, message_id: UUID) -> None:
         await self._database.fetchval("select treadle.queue_position($1)", message_id)
 
@@ -116,10 +114,3 @@ class Round:
         finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 1, (), c.thread) for c in claims]
         answers = await self._leases.finish(finishes, False, 3)
         assert all(answer.status == "completed" for answer in answers)
-
-
-class _Silent:
-    """Stands in for the notifier and drops all hints."""
-
-    def hint(self, channel: str, item: str) -> None:
-        pass

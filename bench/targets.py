@@ -58,6 +58,7 @@ TARGETS = (
     Target("crowds: 10,000 idle streams, % of a core", "crowds", "idle streams", "busy", "<=", 3),
     Target("crowds: 5,000 submits at once, seconds", "crowds", "5,000 submits at once", "seconds", "<=", 1.5),
     Target("flat: the worst growth, smallest to largest case", "flatness: growth", "worst growth", "growth", "<=", 1.3),
+    Target("flat: the worst growth of a list", "flatness: growth", "worst growth", "lists", "<=", 1.3),
     Target("flat: the worst growth in the churn, start to end", "churn: growth", "worst growth", "growth", "<=", 1.3),
     Target("topics: publish, records/s", "topics", "publish, batches of 1,000", "rate", ">=", 30_000),
     Target("topics: POST, 64 connections, records/s", "topics", "POST, 64 connections", "rate", ">=", 3_000),
@@ -67,6 +68,19 @@ TARGETS = (
     Target("topics: three subscriptions, each records/s", "topics", "three subscriptions", "rate", ">=", 2_500),
     Target("topics: from the earliest of 1M / live", "topics", "from the earliest of 1,000,000", "growth", "<=", 1.3),
     Target("topics: idle, publish to handler, p50, ms", "topics", "idle: publish to handler", "p50", "<=", 10),
+    *(
+        Target(
+            f"eyes: a drain beside 20 tabs of the {view}, slower by %",
+            "eyes",
+            f"20 tabs of the {view}",
+            "slower",
+            "<=",
+            3,
+        )
+        for view in ("overview", "messages")
+    ),
+    Target("eyes: metrics, CPU of a drain, %", "eyes: drain of a worker", "metrics", "dearer", "<=", 2),
+    Target("eyes: metrics, CPU of tokens, %", "eyes: tokens of a worker", "metrics", "dearer", "<=", 2),
     Target(
         "plan: mixed loads, plan against measurement, %",
         "capacity: plan / measurement",

@@ -4,7 +4,7 @@ Each large case alternates with the smallest one, so that other load on the mach
 """
 
 import statistics
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from bench import fill
@@ -15,6 +15,7 @@ from service.db.pool import Database
 
 WARMUP_TURNS, COUNTED_TURNS = 6, 5  # turns
 SMALL_CASE_MESSAGES = 1_000
+SLEEPING_THREADS = 2_000  # in each case, with a delayed message each: as many as a list of threads searches
 
 
 async def run(stage: Stage) -> None:
@@ -42,18 +43,21 @@ async def run(stage: Stage) -> None:
                 for _ in range(COUNTED_TURNS):
                     await few.turn(counting=True)
                     await many.turn(counting=True)
-                _record(stage, f"1,000 queued, beside {name}", few.taken, few.touched)
-                _record(stage, name, many.taken, many.touched)
+                _record(stage, f"1,000 queued, beside {name}", few)
+                _record(stage, name, many)
+                _record_lists(stage, name, few, many)
                 growth = {key: _median(many.taken[key]) / _median(few.taken[key]) for key in many.taken}
-                stage.record(
-                    f"{name}: growth", {key: Figure(ratio, "x") for key, ratio in growth.items()}, part=": growth"
-                )
+                _record_growth(stage, f"{name}: growth", growth, many.lists)
                 worst = {key: max(ratio, worst.get(key, 0.0)) for key, ratio in growth.items()}
-    stage.record(
-        "worst growth",
-        {"growth": Figure(max(worst.values()), "x")} | {key: Figure(ratio, "x") for key, ratio in worst.items()},
-        part=": growth",
-    )
+        _record_growth(stage, "worst growth", worst, few.lists)
+
+
+def _record_growth(stage: Stage, name: str, growth: Mapping[str, float], lists: Collection[str]) -> None:
+    """Of all calls, of the slowest list, and of each other call."""
+    of_lists = max(ratio for key, ratio in growth.items() if key in lists)
+    each = {key: Figure(ratio, "x") for key, ratio in growth.items() if key not in lists}
+    figures = {"growth": Figure(max(growth.values()), "x"), "lists": Figure(of_lists, "x")}
+    stage.record(name, figures | each, part=": growth")
 
 
 @asynccontextmanager
@@ -65,6 +69,7 @@ async def _round(stage: Stage, base: CaseDatabase, contents: Mapping[str, int], 
         stage.tell(f"filling: {name} ({count:,})")
 
     await fill.queued_at_once(base.dsn, contents.get("queued", SMALL_CASE_MESSAGES), told)
+    await fill.queued(base.dsn, SLEEPING_THREADS, thread="s", threads=SLEEPING_THREADS, delay_seconds=86_400)
     if count := contents.get("finished"):
         await fill.finished(base.dsn, count, told)
     if count := contents.get("delayed"):
@@ -83,12 +88,26 @@ async def _round(stage: Stage, base: CaseDatabase, contents: Mapping[str, int], 
         await database.close()
 
 
-def _record(
-    stage: Stage, name: str, taken: Mapping[str, Sequence[float]], touched: Mapping[str, Sequence[float]]
-) -> None:
-    stage.record(name, {key: Figure(_median(values), "ms") for key, values in taken.items()})
-    buffers = {key: Figure(_median(values), "buffers") for key, values in touched.items()}
-    stage.record(name, buffers, part=": buffers touched by a call")
+def _record(stage: Stage, name: str, round: Round) -> None:
+    """The calls of workers and clients."""
+    taken = {key: Figure(_median(values), "ms") for key, values in round.taken.items() if key not in round.lists}
+    stage.record(name, taken)
+    touched = {key: Figure(_median(round.touched[key]), "buffers") for key in taken}
+    stage.record(name, touched, part=": buffers touched by a call")
+
+
+def _record_lists(stage: Stage, name: str, few: Round, many: Round) -> None:
+    """The calls of dashboards, a row each."""
+    for key in few.lists:
+        small, large = _median(few.taken[key]), _median(many.taken[key])
+        figures = {
+            "few": Figure(small, "ms"),
+            "many": Figure(large, "ms"),
+            "growth": Figure(large / small, "x"),
+            "buffers_few": Figure(_median(few.touched[key]), "buffers"),
+            "buffers_many": Figure(_median(many.touched[key]), "buffers"),
+        }
+        stage.record(key, figures, part=f": lists beside {name}")
 
 
 def _median(values: Sequence[float]) -> float:

@@ -62,10 +62,10 @@ async def run(stage: Stage) -> None:
 
 async def _measure(base: CaseDatabase, load: Load, seconds: int) -> Figures:
     if not load.readers:
-        return await _emit(base, load, seconds, port=None)
+        return await emit(base, load, seconds, port=None)
     api, port = await base.processes.api()
     try:
-        await _emit(base, Load(10, 10), 1, port=port)  # so that the memory of the first requests is not counted
+        await emit(base, Load(10, 10), 1, port=port)  # so that the memory of the first requests is not counted
         await asyncio.sleep(0.5)
         peak = resting = meter.memory(api.pid)
 
@@ -77,7 +77,7 @@ async def _measure(base: CaseDatabase, load: Load, seconds: int) -> Figures:
 
         watching = asyncio.create_task(watch())
         try:
-            found = await _emit(base, load, seconds, port=port)
+            found = await emit(base, load, seconds, port=port)
         finally:
             watching.cancel()
         return found | {"memory": Figure((peak - resting) / load.agents / load.readers / 1024, "KiB/reader")}
@@ -85,7 +85,7 @@ async def _measure(base: CaseDatabase, load: Load, seconds: int) -> Figures:
         await api.stop()
 
 
-async def _emit(base: CaseDatabase, load: Load, seconds: int, *, port: int | None) -> Figures:
+async def emit(base: CaseDatabase, load: Load, seconds: int, *, port: int | None) -> Figures:
     """Let the agents emit for so many seconds. Without a `port` they have no readers."""
     ids = [str(uuid.uuid7()) for _ in range(load.agents)]
     lead = LEAD_SECONDS + load.agents * load.readers * OPENING_SECONDS

@@ -479,7 +479,8 @@ CREATE TABLE treadle.workers (
     server_started timestamp with time zone,
     suspected_at timestamp with time zone,
     serves text,
-    memory_bytes bigint
+    memory_bytes bigint,
+    tenants text[]
 );
 COMMENT ON TABLE treadle.workers IS 'Processes that claim messages';
 COMMENT ON COLUMN treadle.workers.heartbeat_at IS 'The last heartbeat, its own or one of its stand-in';
@@ -489,6 +490,7 @@ COMMENT ON COLUMN treadle.workers.server_started IS 'Start time of the PostgreSQ
 COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advisory lock free; null after the next heartbeat';
 COMMENT ON COLUMN treadle.workers.serves IS 'The tenant whose messages a remote worker claims, over HTTP; null: a worker of the installation';
 COMMENT ON COLUMN treadle.workers.memory_bytes IS 'Resident memory of its process, without those of isolated agents; null: it did not tell';
+COMMENT ON COLUMN treadle.workers.tenants IS 'The tenants whose messages it claims (TENANTS); null: those of all';
 CREATE TABLE treadle.stat_rows (
     tenant text NOT NULL,
     seconds integer NOT NULL,
@@ -533,13 +535,13 @@ CREATE FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.agent_while_busy(thread_id text, agent text, tenant text, reach jsonb) IS 'The agent that answers while another one is at work in the thread';
-CREATE FUNCTION treadle.another_has(worker text, queue text, agent text) RETURNS boolean
+CREATE FUNCTION treadle.another_claims(worker text, queue text, agent text, tenant text) RETURNS boolean
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.another_has(worker text, queue text, agent text) IS 'Whether another worker claims from a queue and has an agent';
+COMMENT ON FUNCTION treadle.another_claims(worker text, queue text, agent text, tenant text) IS 'Whether another worker claims messages of a tenant from a queue and has an agent';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -626,6 +628,16 @@ CREATE FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant te
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant text, actor text) IS 'Change a webhook; raises TR404, TR422';
+CREATE FUNCTION treadle.changed_tenants(after bigint, topics bigint[], OUT of_messages text[], OUT of_topics text[], OUT next_after bigint) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.changed_tenants(after bigint, topics bigint[], OUT of_messages text[], OUT of_topics text[], OUT next_after bigint) IS 'Whose messages have changed their state since a look, and whose topics have grown';
 CREATE FUNCTION treadle.children(asker uuid, message_ids uuid[]) RETURNS TABLE(n bigint, message_id uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1007,7 +1019,7 @@ CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) 
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) IS 'Whether there are queues, and how many workers live';
-CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[], memory_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
+CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[] DEFAULT '{}'::text[], memory_bytes bigint DEFAULT NULL::bigint, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1018,7 +1030,7 @@ CREATE FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues te
     SET enable_mergejoin TO 'off'
     SET enable_hashjoin TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[], memory_bytes bigint) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
+COMMENT ON FUNCTION treadle.heartbeat(worker text, host text, pid integer, queues text[], concurrency integer, started_at timestamp with time zone, server_started timestamp with time zone, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision, agents text[], memory_bytes bigint, tenants text[]) IS 'A worker lives and holds these leases; the answer names those cancelled or lost';
 CREATE FUNCTION treadle.input(message_id uuid, input jsonb, name text DEFAULT NULL::text, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1050,13 +1062,6 @@ CREATE FUNCTION treadle.interrupt(message_id uuid, patient boolean DEFAULT true,
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.interrupt(message_id uuid, patient boolean, tenant text, reach jsonb, actor text) IS 'Cancel a message, and keep what it has said in the history';
-CREATE FUNCTION treadle.lane_heads(queues text[]) RETURNS TABLE(queue text, paused boolean, claimed boolean, agents text[], lane_rank integer, ids bigint[], last_id bigint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.lane_heads(queues text[]) IS 'The first rows of the lanes of queues, to tell positions in them';
 CREATE FUNCTION treadle.last_outputs(message_ids uuid[]) RETURNS TABLE(message_id uuid, said text, graph jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1138,6 +1143,15 @@ CREATE FUNCTION treadle.mend_lanes(after uuid, quantity integer DEFAULT 5000, OU
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.mend_lanes(after uuid, quantity integer, OUT last uuid, OUT mended integer, OUT queues text[]) IS 'Give runnable messages whose lane row is missing (deleted by hand) a new one';
+CREATE FUNCTION treadle.message_places(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint, reason text, queue text, tenant text, agent text, lane_rank integer, lane_id bigint, thread bigint, place bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.message_places(message_ids uuid[]) IS 'State, position and place of each message, and what keeps it waiting';
 CREATE FUNCTION treadle.milestones(message_id uuid, among integer DEFAULT 10000, page_bytes bigint DEFAULT 4000000) RETURNS TABLE(seq integer, type text, data jsonb, created_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1325,6 +1339,13 @@ CREATE FUNCTION treadle.questions(message_ids uuid[]) RETURNS TABLE(message_id u
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.questions(message_ids uuid[]) IS 'What messages have asked a person, and whether it is answered';
+CREATE FUNCTION treadle.queue_lines(queues text[]) RETURNS TABLE(queue text, paused boolean, stopped text[], claimed jsonb, lane_rank integer, ids bigint[], last_id bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.queue_lines(queues text[]) IS 'The first rows of the lanes of queues, to tell positions in them';
 CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1332,15 +1353,6 @@ CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name te
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_list(tenant text, queue_name text) IS 'The queues with the figures of one tenant''s messages';
-CREATE FUNCTION treadle.queue_places(message_ids uuid[]) RETURNS TABLE(n bigint, state text, queue_position bigint, reason text, queue text, agent text, lane_rank integer, lane_id bigint, thread bigint, place bigint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "TimeZone" TO 'UTC'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    AS ...;
-COMMENT ON FUNCTION treadle.queue_places(message_ids uuid[]) IS 'State, position and place of each message, and what keeps it waiting';
 CREATE FUNCTION treadle.queue_position(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1365,7 +1377,7 @@ CREATE FUNCTION treadle.queue_stops(message_ids uuid[]) RETURNS TABLE(n bigint, 
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'In a word, why these messages wait (delay, backoff, share, paused, unclaimed, no_agent); others are left out';
+COMMENT ON FUNCTION treadle.queue_stops(message_ids uuid[]) IS 'In a word, why these messages wait, where it is not for those before them; others are left out';
 CREATE FUNCTION treadle.queued_messages(quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(message_id uuid)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 100
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1911,7 +1923,7 @@ CREATE FUNCTION treadle.unclaimed_queues() RETURNS TABLE(queue text, queued bigi
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.unclaimed_queues() IS 'Queues with queued messages from which no living worker claims';
+COMMENT ON FUNCTION treadle.unclaimed_queues() IS 'Queues with queued messages that no living worker claims: it has another queue, or claims of other tenants';
 CREATE FUNCTION treadle.use_store(calls jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -713,7 +713,7 @@ export interface components {
          */
         Reason: {
             /** @enum {string} */
-            cause: "backoff" | "cancel_requested" | "cancelled" | "children" | "completed" | "delay" | "failed" | "input" | "no_agent" | "no_worker" | "overdue" | "overloaded" | "position" | "queue_concurrency" | "queue_paused" | "running" | "share" | "tenant_running" | "tenant_suspended" | "thread" | "worker_lost" | "worker_silent" | "workers_busy";
+            cause: "backoff" | "cancel_requested" | "cancelled" | "children" | "completed" | "delay" | "failed" | "input" | "locked" | "no_agent" | "no_worker" | "overdue" | "overloaded" | "position" | "queue_concurrency" | "queue_paused" | "running" | "share" | "tenant_running" | "tenant_suspended" | "thread" | "worker_lost" | "worker_silent" | "workers_busy";
             sentence: string;
             advice: string;
         };

@@ -1,0 +1,77 @@
+"""The lists, single messages and figures that dashboards read: each call by its route, with the service's statement."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from service.access.principal import COMMAND_LINE
+from service.access.store import KeyStore
+from service.audit.store import AuditStore
+from service.db.pool import Database
+from service.inspection.store import InspectionStore
+from service.installation.store import InstallationStore
+from service.messages.store import MessageStore
+from service.queues.store import QueueStore
+from service.statistics.store import StatisticsStore
+from service.subscriptions.store import SubscriptionStore
+from service.tenants.store import TenantStore
+from service.threads.store import ThreadStore
+from service.topics.store import TopicStore
+from service.webhooks.store import WebhookStore
+
+LISTED = 50  # of a list
+TENANT = COMMAND_LINE.tenant
+FILTERS = {
+    "": {},
+    "?state=failed": {"state": "failed"},  # these match nothing
+    "?agent=none": {"agent": "none"},
+    "?q=none": {"q": "none"},
+    "?error=none": {"error": "none"},
+    "?queue=default&state=queued": {"queue": "default", "state": "queued"},
+}
+
+Call = Callable[[], Awaitable[Any]]
+
+
+def calls(database: Database, messages: MessageStore, newest: Callable[[], UUID]) -> Mapping[str, Call]:
+    """`newest`: the id of the message that is looked at."""
+    inspection, queues, threads = InspectionStore(database), QueueStore(database), ThreadStore(database)
+    statistics, installation = StatisticsStore(database), InstallationStore(database)
+    topics, subscriptions = TopicStore(database, Silent()), SubscriptionStore(database)  # type: ignore[arg-type]
+
+    async def inspect() -> None:
+        await inspection.message(COMMAND_LINE, await messages.status(COMMAND_LINE, newest()))
+
+    def find(wanted: dict[str, str]) -> Call:
+        return lambda: inspection.page(COMMAND_LINE, wanted, before=None, limit=LISTED)
+
+    return {
+        **{f"GET /messages{query}": find(wanted) for query, wanted in FILTERS.items()},
+        "GET /messages/{id}": inspect,
+        "GET /messages/{id}/explain": lambda: messages.explain(COMMAND_LINE, newest()),
+        "GET /queue": lambda: queues.overview(COMMAND_LINE),
+        "GET /queues": lambda: queues.all(COMMAND_LINE),
+        "GET /queues/{name}/dead-letters": lambda: queues.dead_letter_page(COMMAND_LINE, "default", LISTED, None),
+        "GET /threads": lambda: threads.newest(COMMAND_LINE, LISTED, None),
+        "GET /threads?q=none": lambda: threads.newest(COMMAND_LINE, LISTED, None, "none"),
+        "GET /stats": lambda: statistics.read(COMMAND_LINE),
+        "GET /stats?by=agent": lambda: statistics.read(COMMAND_LINE, by="agent"),
+        "GET /agents": lambda: queues.agents(COMMAND_LINE),
+        "GET /workers": queues.workers,
+        "GET /instances": lambda: queues.instances(COMMAND_LINE, agent=None, thread_id=None, limit=LISTED),
+        "GET /topics": lambda: topics.all(COMMAND_LINE),
+        "GET /subscriptions": lambda: subscriptions.all(COMMAND_LINE),
+        "GET /webhooks": lambda: WebhookStore(database).all(TENANT),
+        "GET /tenants": TenantStore(database).all,
+        "GET /keys": lambda: KeyStore(database).all(None),
+        "GET /audit": lambda: AuditStore(database).page(TENANT, since=None, before=None, limit=LISTED),
+        "GET /health": installation.health,
+        "GET /metrics": installation.figures,
+    }
+
+
+class Silent:
+    """Stands in for the notifier and drops all hints."""
+
+    def hint(self, channel: str, item: str) -> None:
+        pass

@@ -87,7 +87,9 @@ async def test_each_record_is_acked_retried_or_refused(client: AsyncClient, sql:
         assert seen == [(0, 1), (1, 1), (2, 1), (2, 2), (3, 1)]
         assert (record.topic, record.offset, record.key) == ("t", 3, "k")
         [subscription] = await until(client.subscriptions, lambda found: found[0].open == 0)
-        assert (subscription.completed, subscription.failed, subscription.lag) == (3, 1, 0)
+        assert (subscription.completed, subscription.failed, subscription.lag, subscription.expired) == (3, 1, 0, 0)
+        assert (await client.pause_subscription("g")).paused
+        assert not (await client.resume_subscription("g")).paused
         [letter] = (await client.dead_letters("remote")).items
         assert letter.reason == "not this one"
         await client.publish_many("t", [{"value": "a"}, {"value": "b"}, {"value": "c"}])

@@ -108,6 +108,8 @@ class Client:
     subscribe = _blocking(AsyncClient.subscribe)
     subscriptions = _blocking(AsyncClient.subscriptions)
     seek = _blocking(AsyncClient.seek)
+    pause_subscription = _blocking(AsyncClient.pause_subscription)
+    resume_subscription = _blocking(AsyncClient.resume_subscription)
     unsubscribe = _blocking(AsyncClient.unsubscribe)
     queues = _blocking(AsyncClient.queues)
     pause = _blocking(AsyncClient.pause)

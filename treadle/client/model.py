@@ -225,16 +225,25 @@ class Position(Struct, frozen=True):
 
 
 class Subscription(Struct, frozen=True):
-    """`lag`: records that are not delivered yet; `open`: messages that are queued or processing."""
+    """`lag`: records that are not delivered yet; `open`: messages that are queued or processing. The other counts are
+    of all times: what became of the messages; `dropped` instead of dead letters; records that the filter left out; and
+    those that retention deleted before they were delivered."""
 
     subscription: str
     topics: list[str]
     agent: str
     delivery: str
     max_in_flight: int
+    filter: dict[str, Any] | None
+    dead_letter: bool
     paused: bool
+    created_at: datetime
     lag: int
     open: int
     completed: int
     failed: int
+    cancelled: int
+    dropped: int
+    filtered: int
+    expired: int
     positions: list[Position]

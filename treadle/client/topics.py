@@ -118,6 +118,14 @@ class Topics(Streams, Connection):
         path = f"/subscriptions/{segment(name)}/seek"
         return decode(await self._send("POST", path, body={"to": to, "topic": topic}), Subscription)
 
+    async def pause_subscription(self, name: str) -> Subscription:
+        """Deliver nothing more to a subscription; its open messages go on. Raises NotFound."""
+        return decode(await self._send("POST", f"/subscriptions/{segment(name)}/pause"), Subscription)
+
+    async def resume_subscription(self, name: str) -> Subscription:
+        """Let a paused subscription go on where it stopped. Raises NotFound."""
+        return decode(await self._send("POST", f"/subscriptions/{segment(name)}/resume"), Subscription)
+
     async def unsubscribe(self, name: str) -> None:
         """Delete a subscription; its open messages go on. Raises NotFound."""
         await self._send("DELETE", f"/subscriptions/{segment(name)}", repeatable=False)

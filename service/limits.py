@@ -43,6 +43,7 @@ THREAD_ID_RULE = (
     f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash, and neither"
     ' "." nor ".."'
 )
+REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers of the installation claim from others
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
 TENANT_NAME_RULE = "1 to 40 of a-z, 0-9, _ and -, beginning with a letter or a digit"

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from service.limits import REMOTE_QUEUE
 from service.wording import counted
 
 DEAD_ROWS_WARNING = 200_000  # in one table
@@ -52,7 +53,7 @@ class HealthProbe(Struct, frozen=True):
         """What keeps messages waiting or slows the service down, each in a sentence with what to do."""
         found = [
             f"No living worker claims from the queue {at.queue}, where"
-            f" {counted(at.queued, 'message waits', 'messages wait')}: name it in QUEUES."
+            f" {counted(at.queued, 'message waits', 'messages wait')}: {_advice(at.queue)}."
             for at in self.unclaimed
         ]
         found += [
@@ -142,3 +143,7 @@ def explain_full_notify_queue(usage: float, holder: str | None) -> str:
         f"PostgreSQL's queue of notifications is {usage:.0%} full, because a session that listens does not read them"
         f" ({suspect}). No hints are sent until it reads or ends: work is found every POLL_INTERVAL seconds."
     )
+
+
+def _advice(queue: str) -> str:
+    return "start its remote worker or consumer" if queue == REMOTE_QUEUE else "name it in QUEUES"

@@ -18,6 +18,6 @@ class WatchQueues(Periodic):
     async def run(self) -> None:
         for queue, queued in (await self._store.unclaimed_queues()).items():
             log.warning(
-                "no worker claims from a queue: name it in QUEUES of a worker",
+                "no worker claims from a queue: name it in QUEUES of a worker, or start its remote worker or consumer",
                 extra={"queue": queue, "queued": queued},
             )

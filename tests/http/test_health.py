@@ -31,29 +31,36 @@ async def elsewhere(context: Context, text: str) -> str:
     return text
 
 
+@agent("far", queue="remote")
+async def far(context: Context, text: str) -> str:
+    return text
+
+
 async def test_messages_that_no_worker_can_run_degrade_it(
     start_api: StartApi, start_worker: StartWorker, register_agents: RegisterAgents, cli: Cli
 ) -> None:
     await start_worker(echo)
-    await register_agents(report, elsewhere)
+    await register_agents(report, elsewhere, far)
     api = await start_api()
     assert (await get(api, "/health"))["status"] == "healthy"
     await api.submit("x", agent="report")
     await api.submit("x", agent="elsewhere")
-    health = await until(lambda: get(api, "/health"), lambda found: len(found["reasons"]) == 2)
+    await api.submit("x", agent="far")
+    health = await until(lambda: get(api, "/health"), lambda found: len(found["reasons"]) == 3)
     assert (health["status"], health["workers"]) == ("degraded", 1)
     assert health["reasons"] == [
+        "No living worker claims from the queue remote, where 1 message waits: start its remote worker or consumer.",
         "No living worker claims from the queue reports, where 1 message waits: name it in QUEUES.",
         "No living worker of the queue default has the agent elsewhere, for which messages wait: name its module in"
         " AGENTS.",
     ]
-    assert await until(lambda: get(api, "/health/ready"), lambda found: len(found["reasons"]) == 2) == health
+    assert await until(lambda: get(api, "/health/ready"), lambda found: len(found["reasons"]) == 3) == health
     # For some milliseconds a second, the worker has the message of the agent that it lacks, and puts it off.
     checked = await until(lambda: cli("check", "--json"), lambda said: "elsewhere" in said.stdout)
     found = json.loads(checked.stdout)
     assert (checked.exit_code, found["health"], found["reasons"]) == (0, "degraded", health["reasons"])
     said = await until(lambda: cli("check"), lambda said: "elsewhere" in said.stdout)
-    assert said.stdout.splitlines()[-2:] == health["reasons"]
+    assert said.stdout.splitlines()[-3:] == health["reasons"]
 
 
 async def test_the_reasons_are_for_operators(start_api: StartApi, register_agents: RegisterAgents, dsn: str) -> None:

@@ -16,6 +16,7 @@ from service.limits import (
     MAX_POLL_SECONDS,
     MAX_TIMEOUT_SECONDS,
     QUEUE_NAME_PATTERN,
+    REMOTE_QUEUE,
     TIMEOUT_RULE,
 )
 from service.messages.model import Priority, State
@@ -28,7 +29,6 @@ from service.protocols.leases.model_sends import (
     Sends,
 )
 
-REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers of the installation claim from others
 MAX_AGENTS = 100  # of one worker
 MAX_REMOTE_CONCURRENCY = 1_000
 MAX_CLAIMED_MESSAGES = 100  # by one call

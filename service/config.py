@@ -237,12 +237,18 @@ def line_of(path: str, *keys: str) -> int:
     line = 1
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = [pair for pair in pairs if str(pair[0].value).lower() == key.lower()]
+        found = [pair for pair in pairs if key.lower() in _readings(pair[0])]
         if not found:
             break
         name, node = found[-1]
         line = name.start_mark.line + 1
     return line
+
+
+def _readings(name: yaml.Node) -> set[str]:
+    """A key as it stands in the file, and as YAML reads it (`on`: True), in lower case."""
+    text = str(name.value)
+    return {text.lower(), str(yaml.safe_load(text)).lower() if isinstance(name, yaml.ScalarNode) else ""}
 
 
 def _from_file(path: str | None, names: set[str]) -> dict[str, Any]:

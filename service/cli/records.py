@@ -81,8 +81,12 @@ def _header(header: str) -> tuple[str, str]:
 
 
 def _lines(text: bool) -> Iterator[Any]:
-    for number, line in enumerate(sys.stdin, 1):
-        if stripped := line.rstrip("\r\n"):
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            stripped = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise click.ClickException(f"Line {number} is not UTF-8.") from None
+        if stripped:
             yield _value(stripped, text, f"line {number}")
 
 
@@ -116,13 +120,24 @@ async def _publish(
         notifier = Notifier(database)
         store, schemas = TopicStore(database, notifier), RecordSchemas(Registry(SchemaStore(database)))
         principal = await common.own(database, principal)
-        while batch := list(itertools.islice(records, MAX_BATCH_RECORDS)):
+        while batch := _next(records, count):
             schema_id = await schemas.of_topic(principal, topic, [record.value for record in batch])
             written = await store.publish(principal, topic, batch, [schema_id] * len(batch))
             count += len(written)
             _report(written, each_shown, as_json)
         await notifier.flush()
     return count
+
+
+def _next(records: Iterator["NewRecord"], published: int) -> list["NewRecord"]:
+    """The next batch. An error says how many records are published already."""
+    try:
+        return list(itertools.islice(records, MAX_BATCH_RECORDS))
+    except click.ClickException as error:
+        if not published:
+            raise
+        told = counted(published, "record before it is", "records before it are")
+        raise click.ClickException(f"{error.format_message()} {told} published.") from None
 
 
 def _report(written: list["Published"], each_shown: bool, as_json: bool) -> None:

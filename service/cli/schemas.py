@@ -17,6 +17,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LEVELS = ("NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
 
 
+def _subject(_context: click.Context, _parameter: click.Parameter, subject: str | None) -> str:
+    from service.schemas.model import SUBJECT_RULE, is_subject
+
+    if subject is not None and not is_subject(subject):
+        raise click.BadParameter(f"a subject has {SUBJECT_RULE}.")
+    return subject or ""
+
+
 @click.group()
 def schemas() -> None:
     """Manage schemas: versions of types, by subject.
@@ -29,7 +37,7 @@ def schemas() -> None:
 
 
 @schemas.command()
-@click.argument("subject")
+@click.argument("subject", callback=_subject)
 @click.argument("file", type=FILE)
 @click.option("--reference", "references", multiple=True, metavar="NAME=SUBJECT:VERSION", help="An import.")
 @common.of_tenant
@@ -73,7 +81,7 @@ def list_(settings: Settings, deleted: bool, principal: Principal, as_json: bool
 
 
 @schemas.command("show")
-@click.argument("subject")
+@click.argument("subject", callback=_subject)
 @click.option("--version", type=click.IntRange(1), help="Without it, the newest one.")
 @common.of_tenant
 @common.as_json
@@ -91,7 +99,7 @@ def show_(settings: Settings, subject: str, version: int | None, principal: Prin
 
 
 @schemas.command()
-@click.argument("subject")
+@click.argument("subject", callback=_subject)
 @click.argument("file", type=FILE)
 @click.option("--reference", "references", multiple=True, metavar="NAME=SUBJECT:VERSION", help="An import.")
 @common.of_tenant
@@ -117,7 +125,7 @@ def check(
 
 
 @schemas.command()
-@click.argument("subject", required=False, default="")
+@click.argument("subject", required=False, callback=_subject)
 @click.option("--set", "level", metavar="LEVEL", type=click.Choice(LEVELS, case_sensitive=False), help="A new level.")
 @click.option("--reset", is_flag=True, help="Remove the level of this subject: that of all subjects holds.")
 @common.of_tenant
@@ -137,6 +145,9 @@ def compatibility(
       treadle schemas compatibility --set FORWARD
     """
 
+    if level is not None and reset:
+        raise click.UsageError("Give --set or --reset, not both.")
+
     async def ask(registry: "Registry", who: Principal) -> str:
         if level is not None or reset:
             value = None if level is None else level.upper()
@@ -148,7 +159,7 @@ def compatibility(
 
 
 @schemas.command()
-@click.argument("subject")
+@click.argument("subject", callback=_subject)
 @click.option("--version", type=click.IntRange(1), help="Only this version.")
 @click.option("--permanent", is_flag=True, help="Delete for good, after an ordinary deletion.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -46,7 +46,7 @@ def list_(settings: Settings, principal: Principal, as_json: bool) -> None:
     found = _ask(settings, principal, lambda store, who: store.all(who))
     columns = {
         "topic": "topic",
-        "records": "next_offset",
+        "next offset": "next_offset",
         "bytes": "bytes",
         "per minute": "records_per_minute",
         "retention (h)": "retention_hours",

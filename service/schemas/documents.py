@@ -50,8 +50,12 @@ def from_file(content: bytes, refs: tuple[Reference, ...]) -> NewSchema:
     InvalidSchema."""
     try:
         return NewSchema("JSON", msgspec.json.encode(msgspec.json.decode(content, type=msgspec.Raw)).decode(), refs)
-    except (msgspec.DecodeError, UnicodeError):
-        pass
+    except (msgspec.DecodeError, UnicodeError) as error:
+        if content.lstrip()[:1] in (b"{", b"["):
+            reason = str(error).removeprefix("JSON is malformed: ")
+            raise InvalidSchema(f"The file is not valid JSON: {reason}.") from None
+        if not content.strip():
+            raise InvalidSchema("The file is empty.") from None
     try:
         from service.schemas import protobuf_files
     except ImportError:

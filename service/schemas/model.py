@@ -21,6 +21,7 @@ DEFAULT_MODE: Mode = "READWRITE"
 ALL_SUBJECTS = ""  # the subject of a rule that holds for all subjects without their own
 
 MAX_SUBJECT_CHARS = 255
+SUBJECT_RULE = f"1 to {MAX_SUBJECT_CHARS} printable characters"
 MAX_SCHEMA_BYTES = 1_000_000
 
 
@@ -68,3 +69,7 @@ class Registered(Struct, frozen=True):
     schema_id: int
     version: int
     digest: UUID
+
+
+def is_subject(text: str) -> bool:
+    return 1 <= len(text) <= MAX_SUBJECT_CHARS and text.isprintable()

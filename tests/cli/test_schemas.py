@@ -14,7 +14,13 @@ from tests.support.schema_changes import A, B, file
 @pytest.fixture
 def written(tmp_path: Path) -> dict[str, str]:
     """Files by name."""
-    texts = {"text": '{"type": "string"}', "short": '{"type": "string", "maxLength": 3}', "broken": '{"type": 5}'}
+    texts = {
+        "text": '{"type": "string"}',
+        "short": '{"type": "string", "maxLength": 3}',
+        "broken": '{"type": 5}',
+        "cut": "{",
+        "empty": "",
+    }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     descriptor = FileDescriptorProto.FromString(base64.b64decode(file(A, B)))
@@ -58,6 +64,11 @@ async def test_protobuf_references_and_tenants(cli: Cli, written: dict[str, str]
     reference = ("--reference", "a.json=missing:1")
     assert "does not exist" in error_sentence(await cli("schemas", "register", "s", written["text"], *reference))
     assert (await cli("schemas", "register", "s", written["text"], "--reference", "missing")).exit_code == 2
+    assert "is not valid JSON" in error_sentence(await cli("schemas", "register", "s", written["cut"]))
+    assert "The file is empty" in error_sentence(await cli("schemas", "register", "s", written["empty"]))
+    for subject in ("", "x" * 256, "a\nb"):
+        assert (await cli("schemas", "register", subject, written["text"])).exit_code == 2
+    assert (await cli("schemas", "compatibility", "s", "--set", "FULL", "--reset")).exit_code == 2
     assert "is no valid JSON Schema" in error_sentence(await cli("schemas", "register", "s", written["broken"]))
     assert "neither JSON nor a .proto file nor a descriptor set" in error_sentence(
         await cli("schemas", "register", "s", written["noise"])

@@ -77,6 +77,9 @@ async def test_lines_of_stdin_are_records(cli: Cli, sql_client: SqlClient) -> No
     assert await said(cli, "topics", "publish", "t", "-", stdin=lines) == "1500 records are published to t.\n"
     await Topics(sql_client).route()
     assert await Topics(sql_client).values() == [*range(1500)]
+    broken = await cli("topics", "publish", "t", "-", stdin=lines + "bad\n")
+    assert "line 1502" in broken.output
+    assert "1000 records before it are published." in broken.output
 
 
 async def test_tail_waits_for_records(cli: Cli, sql_client: SqlClient) -> None:
@@ -183,6 +186,7 @@ async def test_migrate_creates_declared_topics(
         ("topics: [a]", "topics of {path} must be a mapping of names."),
         ("\ntopics:\n  b:\n  a: {retention_hours: 0}", "the topic 'a' in line 4 of {path}: retention_hours must be a"),
         ("topics: {a: {size: 1}}", "the topic 'a' in line 1 of {path}: "),
+        ("topics:\n  on:", "the topic 'True' in line 2 of {path}: a name must be a text"),
         ("topics: {a b: }", "the topic 'a b' in line 1 of {path}: a name is 1 to 249 of letters"),
         ("subscriptions: {s: {agent: x}}", "the subscription 's' in line 1 of {path}: topics is missing"),
         ("subscriptions: {a b: {topics: x, agent: x}}", "the subscription 'a b' in line 1 of {path}: a name is 1 to"),

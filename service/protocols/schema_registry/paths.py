@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from litestar.types import ASGIApp, Receive, Send
 
 from service.protocols.schema_registry.errors import InvalidSubject, InvalidVersion
-from service.schemas.model import MAX_SUBJECT_CHARS
+from service.schemas.model import SUBJECT_RULE, is_subject
 
 PREFIX = "/schema-registry/"
 LATEST = ("latest", "-1")
@@ -30,8 +30,8 @@ class EscapedPaths:
 def parse_subject(text: str) -> str:
     """Raises InvalidSubject."""
     subject = unquote(text)
-    if not 1 <= len(subject) <= MAX_SUBJECT_CHARS or not subject.isprintable():
-        raise InvalidSubject(f"A subject has 1 to {MAX_SUBJECT_CHARS} printable characters.")
+    if not is_subject(subject):
+        raise InvalidSubject(f"A subject has {SUBJECT_RULE}.")
     return subject
 
 

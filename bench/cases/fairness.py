@@ -7,7 +7,7 @@ from bench.report import Figure, Figures
 from bench.sample import BODY, percentile
 from bench.stage import CaseDatabase, Stage, spread
 
-PAUSE_SECONDS = 0.02  # between two messages of the quiet tenant
+PAUSE_SECONDS = 0.01  # between two messages of the quiet tenant
 QUIET_LIMIT_SECONDS = 60.0
 
 SUBMIT = "select treadle.submit($1::text, agent => 'noop', tenant => 'quiet', notify => true)"
@@ -19,8 +19,8 @@ FLOOD_LEFT = "select coalesce(sum(queued), 0)::bigint from treadle.tenant_counts
 
 
 async def run(stage: Stage) -> None:
-    messages = stage.pick(200, 30)
-    flood = stage.pick(100_000, 5_000)
+    messages = stage.pick(1_000, 30)  # a p99 needs that many
+    flood = stage.pick(300_000, 5_000)  # lasts longer than the messages
     async with stage.base("fairness") as base:
         await base.sql.execute("select treadle.create_tenant('quiet')")
         await base.worker()

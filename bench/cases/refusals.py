@@ -25,6 +25,7 @@ SCOPES = ["submit", "read", "operate"]
 NAMES = ("message_id", "thread_id", "key_id")
 WARMUP = 20
 RESAMPLES = 500
+BODIES: dict[str, Any] = {"input": {"input": "x"}, "retry": {"step": "plan"}, "PATCH": {"metadata": {}}}
 PATH_VALUES = {"agent": "noop", "name": "default", "tenant": "acme"}
 
 
@@ -81,7 +82,7 @@ async def _measure(
 ) -> Figures:
     taken: dict[bool, list[float]] = {True: [], False: []}
     headers = {"Authorization": f"Bearer {key}"}
-    body: Any = {"POST": {"input": "x"} if path.endswith("/input") else {}, "PATCH": {"metadata": {}}}.get(method)
+    body = BODIES.get(path.rsplit("/", 1)[-1], {}) if method == "POST" else BODIES.get(method)
     for number in range(times + WARMUP):
         for is_owned in random.sample((True, False), 2):
             unknown = {"message_id": str(uuid.uuid7()), "thread_id": f"tour-{number + 1000}", "key_id": "0" * 12}

@@ -47,6 +47,7 @@ LOADS = (
     IDLE,
     *(Load(10), Load(50), Load(100, 10, mixed=True), Load(200), Load(800)),
     *(Load(10, 10), Load(10, 10, follow=True), Load(60, 10), Load(60, 10, follow=True)),
+    *(Load(150, 10), Load(150, 10, follow=True)),
     *(Load(2, 250), Load(2, 250, follow=True), Load(5, 400, follow=True, mixed=True)),
     *(Load(10, 250), Load(10, 250, follow=True), Load(30, 50, follow=True, mixed=True)),
     *(Load(40, 250), Load(40, 250, follow=True)),

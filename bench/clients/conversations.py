@@ -1,7 +1,8 @@
 """Messages at a steady rate, some of them followed: POST, then its stream on the same keep-alive connection.
 
-The client sends a message when it is due, whatever became of the ones before. A message of `tokens` tokens is one for
-the agent `ticker`, which emits `token_rate` of them a second; without tokens it is one for `noop`.
+The client sends a message when it is due, whatever became of the ones before: at a random moment of its share of the
+time, else the tokens of many agents would come at the same moments and share calls. A message of `tokens` tokens is
+one for the agent `ticker`, which emits `token_rate` of them a second; without tokens it is one for `noop`.
 
 config: port, per_second (messages), tokens, token_rate, follow (whether streams are read), seconds, count_from (of
 them: from when tokens are counted), count_seconds, drain_seconds (limit for the last ones). Answer: sent, failed, lost
@@ -11,6 +12,7 @@ from the POST.
 
 import asyncio
 import contextlib
+import random
 import time
 from typing import Any
 
@@ -112,8 +114,9 @@ async def converse(config: Any, go: Go) -> Any:
     tally.count_from = began + config["count_from"]
     tally.count_to = tally.count_from + config["count_seconds"]
     quantity = int(config["per_second"] * config["seconds"])
+    moments = random.Random(7)
     while sent < quantity:
-        due = began + sent / config["per_second"]
+        due = began + (sent + moments.random()) / config["per_second"]
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         if tally.idle:

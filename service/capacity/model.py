@@ -2,8 +2,8 @@
 
 A cost is the sum of six: that of idle processes, of messages, of messages whose agents emit at all, of the tokens that
 agents emit, of messages whose stream is read, and of the tokens that streams deliver. Each grows with its rate as it
-was measured: between two measured rates along a line, beyond the highest one in proportion. It grows less than the
-rate does, because events that arrive together share calls. So it is taken at the rate of one process.
+was measured, and less than the rate does, because events that arrive together share calls. So it is taken at the rate
+of one process.
 """
 
 import math
@@ -118,7 +118,11 @@ class Model:
 
 class Curve:
     """Cost by rate, through the measured points and zero. It never falls: where a higher rate was measured to cost
-    less, other work had delayed the processes, so that more events shared a call."""
+    less, other work had delayed the processes, so that more events shared a call.
+
+    Between two points, and beyond the last one, a cost grows like a power of the rate, because batches grow with it: a
+    line between them would be too low.
+    """
 
     def __init__(self, points: Sequence[tuple[float, Cost]]) -> None:
         self._points: list[tuple[float, Cost]] = []
@@ -128,13 +132,20 @@ class Curve:
             self._points.append((rate, highest))
 
     def at(self, rate: float) -> Cost:
-        low_rate, low = 0.0, Cost()
-        for high_rate, high in self._points:
-            if rate <= high_rate:
-                share = (rate - low_rate) / (high_rate - low_rate)
-                return _total([_times(low, 1 - share), _times(high, share)])
-            low_rate, low = high_rate, high
-        return _times(low, rate / low_rate) if self._points else low
+        return Cost(*(self._part(name, rate) for name in Cost.__struct_fields__))
+
+    def _part(self, name: str, rate: float) -> float:
+        points = [(at, getattr(cost, name)) for at, cost in self._points if getattr(cost, name) > 0]
+        if not points or rate <= 0:
+            return 0.0
+        above = next((n for n, (at, _) in enumerate(points) if rate <= at), len(points) - 1)
+        if above == 0:  # below the first point, or it is the only one
+            return float(points[0][1] * rate / points[0][0])
+        (low_rate, low), (high_rate, high) = points[above - 1 : above + 1]
+        power = math.log(high / low) / math.log(high_rate / low_rate)
+        if rate <= high_rate:
+            return float(low * (rate / low_rate) ** power)
+        return float(high * (rate / high_rate) ** min(1.0, power))
 
 
 def _apart(samples: Sequence[tuple[float, float, Cost]]) -> tuple[Curve, Curve]:

@@ -1,6 +1,7 @@
 """`treadle plan` says what loads need that were never measured, from costs that were."""
 
 import json
+import math
 from pathlib import Path
 
 import msgspec
@@ -33,10 +34,26 @@ def test_a_cost_is_the_sum_of_its_parts_and_grows_as_measured() -> None:
     model = Model(Costs("", SAMPLES))
     for known in SAMPLES:
         assert model.predict(known).postgres == pytest.approx(known.cost.postgres)
-    assert model.cost(550, 0, 0).postgres == pytest.approx(0.31)  # between two points
-    assert model.cost(2_000, 0, 0).postgres == pytest.approx(1.01)  # beyond the last one
-    assert model.cost(550, 500, 0).postgres == pytest.approx(0.31 + 0.22 + 0.023)
+    assert model.cost(50, 0, 0).postgres == pytest.approx(0.01 + 0.05)  # below the first point
+    fivefold = math.log10(5)  # that a tenfold rate of messages costs, as a power
+    assert model.cost(550, 0, 0).postgres == pytest.approx(0.01 + 0.1 * 5.5**fivefold)  # between two points
+    assert model.cost(2_000, 0, 0).postgres == pytest.approx(0.01 + 0.5 * 2**fivefold)  # beyond the last one
+    assert model.cost(550, 500, 0).postgres == pytest.approx(0.01 + 0.1 * 5.5**fivefold + 0.22 + 0.023)
     assert model.cost(20, 500, 500).api == pytest.approx((0.03 + 0.008 + 0.023 + 0.008 + 0.008) / 2)
+
+
+def test_the_costs_that_come_with_treadle_tell_loads_that_the_plan_does_not_know() -> None:
+    costs = measured.read()
+    model = Model(costs)
+    assert len(costs.mixed) >= 3
+    for known in costs.mixed:
+        said, was = model.predict(known), known.cost
+        assert _cores(said) == pytest.approx(_cores(was), rel=0.2), known.name
+        assert said.wal == pytest.approx(was.wal, rel=0.2), known.name
+
+
+def _cores(cost: Cost) -> float:
+    return cost.postgres + cost.api + cost.worker
 
 
 def test_a_large_load_gets_processes_and_connections_for_it() -> None:

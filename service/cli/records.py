@@ -121,7 +121,8 @@ async def _publish(
         store, schemas = TopicStore(database, notifier), RecordSchemas(Registry(SchemaStore(database)))
         principal = await common.own(database, principal)
         while batch := _next(records, count):
-            schema_id = await schemas.of_topic(principal, topic, [record.value for record in batch])
+            schema_id, values = await schemas.read(principal, topic, [record.value for record in batch])
+            batch = [msgspec.structs.replace(record, value=value) for record, value in zip(batch, values, strict=True)]
             written = await store.publish(principal, topic, batch, [schema_id] * len(batch))
             count += len(written)
             _report(written, each_shown, as_json)

@@ -3,7 +3,7 @@
 from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 Kind: TypeAlias = Literal["JSON", "PROTOBUF"]
 Level: TypeAlias = Literal[
@@ -59,9 +59,11 @@ class Version(Struct, frozen=True):
 
 
 class CheckedRecord(Struct, frozen=True):
-    """Whether the value of a record fits the schema of its topic. `problem`: why not, one sentence; None: it fits."""
+    """Whether the value of a record fits the schema of its topic. `value`: as it is stored, where that differs.
+    `problem`: why it does not fit, one sentence; None: it fits."""
 
     schema_id: int | None = None
+    value: Any = UNSET
     problem: str | None = None
 
 

@@ -1,5 +1,4 @@
-"""Values of Protobuf schemas: reads their binary, and says where a JSON is not canonical JSON of a message. Needs the
-extra `protobuf`."""
+"""Values of Protobuf schemas: reads their binary and their JSON. Needs the extra `protobuf`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,44 +9,48 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+FAILURES = (ParseError, TypeError, AttributeError, ValueError, RecursionError)
 MAX_STEPS = 20  # to the part of a value that does not fit: each step reads that part once more
 
 
-def parser(message: type[Message], pool: DescriptorPool) -> Callable[[bytes], Any]:
-    """Reads the binary of a message as its canonical JSON. Raises ValueError."""
+def reader(message: type[Message], pool: DescriptorPool) -> Callable[[Any], tuple[Any, tuple[str, str] | None]]:
+    """Reads the binary or the JSON of a message as its canonical JSON; or says what does not fit: a JSON pointer to it,
+    and why."""
 
-    def parse(binary: bytes) -> Any:
+    def read(value: Any) -> tuple[Any, tuple[str, str] | None]:
+        if not isinstance(value, bytes | dict):
+            return None, ("", "it is not an object")
         try:
-            return MessageToDict(message.FromString(binary), descriptor_pool=pool)
-        except (DecodeError, TypeError, RecursionError) as error:
-            raise ValueError(" ".join(str(error).split()).rstrip(".")) from None
+            return _canonical(value, message, pool), None
+        except DecodeError as error:
+            return None, ("", " ".join(str(error).split()).rstrip("."))
+        except FAILURES as error:
+            if isinstance(value, bytes):
+                return None, ("", _reason(error))
+            steps, reason = _innermost(value, message, pool, _reason(error))
+        pointer = "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in steps)
+        return None, (pointer, reason)
 
-    return parse
+    return read
 
 
-def checker(message: type[Message], pool: DescriptorPool) -> Callable[[Any], tuple[str, str] | None]:
-    """Says of a value where it is no canonical JSON of this message (a JSON pointer) and why."""
+def _canonical(value: bytes | dict[str, Any], message: type[Message], pool: DescriptorPool) -> Any:
+    read = message.FromString(value) if isinstance(value, bytes) else ParseDict(value, message(), descriptor_pool=pool)
+    return MessageToDict(read, descriptor_pool=pool)
 
-    def check(value: Any) -> tuple[str, str] | None:
-        if not isinstance(value, dict):
-            return "", "it is not an object"
-        reason = _problem(value, message, pool)
-        if reason is None:
-            return None
-        steps, reason = _innermost(value, message, pool, reason)
-        return "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in steps), reason
 
-    return check
+def _reason(error: Exception) -> str:
+    reason = str(error).partition("\n")[0].rstrip(".")
+    while reason.startswith("Failed to parse ") and " field: " in reason:
+        reason = reason.partition(" field: ")[2]
+    return reason
 
 
 def _problem(value: dict[str, Any], message: type[Message], pool: DescriptorPool) -> str | None:
     try:
         ParseDict(value, message(), descriptor_pool=pool)
-    except (ParseError, TypeError, AttributeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        while reason.startswith("Failed to parse ") and " field: " in reason:
-            reason = reason.partition(" field: ")[2]
-        return reason
+    except FAILURES as error:
+        return _reason(error)
     return None
 
 

@@ -16,19 +16,14 @@ from service.schemas.registry import Registry
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
 MAX_KEPT = 1_000  # subjects, and topics
 
-Check = Callable[[Any], tuple[str, str] | None]
-"""The JSON pointer to what does not fit in a value, and why; None if all fits."""
-
-
-Parse = Callable[[bytes], Any]
-"""The canonical JSON of a Protobuf message in binary; raises ValueError."""
+Reader = Callable[[Any], tuple[Any, tuple[str, str] | None]]
+"""The value as it is stored, and None; or what does not fit: a JSON pointer to it, and why."""
 
 
 class _Checker(NamedTuple):
     version: Version
-    check: Check
+    read: Reader
     read_at: float
-    parse: Parse | None  # of a Protobuf schema
 
 
 class RecordSchemas:
@@ -38,36 +33,24 @@ class RecordSchemas:
         self._subjects: dict[tuple[str, str | None, str], tuple[str | None, float]] = {}
 
     async def read(self, principal: Principal, topic: str, values: Sequence[Any]) -> tuple[int | None, Sequence[Any]]:
-        """The values as JSON, those in binary (`bytes`) read by the schema of the topic; and the id of the schema that
-        all of them fit. Raises as `fit`, and Unprocessable where the topic has no Protobuf schema."""
-        if not any(isinstance(value, bytes) for value in values):
-            return await self.of_topic(principal, topic, values), values
+        """The values as they are stored, and the id of the schema that all of them fit; None where the topic needs
+        none. Raises as `fit`, and Unprocessable for a value in binary (`bytes`) where the topic has no Protobuf
+        schema."""
         subject = await self._subject(principal, topic)
-        parse = None if subject is None else (await self._checker(principal, subject)).parse
-        if subject is None or parse is None:
+        has_binary = any(isinstance(value, bytes) for value in values)
+        if has_binary and (subject is None or (await self._checker(principal, subject)).version.kind != "PROTOBUF"):
             raise Unprocessable(f"The topic {topic!r} takes no Protobuf: its schema_subject has no Protobuf schema.")
-        plain = []
-        for number, value in enumerate(values):
-            try:
-                plain.append(parse(value) if isinstance(value, bytes) else value)
-            except ValueError as error:
-                place = f"records[{number}]: value" if len(values) > 1 else "value"
-                raise Misfit(f"{place} is no message of the schema {subject!r}: {error}.", pointer="") from None
-        return await self.fit(principal, subject, plain), plain
-
-    async def of_topic(self, principal: Principal, topic: str, values: Sequence[Any]) -> int | None:
-        """The id of the schema that all values fit; None where the topic needs none. Raises as `fit`."""
-        subject = await self._subject(principal, topic)
-        return None if subject is None else await self.fit(principal, subject, values)
+        return (None, values) if subject is None else await self.fit(principal, subject, values)
 
     async def check(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
         """Check a value that an agent of the tenant publishes. Raises Busy, Unavailable."""
         try:
-            return CheckedRecord(await self.of_topic(Principal(tenant, frozenset(), "agent"), topic, [value]))
+            schema_id, [stored] = await self.read(Principal(tenant, frozenset(), "agent"), topic, [value])
         except Busy:
             raise
         except Refused as error:
             return CheckedRecord(problem=str(error))
+        return CheckedRecord(schema_id, msgspec.UNSET if stored is value else stored)
 
     async def _subject(self, principal: Principal, topic: str) -> str | None:
         key = (principal.tenant, principal.reach, topic)
@@ -79,18 +62,22 @@ class RecordSchemas:
             self._subjects[key] = (subject, now)
         return subject
 
-    async def fit(self, principal: Principal, subject: str, values: Sequence[Any]) -> int:
-        """The id of the schema that all values fit. Raises Misfit for the first that does not, and Unprocessable where
-        the subject has no version that can be checked here."""
+    async def fit(self, principal: Principal, subject: str, values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
+        """The id of the schema that all values fit, and the values as they are stored: those of a Protobuf schema as
+        its canonical JSON. Raises Misfit for the first that does not fit, and Unprocessable where the subject has no
+        version that can be checked here."""
         checker = await self._checker(principal, subject)
+        stored = []
         for number, value in enumerate(values):
-            if (misfit := checker.check(value)) is not None:
+            plain, misfit = checker.read(value)
+            if misfit is not None:
                 pointer, reason = misfit
                 place = f"records[{number}]: value" if len(values) > 1 else "value"
                 where = f" at {pointer}" if pointer else ""
                 version = f"version {checker.version.version} of the schema {subject!r}"
                 raise Misfit(f"{place}{where} does not fit {version}: {reason}.", pointer=pointer)
-        return checker.version.schema_id
+            stored.append(plain)
+        return checker.version.schema_id, stored
 
     async def _checker(self, principal: Principal, subject: str) -> _Checker:
         key = (principal.tenant, subject)
@@ -106,25 +93,25 @@ class RecordSchemas:
             found = known._replace(version=version, read_at=now)
         else:
             imports = await self._registry.imports_of(principal, version.refs)
-            check, parse = _compile(version, imports)
-            found = _Checker(version, check, now, parse)
+            found = _Checker(version, _reader(version, imports), now)
         if len(self._checkers) >= MAX_KEPT:
             self._checkers.clear()
         self._checkers[key] = found
         return found
 
 
-def _compile(version: Version, imports: dict[str, Version]) -> tuple[Check, Parse | None]:
+def _reader(version: Version, imports: dict[str, Version]) -> Reader:
     try:
         if version.descriptor is None:
             others = {name: msgspec.json.decode(each.schema) for name, each in imports.items()}
-            return json_schema.checker(json_schema.Document(msgspec.json.decode(version.schema), others)), None
+            check = json_schema.checker(json_schema.Document(msgspec.json.decode(version.schema), others))
+            return lambda value: (value, check(value))
         from service.schemas import protobuf_files, protobuf_values
 
         message, pool = protobuf_files.first_message(
             version.descriptor, {name: each.descriptor or b"" for name, each in imports.items()}
         )
-        return protobuf_values.checker(message, pool), protobuf_values.parser(message, pool)
+        return protobuf_values.reader(message, pool)
     except (ValueError, ImportError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.") from None

@@ -51,20 +51,24 @@ async def test_a_value_fits_the_newest_version(registry: Registry, monkeypatch: 
     number = {"$ref": "common.json#/$defs/id"}
     old = model("items", items={"type": "array", "items": number})
     await registry.register(AUTH_OFF, "orders-value", json_schema(old, Reference("common.json", "common", 1)))
-    assert await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1]}, {"items": []}]) == 2
+    assert await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1]}, {"items": []}]) == (
+        2,
+        [{"items": [1]}, {"items": []}],
+    )
     with pytest.raises(
         Misfit, match=r"^records\[1\]: value at /items/1 does not fit version 1 of the schema 'orders-value': "
     ) as no:
         await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1]}, {"items": [1, "2"]}])
     assert no.value.pointer == "/items/1"
     await registry.register(AUTH_OFF, "orders-value", json_schema(model("items", items={"type": "array"})))
-    assert await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1, "2"]}]) == 3
+    assert await schemas.fit(AUTH_OFF, "orders-value", [{"items": [1, "2"]}]) == (3, [{"items": [1, "2"]}])
 
 
 async def test_a_value_fits_the_message_of_a_protobuf_schema(registry: Registry) -> None:
     await registry.register(AUTH_OFF, "p", NewSchema("PROTOBUF", file(A, B)))
     schemas = RecordSchemas(registry)
-    assert await schemas.fit(AUTH_OFF, "p", [{"a": 1, "b": "x"}, {}]) == 1
+    given = [{"a": "1", "b": "x"}, {"b": ""}, b"\x08\x01"]
+    assert await schemas.fit(AUTH_OFF, "p", given) == (1, [{"a": 1, "b": "x"}, {}, {"a": 1}])
     wrong_values: list[Any] = [{"a": "x"}, {"c": 1}, [], "x", None]
     for wrong in wrong_values:
         with pytest.raises(Misfit, match="does not fit"):
@@ -86,8 +90,7 @@ async def test_a_value_fits_the_message_of_a_protobuf_schema(registry: Registry)
     ],
 )
 def test_a_refused_protobuf_value_names_its_place(value: Any, pointer: str) -> None:
-    check = protobuf_values.checker(plan_pb2.Plan, plan_pb2.DESCRIPTOR.pool)
-    misfit = check(value)
+    _, misfit = protobuf_values.reader(plan_pb2.Plan, plan_pb2.DESCRIPTOR.pool)(value)
     assert misfit is not None
     assert misfit[0] == pointer, misfit
 
@@ -118,7 +121,7 @@ async def test_a_record_carries_the_id_of_its_schema(registry: Registry, databas
     await registry.register(AUTH_OFF, "orders-value", json_schema(model("a", a=INT)))
     await sql.execute("select treadle.create_topic('orders', schema_subject => 'orders-value')")
     given = [NewRecord({"a": 1}), NewRecord({"a": 2})]
-    schema_id = await RecordSchemas(registry).fit(AUTH_OFF, "orders-value", [record.value for record in given])
+    schema_id, _ = await RecordSchemas(registry).fit(AUTH_OFF, "orders-value", [record.value for record in given])
     await TopicStore(database, Notifier(database)).publish(AUTH_OFF, "orders", given, [schema_id] * len(given))
     rows = await sql.fetch("select schema_id from treadle.records")
     assert [row["schema_id"] for row in rows] == [schema_id, schema_id]
@@ -231,8 +234,9 @@ async def test_protobuf_in_binary_and_in_base64_is_stored_as_json(
     assert (await open_api.post(f"{path}?key=k", content=binary, headers=headers)).status_code == 202
     text = base64.b64encode(binary).decode()
     assert (await open_api.post(path, json={"value": text, "encoding": "base64"})).status_code == 202
+    assert (await open_api.post(path, json={"value": {"request_id": "x", "paths": ["a"]}})).status_code == 202
     rows = await sql.fetch("select key, value::text, schema_id from treadle.records order by record_id")
-    assert [(row["key"], row["schema_id"]) for row in rows] == [("k", 2), (None, 2)]
+    assert [(row["key"], row["schema_id"]) for row in rows] == [("k", 2), (None, 2), (None, 2)]
     assert all(msgspec.json.decode(row["value"]) == {"requestId": "x", "paths": ["a"]} for row in rows)
     assert (await open_api.post(path, json={"value": "?", "encoding": "base64"})).status_code == 422
     assert (await open_api.post(path, content=b"\xff\xff", headers=headers)).status_code == 422

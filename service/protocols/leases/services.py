@@ -1,5 +1,7 @@
 """What the routes of remote workers share."""
 
+import msgspec
+
 from service.config import Settings
 from service.db.notifier import Notifier
 from service.db.pool import Database
@@ -46,4 +48,5 @@ class RemoteServices:
         checked = await self.records.check(tenant, row["topic"], row["value"])
         if checked.problem is not None:
             raise Unprocessable(f"A record to publish to {row['topic']!r} is refused: {checked.problem}")
-        return placed._replace(row={**row, "schema_id": checked.schema_id})
+        stored = {} if checked.value is msgspec.UNSET else {"value": checked.value}
+        return placed._replace(row={**row, "schema_id": checked.schema_id, **stored})

@@ -92,6 +92,8 @@ async def publish(
         if len(scope.unsent) >= MAX_BATCH_MESSAGES:
             raise ValueError(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
         scope.unsent[record] = {"record_id": record, "schema_id": checked.schema_id, **content}
+        if checked.value is not msgspec.UNSET:
+            scope.unsent[record]["value"] = checked.value
         if scope.trace_parent is not None:
             scope.unsent[record]["traceparent"] = scope.trace_parent
         telemetry.publish(work=scope.claim, topic=topic, record_id=record)

@@ -74,40 +74,49 @@ language sql immutable parallel safe as $$
     limit 1
 $$;
 
--- Add what these deltas carry to the rows of their minutes and hours.
-create or replace function treadle._add_stats(deltas treadle.counters[]) returns void
-language plpgsql as $$
-begin
-    insert into treadle.stat_rows as s (
-        tenant, seconds, at, queue, agent, submitted, completed, failed, retried, cancelled, lost, waits, runs,
-        first_chunks, input_tokens, output_tokens, cost)
+-- The rows of minutes that these deltas make.
+create or replace function treadle._minutes_of(deltas treadle.counters[]) returns treadle.stat_rows[]
+language sql stable as $$
     with noted as materialized (
-        select d.*, g.seconds,
-            date_bin(make_interval(secs => g.seconds), d.slot, timestamptz '2020-01-01 00:00:00+00') as at
+        select d.*, date_bin(interval '1 minute', d.slot, timestamptz '2020-01-01 00:00:00+00') as at
         from unnest(deltas) d
-        cross join (values (60), (3600)) g (seconds)
     ), counted as (
-        select n.tenant, n.seconds, n.at, n.queue, n.agent, coalesce(sum(n.submitted), 0) as submitted,
+        select n.tenant, n.at, n.queue, n.agent, coalesce(sum(n.submitted), 0) as submitted,
             sum(n.completed) as completed, sum(n.failed) as failed, coalesce(sum(n.retried), 0) as retried,
             sum(n.cancelled) as cancelled, coalesce(sum(n.lost), 0) as lost,
             coalesce(sum(n.input_tokens), 0) as input_tokens, coalesce(sum(n.output_tokens), 0) as output_tokens,
             coalesce(sum(n.cost), 0) as cost
         from noted n
-        group by n.tenant, n.seconds, n.at, n.queue, n.agent
+        group by n.tenant, n.at, n.queue, n.agent
     ), measured as (
-        select n.tenant, n.seconds, n.at, n.queue, n.agent,
+        select n.tenant, n.at, n.queue, n.agent,
             array_agg(u.wait) filter (where u.wait is not null) as waits,
             array_agg(u.run) filter (where u.run is not null) as runs,
             array_agg(u.first_chunk) filter (where u.first_chunk is not null) as first_chunks
         from noted n
         cross join lateral unnest(n.waits, n.runs, n.first_chunks) u (wait, run, first_chunk)
-        group by n.tenant, n.seconds, n.at, n.queue, n.agent
+        group by n.tenant, n.at, n.queue, n.agent
     )
-    select c.tenant, c.seconds, c.at, c.queue, c.agent, c.submitted, c.completed, c.failed, c.retried, c.cancelled,
-        c.lost, treadle._histogram(m.waits), treadle._histogram(m.runs), treadle._histogram(m.first_chunks),
-        c.input_tokens, c.output_tokens, c.cost
+    select array_agg(row(
+        c.tenant, 60, c.at, c.queue, c.agent, c.submitted, c.completed, c.failed, c.retried, c.cancelled, c.lost,
+        treadle._histogram(m.waits), treadle._histogram(m.runs), treadle._histogram(m.first_chunks),
+        c.input_tokens, c.output_tokens, c.cost)::treadle.stat_rows)
     from counted c
-    left join measured m using (tenant, seconds, at, queue, agent)
+    left join measured m using (tenant, at, queue, agent)
+$$;
+
+-- Add rows of different minutes, or of one minute, to those of the statistics that have this length.
+create or replace function treadle._add_minutes(minutes treadle.stat_rows[], row_seconds integer) returns void
+language plpgsql as $$
+begin
+    insert into treadle.stat_rows as s (
+        tenant, seconds, at, queue, agent, submitted, completed, failed, retried, cancelled, lost, waits, runs,
+        first_chunks, input_tokens, output_tokens, cost)
+    select r.tenant, row_seconds,
+        date_bin(make_interval(secs => row_seconds), r.at, timestamptz '2020-01-01 00:00:00+00'), r.queue, r.agent,
+        r.submitted, r.completed, r.failed, r.retried, r.cancelled, r.lost, r.waits, r.runs, r.first_chunks,
+        r.input_tokens, r.output_tokens, r.cost
+    from unnest(minutes) r
     on conflict (tenant, seconds, at, queue, agent) do update
     set submitted = s.submitted + excluded.submitted, completed = s.completed + excluded.completed,
         failed = s.failed + excluded.failed, retried = s.retried + excluded.retried,
@@ -117,6 +126,28 @@ begin
         first_chunks = treadle._add_histograms(s.first_chunks, excluded.first_chunks),
         input_tokens = s.input_tokens + excluded.input_tokens,
         output_tokens = s.output_tokens + excluded.output_tokens, cost = s.cost + excluded.cost;
+end $$;
+
+-- Add what these deltas carry to the rows of their minutes and hours. An hour takes one minute after the other, because
+-- an insert cannot change a row twice.
+create or replace function treadle._add_stats(deltas treadle.counters[]) returns void
+language plpgsql as $$
+declare
+    v_minutes constant treadle.stat_rows[] := treadle._minutes_of(deltas);
+    v_at timestamptz;
+begin
+    perform treadle._add_minutes(minutes => v_minutes, row_seconds => 60);
+    for v_at in
+        select distinct m.at
+        from unnest(v_minutes) m
+    loop
+        perform treadle._add_minutes(
+            minutes => array(
+                select m
+                from unnest(v_minutes) m
+                where m.at = v_at),
+            row_seconds => 3600);
+    end loop;
 end $$;
 
 -- Delete up to `quantity` rows that are older than they are kept; returns how many.

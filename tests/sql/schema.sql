@@ -249,6 +249,30 @@ COMMENT ON COLUMN treadle.messages.steered_into IS 'The message that took it whi
 COMMENT ON COLUMN treadle.messages.callback_url IS 'The address that is told of its end; null: none';
 COMMENT ON COLUMN treadle.messages.delivery IS 'Of a message to the built-in agent webhook: {"webhook"} or {"url", "headers"}, where its body is sent. Null: an ordinary message';
 COMMENT ON COLUMN treadle.messages.questions IS 'The places (seq) in its log of the questions that it has asked a person; null: none, or before this column';
+CREATE TABLE treadle.stat_rows (
+    tenant text NOT NULL,
+    seconds integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    queue text NOT NULL,
+    agent text NOT NULL,
+    submitted bigint DEFAULT 0 NOT NULL,
+    completed bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    retried bigint DEFAULT 0 NOT NULL,
+    cancelled bigint DEFAULT 0 NOT NULL,
+    lost bigint DEFAULT 0 NOT NULL,
+    waits bigint[],
+    runs bigint[],
+    first_chunks bigint[],
+    input_tokens double precision DEFAULT 0 NOT NULL,
+    output_tokens double precision DEFAULT 0 NOT NULL,
+    cost double precision DEFAULT 0 NOT NULL,
+    CONSTRAINT stat_rows_seconds_check CHECK ((seconds = ANY (ARRAY[60, 3600])))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE treadle.stat_rows IS 'What happened in each minute (kept 8 days) and each hour (400 days). The janitor adds the deltas of the counters to it';
+COMMENT ON COLUMN treadle.stat_rows.seconds IS 'The length of the time: a minute or an hour';
+COMMENT ON COLUMN treadle.stat_rows.waits IS 'How many waits fell into each bucket of treadle._bucket; null: none';
 CREATE TABLE treadle.counters (
     id bigint NOT NULL,
     tenant text NOT NULL,
@@ -491,30 +515,6 @@ COMMENT ON COLUMN treadle.workers.suspected_at IS 'When a janitor found its advi
 COMMENT ON COLUMN treadle.workers.serves IS 'The tenant whose messages a remote worker claims, over HTTP; null: a worker of the installation';
 COMMENT ON COLUMN treadle.workers.memory_bytes IS 'Resident memory of its process, without those of isolated agents; null: it did not tell';
 COMMENT ON COLUMN treadle.workers.tenants IS 'The tenants whose messages it claims (TENANTS); null: those of all';
-CREATE TABLE treadle.stat_rows (
-    tenant text NOT NULL,
-    seconds integer NOT NULL,
-    at timestamp with time zone NOT NULL,
-    queue text NOT NULL,
-    agent text NOT NULL,
-    submitted bigint DEFAULT 0 NOT NULL,
-    completed bigint DEFAULT 0 NOT NULL,
-    failed bigint DEFAULT 0 NOT NULL,
-    retried bigint DEFAULT 0 NOT NULL,
-    cancelled bigint DEFAULT 0 NOT NULL,
-    lost bigint DEFAULT 0 NOT NULL,
-    waits bigint[],
-    runs bigint[],
-    first_chunks bigint[],
-    input_tokens double precision DEFAULT 0 NOT NULL,
-    output_tokens double precision DEFAULT 0 NOT NULL,
-    cost double precision DEFAULT 0 NOT NULL,
-    CONSTRAINT stat_rows_seconds_check CHECK ((seconds = ANY (ARRAY[60, 3600])))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE treadle.stat_rows IS 'What happened in each minute (kept 8 days) and each hour (400 days). The janitor adds the deltas of the counters to it';
-COMMENT ON COLUMN treadle.stat_rows.seconds IS 'The length of the time: a minute or an hour';
-COMMENT ON COLUMN treadle.stat_rows.waits IS 'How many waits fell into each bucket of treadle._bucket; null: none';
 CREATE FUNCTION treadle.admit_due(quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -51,13 +51,13 @@ language sql stable as $$
     where t.suspended_at is null and t.deleted_at is null
 $$;
 
--- The body of treadle._is_plain(tenant): whether a tenant is active and has no limits. It names those tenants, or none
--- if there are more than ten: too many to compare a name with.
+-- The body of treadle._is_plain(tenant): whether a tenant is active and has no limits. Each login of the server can
+-- read it, so it has the hashes of those tenants' names; or none if there are more than ten: too many to compare with.
 create or replace function treadle._plain_question() returns text
 language sql stable as $$
     select format(
-        'select tenant = any(%L::text[])',
-        case when count(*) between 1 and 10 then array_agg(t.tenant) else '{}' end)
+        'select sha256(convert_to(tenant, ''UTF8'')) = any(%L::bytea[])',
+        case when count(*) between 1 and 10 then array_agg(sha256(convert_to(t.tenant, 'UTF8'))) else '{}' end)
     from (
         select t.tenant
         from treadle.tenants t

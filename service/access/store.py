@@ -35,7 +35,7 @@ class KeyStore:
         self._database = database
 
     async def create(self, actor: str, tenant: str, new: NewKey) -> CreatedKey:
-        """Raises Refused where the tenant is unknown or suspended."""
+        """Raises NotFound where the tenant is unknown."""
         key = make_key()
         row = await self._database.fetchrow(
             "select expires_at from treadle.create_key(key_id => $1, secret_hash => $2, tenant => $3, name => $4,"

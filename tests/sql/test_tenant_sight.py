@@ -208,6 +208,18 @@ async def test_its_clock_is_the_installation_s(acme: Connection) -> None:
     assert await acme.fetchval("select extract(epoch from treadle.clock() - clock_timestamp())::integer") == 0
 
 
+async def test_no_catalog_names_another_tenant(sql_client: SqlClient, acme: Connection) -> None:
+    await sql_client.sql.execute("select treadle.create_tenant('unheard'), treadle.submit('x', tenant => 'unheard')")
+    await sql_client.sql.execute("analyze")
+    found = []
+    for [name] in await rows_of(acme, "select relname from pg_class where relnamespace = 'pg_catalog'::regnamespace"):
+        with contextlib.suppress(asyncpg.PostgresError):  # it may not read each of them
+            found += await acme.fetch(
+                f"select t::text from pg_catalog.{name} t where t::text like '%' || $1", "unheard%"
+            )
+    assert found == []
+
+
 async def test_the_catalog_shows_neither_values_nor_statements_of_others(
     sql_client: SqlClient, acme: Connection, other: UUID
 ) -> None:

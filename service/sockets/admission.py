@@ -11,6 +11,7 @@ further frame `auth` renews the token, so that the socket outlives it.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Annotated, Any, Protocol, TypeAlias
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 FIRST_FRAME_SECONDS = 5.0
 FIRST_FRAME_BYTES = 16_384  # of a socket whose client is not known yet; also the most of a later frame `auth`
-MOST_LOOK_SECONDS = 30.0  # between two looks at the access of a client that sends nothing
+LEAST_LOOK_SECONDS, MOST_LOOK_SECONDS = 0.1, 30.0  # between two looks at the access of a client that sends nothing
 MISSING = (
     "Send a key or an access token: in the header Authorization, as ?token=, or within 5 seconds as the first frame,"
     ' {"type": "auth", "token": ...}.'
@@ -224,12 +225,17 @@ class Caller:
     async def _next(self) -> str | bytes:
         while True:
             try:
-                async with asyncio.timeout(self._sockets.look_seconds) as self._wait:
+                async with asyncio.timeout(self._seconds_to_look()) as self._wait:
                     return await self.peer.receive()
             except TimeoutError:
                 self.check()
             finally:
                 self._wait = None
+
+    def _seconds_to_look(self) -> float:
+        """Until the access is looked at again: at its end, if that is known."""
+        expires_at, most = self.principal.expires_at, self._sockets.look_seconds
+        return most if expires_at is None else min(most, max(expires_at - time.time(), LEAST_LOOK_SECONDS))
 
     async def _renew(self, credential: str) -> None:
         """Take another key or token of the same tenant with the same restrictions. Raises Unauthorized, Forbidden,

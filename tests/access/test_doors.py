@@ -1,6 +1,8 @@
 """Every socket admits its clients in the same way: each dialect only words a refusal."""
 
 import contextlib
+import json
+from uuid import UUID
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -10,7 +12,8 @@ from service.sockets.admission import FIRST_FRAME_BYTES
 from tests.support.access import CLOSED, ROOT_KEY, PassTime, bearer, create_key, create_token
 from tests.support.api_client import Client
 from tests.support.doors import DOORS, Door, visit
-from tests.support.fixture_types import RegisterAgents, StartApi
+from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 
 REFUSED, TOO_BIG, TRY_AGAIN_LATER = 1008, 1009, 1013
@@ -164,3 +167,25 @@ async def test_with_auth_off_a_page_may_send_its_token(
     async with visit(door, api, {"Authorization": "Basic eDp5"}, token="nonsense") as visitor:
         await visitor.authenticate("nonsense")
         assert await visitor.is_admitted()
+
+
+async def test_a_response_outlives_a_renewed_token(
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, pass_time: PassTime
+) -> None:
+    await start_worker(script.agent)
+    api = await start_api(**CLOSED)
+    short, long = [
+        await create_token(api, ROOT_KEY, "read", "submit", thread_id="t", expires_in=seconds)
+        for seconds in (600, 6000)
+    ]
+    async with visit(DOORS["responses"], api, token=short) as visitor:
+        await visitor.connection.send('{"type": "response.create", "model": "script", "input": "x"}')
+        begun = json.loads(await visitor.connection.recv())
+        await visitor.authenticate(long)
+        assert await visitor.is_admitted()
+        pass_time(601)
+        script.say(str(UUID(begun["response"]["id"].removeprefix("resp_"))), "a", None)
+        numbers = [begun["sequence_number"]]
+        while (event := json.loads(await visitor.connection.recv()))["type"] != "response.completed":
+            numbers.append(event["sequence_number"])
+        assert numbers == sorted(set(numbers))

@@ -78,6 +78,17 @@ async def test_the_client_plays_every_scene(api: Client) -> None:
     assert [text for _, text, _ in told["connectedMessages"]] == ["weather", "It is sun and rain."]
 
 
+async def test_the_front_end_of_copilotkit_calls_its_tools_and_is_opened_again(api: Client) -> None:
+    told = await play("copilotkit", url=str(api.base_url).rstrip("/"))
+    asked, answer = ["user", "weather"], ["assistant", "It is sun and rain."]
+    assert told["asked"] == ["Rome", "Oslo"]
+    assert told["weather"] == [asked, ["assistant", "I look. "], ["tool", "sun"], ["tool", "rain"], answer]
+    assert told["reloaded"] == [asked, answer]
+    assert told["held"] == [["user", "hold"], ["assistant", "I hold. "]]
+    [held] = (await api.get("/threads/held/messages")).json()["messages"]
+    assert held["state"] == "cancelled"
+
+
 async def test_the_validator_finds_nothing(api: Client) -> None:
     program = ROOT / ".tools/python/bin/ag-ui-validate"
     validate = require_or_skip(program if program.exists() else None, "ag-ui-validate: run make tools")

@@ -30,6 +30,13 @@ MAX_THREAD_ID_CHARS = 255
 MAX_AGENT_NAME_CHARS = 100
 MAX_QUEUE_NAME_CHARS = 40
 WEBHOOK_QUEUE = "webhooks"  # of deliveries, and of nothing else
+# Names in the metadata of a message that Treadle and its agents read.
+OWN_METADATA = frozenset(
+    {
+        *("a2a", "agui", "langgraph", "langgraph_deleted", "openai", "openai_deleted", "record"),
+        *("history", "max_tokens", "system", "tools"),
+    }
+)
 WEBHOOK_AGENT = "webhook"  # which makes them
 MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
 # How the names of steps begin whose results adapters load as objects of Python: remote workers may not write them.

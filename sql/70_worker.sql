@@ -47,7 +47,8 @@ end $$;
 
 -- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "input", "description", "settings"}]
 -- default_agent: declares the agent that answers messages which name none; null leaves the declaration as it is.
--- Returns the agent that was declared before, if it was another one. Raises TR422 for the queue of deliveries.
+-- Returns the agent that was declared before, if it was another one. Raises TR422 for the queue of deliveries, and the
+-- name of their agent.
 create or replace function treadle.register_agents(agents jsonb, default_agent text default null) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -58,6 +59,10 @@ begin
     if exists (select from treadle._declared_agents(agents) d where d.queue = treadle._webhook_queue()) then
         raise exception using
             errcode = 'TR422', message = format('The queue %s is for deliveries only.', treadle._webhook_queue());
+    elsif exists (select from treadle._declared_agents(agents) d where d.agent = 'webhook') then
+        raise exception using
+            errcode = 'TR422',
+            message = 'The name webhook is that of the agent that makes deliveries: choose another.';
     end if;
     perform treadle._wait_for_mutex('register_agents');
     select m.value

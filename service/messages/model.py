@@ -16,6 +16,7 @@ from service.limits import (
     MAX_THREAD_ID_CHARS,
     MAX_TIMEOUT_SECONDS,
     MAX_URL_CHARS,
+    OWN_METADATA,
     THREAD_ID_PATTERN,
     THREAD_ID_RULE,
     TIMEOUT_RULE,
@@ -31,6 +32,12 @@ RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
 OnBusy = Literal["enqueue", "reject", "interrupt", "rollback", "steer"]
 ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
+
+
+def labels(metadata: dict[str, Any] | None) -> dict[str, Any]:
+    """The metadata of a client that knows them as labels, which mean nothing to the server: without the names that
+    Treadle and its agents read."""
+    return {name: value for name, value in (metadata or {}).items() if name not in OWN_METADATA}
 
 
 class NewMessage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -141,6 +141,9 @@ async def test_runs_and_changes_of_the_state_begin_at_earlier_checkpoints(
         assert (state["checkpoint"], state["parent_checkpoint"]) == (changed["checkpoint"], after_one)
         assert (state["next"], state["values"]["count"], state["metadata"]["source"]) == (["speak"], 40, "update")
         assert await run(None) == await run(None) == (41, "heard one")
+        assert await client.threads.get_history(thread, before="unknown") == []
+        labelled = await client.runs.wait(None, "speaker", input={"messages": "x"}, metadata={"history": "x", "k": "v"})
+        assert labelled["count"] == 1
         for unknown in ("x", f"{changed['checkpoint']['checkpoint_id']}-0"):  # a change of the state has no input
             with pytest.raises(NotFoundError, match="no checkpoint"):
                 await client.runs.create(thread, "speaker", input=HI, checkpoint_id=unknown)

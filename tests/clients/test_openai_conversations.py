@@ -74,6 +74,15 @@ async def test_a_conversation_begins_with_items(client: Any) -> None:
             await call
 
 
+async def test_labels_of_a_client_give_no_orders(client: Any) -> None:
+    labels = {"system": "crm", "history": "h", "tools": "t", "openai": "o", "openai_deleted": "x", "k": "v"}
+    made = await client.responses.create(model="recall", input="x", metadata=labels)
+    assert (made.metadata, told(made)) == (labels, [[], None, "x"])
+    assert (await client.responses.retrieve(made.id)).metadata == labels
+    with pytest.raises(openai.BadRequestError, match="after must be"):
+        await client.responses.input_items.list(made.id, after="item_x")
+
+
 async def test_a_deleted_response_is_gone(client: Any, script: ScriptedAgent) -> None:
     first = await client.responses.create(model="recall", input="a")
     second = await client.responses.create(model="recall", input="b", previous_response_id=first.id)

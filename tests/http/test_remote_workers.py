@@ -203,6 +203,8 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
     for body, reason in [
         ({"agents": []}, "agents must be a list of 1 to 100 agents"),
         ({"agents": [{"agent": "x", "queue": "A"}]}, "queue must be"),
+        ({"agents": [{"agent": "x", "queue": "webhooks"}]}, "for deliveries only"),
+        ({"agents": [{"agent": "webhook"}]}, "the agent that makes deliveries"),
         ({"agents": [{"agent": "x", "function": "y"}]}, "'function'"),
         ({"agents": [{"agent": "x"}, {"agent": "x"}]}, "agents[1] has the name of an agent before it"),
         ({"agents": [{"agent": "x"}], "concurrency": 0}, "concurrency must be a whole number from 1 to 1000"),

@@ -7,7 +7,7 @@ import uuid_utils.compat as uuid
 
 from service.access.principal import Principal
 from service.errors import NotFound, Unprocessable
-from service.messages.model import NewInput, NewMessage, OnBusy
+from service.messages.model import NewInput, NewMessage, OnBusy, labels
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key, parse_thread_id
 from service.protocols.langgraph.checkpoints import NO_INPUT_HERE, Base, find_base, named_checkpoint, repeated_input
@@ -15,7 +15,7 @@ from service.protocols.langgraph.commands import check_command
 from service.protocols.langgraph.conversation import read_told
 from service.protocols.langgraph.find import Found, find_run
 from service.protocols.langgraph.ids import RunId, assistant_id
-from service.protocols.langgraph.model import MODES, Json, Kept, NewRun
+from service.protocols.langgraph.model import MODES, Kept, NewRun
 from service.protocols.langgraph.services import LangGraphServices, copied_history
 from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
@@ -170,7 +170,7 @@ def _message(
         parent=None if base is None else base.named,
         resumes=is_graph and row is not None and request.input is None and request.command is None,
     )
-    metadata: Json = dict(request.metadata or {})
+    metadata = labels(request.metadata)
     message: Any = request.input
     if message is None and (kept.resumes or (is_graph and request.command is not None)):
         message = {}

@@ -232,7 +232,7 @@ async def _history(
     before = wanted.before.get("configurable", wanted.before) if isinstance(wanted.before, dict) else wanted.before
     before_id = before.get("checkpoint_id") if isinstance(before, dict) else before
     ids = [state["checkpoint"]["checkpoint_id"] for state in found]
-    if before_id in ids:
-        found = found[ids.index(before_id) + 1 :]
+    if before_id is not None:  # of one that is not among the last states, those before it are not either
+        found = found[ids.index(before_id) + 1 :] if before_id in ids else []
     found = [state for state in found if (wanted.metadata or {}).items() <= state["metadata"].items()]
     return found[: wanted.limit or 10]

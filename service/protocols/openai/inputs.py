@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.errors import Unprocessable
-from service.messages.model import NewMessage
+from service.messages.model import NewMessage, labels
 from service.protocols.openai.model import Item, Kept, NewCompletion, NewResponse
 
 Block = dict[str, Any]
@@ -56,7 +56,7 @@ def read_completion(request: NewCompletion) -> Given:
 
 
 def to_message(request: NewResponse | NewCompletion, given: Given, kept: Kept, thread_id: str | None) -> NewMessage:
-    metadata: dict[str, Any] = dict(request.metadata or {})
+    metadata = labels(request.metadata)
     named = {
         "system": given.system,
         "max_tokens": kept.max_output_tokens,

@@ -95,7 +95,9 @@ def _page(query: Any, items: list[Item]) -> ItemPage:
     if query.get("order") != "asc":
         items = items[::-1]
     ids = [item["id"] for item in items]
-    if (after := query.get("after")) in ids:
+    if after := query.get("after"):
+        if after not in ids:
+            raise Unprocessable(f"after must be the id of an item of this response, not {after[:100]!r}.")
         items = items[ids.index(after) + 1 :]
     page = items[: page_size(query)]
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)

@@ -1,4 +1,4 @@
-"""Submit and cancel inside your own transaction, on the connection or session that you have.
+"""Submit, publish and cancel inside your own transaction, on the connection or session that you have.
 
     from treadle import sql
 
@@ -29,6 +29,12 @@ SUBMIT = """
 select s.message_id
 from treadle.submit_many(messages => {0}::text::jsonb, tenant => {1}::text, notify => {2}::text::boolean) s
 order by s.n
+"""
+PUBLISH = """
+select p.record_id
+from treadle.publish_many(
+    topic => {0}::text, records => {1}::text::jsonb, tenant => {2}::text, notify => {3}::text::boolean) p
+order by p.n
 """
 CANCEL = "select treadle.cancel(message_id => {0}::text::uuid, tenant => {1}::text)"
 
@@ -106,6 +112,73 @@ def submit_many(
     ids."""
     content = msgspec.json.encode(messages).decode()
     return _call(connection, SUBMIT, (content, tenant, str(notify)), lambda rows: [UUID(str(row[0])) for row in rows])
+
+
+@overload
+def publish(
+    connection: Asynchronous,
+    topic: str,
+    value: Any,
+    *,
+    key: str | None = ...,
+    headers: Mapping[str, str] | None = ...,
+    tenant: str = ...,
+    notify: bool = ...,
+) -> Awaitable[UUID]: ...
+@overload
+def publish(
+    connection: BlockingConnection,
+    topic: str,
+    value: Any,
+    *,
+    key: str | None = ...,
+    headers: Mapping[str, str] | None = ...,
+    tenant: str = ...,
+    notify: bool = ...,
+) -> UUID: ...
+def publish(
+    connection: Any,
+    topic: str,
+    value: Any,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    tenant: str = "default",
+    notify: bool = True,
+) -> UUID | Awaitable[UUID]:
+    """Publish one record; it is sent when the transaction commits. Returns its id. `value` is any JSON; `notify` as for
+    `submit`."""
+    named = {"key": key, "headers": headers}
+    record = {"value": value} | {name: given for name, given in named.items() if given is not None}
+    content = msgspec.json.encode([record]).decode()
+    return _call(connection, PUBLISH, (topic, content, tenant, str(notify)), lambda rows: UUID(str(rows[0][0])))
+
+
+@overload
+def publish_many(
+    connection: Asynchronous, topic: str, records: Sequence[Mapping[str, Any]], *, tenant: str = ..., notify: bool = ...
+) -> Awaitable[list[UUID]]: ...
+@overload
+def publish_many(
+    connection: BlockingConnection,
+    topic: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    tenant: str = ...,
+    notify: bool = ...,
+) -> list[UUID]: ...
+def publish_many(
+    connection: Any,
+    topic: str,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    tenant: str = "default",
+    notify: bool = True,
+) -> list[UUID] | Awaitable[list[UUID]]:
+    """Publish records in this order, all or nothing: objects with `value`, and perhaps `key`, `headers` and
+    `record_id`. Returns their ids."""
+    arguments = (topic, msgspec.json.encode(records).decode(), tenant, str(notify))
+    return _call(connection, PUBLISH, arguments, lambda rows: [UUID(str(row[0])) for row in rows])
 
 
 @overload

@@ -140,3 +140,28 @@ async def test_a_message_is_cancelled_with_the_transaction(orders: Connection) -
     assert refused.value.sqlstate == "TR422"
     with pytest.raises(TypeError, match="Give a connection or session of asyncpg, psycopg or SQLAlchemy, not dict"):
         treadle_sql.submit({}, "x")  # type: ignore[call-overload]
+
+
+async def test_records_are_published_with_the_transaction(orders: Connection, dsn: str) -> None:
+    await orders.execute("select treadle.create_topic('told')")
+    engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    try:
+        async with AsyncSession(engine) as session, session.begin():
+            await treadle_sql.publish(session, "told", {"n": 0})
+            await session.rollback()
+    finally:
+        await engine.dispose()
+    with psycopg.connect(dsn) as connection:
+        ids = [treadle_sql.publish(connection, "told", {"n": 1}, key="k", headers={"h": "100 %s"})]
+        ids += treadle_sql.publish_many(connection, "told", [{"value": 2, "key": "k"}, {"value": [":a"]}])
+    async with orders.transaction():
+        ids.append(await treadle_sql.publish(orders, "told", None, notify=False))
+    await orders.execute("select treadle.sequence_records()")
+    found = await orders.fetch(
+        "select record_id, key, headers, value from treadle.records order by created_at, record_id"
+    )
+    kept = {row["record_id"]: (row["key"], row["headers"], row["value"]) for row in found}
+    assert [kept.pop(id) for id in ids] == [
+        *(("k", {"h": "100 %s"}, {"n": 1}), ("k", {}, 2), (None, {}, [":a"]), (None, {}, None)),
+    ]
+    assert kept == {}

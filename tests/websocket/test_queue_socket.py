@@ -106,6 +106,14 @@ async def test_the_queue_socket_speaks_autogen(
         frames = await frames_until(chat, content="No!")
         assert frames[0]["content"] == "hello there"
 
+    async with connect(f"{url}&agent=team", proxy=None) as chat:
+        await chat.send(said("the moon"))
+        await frames_until(chat, content="the moon")
+        asked = (await frames_until(chat, type="UserInputRequestedEvent"))[-1]
+    async with connect(f"{url}&agent=team", proxy=None) as chat:
+        await chat.send(said("Full"))  # before it has read the question again
+        await frames_until(chat, content="Full!", message_id=asked["message_id"])
+
 
 @pytest.mark.parametrize(
     ("ends", "stays"),
@@ -132,6 +140,7 @@ async def test_a_question_waits_until_it_is_answered_or_gone(ends: Refused | str
     caller: Any = SimpleNamespace(principal=AUTH_OFF)
     session = QueueSession(services, caller, "t", agent=None, after=0)
     session._translator.begin(asker, "team", "first")
+    session._knows_questions.set()
     with pytest.raises(Refused) if isinstance(ends, Refused) else contextlib.nullcontext():
         await session._take(TextMessage("Yes"))
     assert names == ["first"]

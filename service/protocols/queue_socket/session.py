@@ -33,6 +33,7 @@ class QueueSession:
         self._after = after
         self._translator = Translator()
         self._accepted = asyncio.Event()  # an input was stored: the thread exists
+        self._knows_questions = asyncio.Event()  # the log was read to its end once
 
     async def run(self) -> None:
         """Raises what the first of the two sides raises: ClientDisconnected, ClientTooSlow, ServerStopping,
@@ -62,6 +63,7 @@ class QueueSession:
     async def _take(self, said: TextMessage) -> None:
         """A message answers the question that it names, or the one that waits longest. Without a question it is the
         next message of the thread."""
+        await self._knows_questions.wait()  # a client that comes back may answer before it has read the question
         messages, translator = self._services.messages, self._translator
         asker = said.request_id or next(iter(translator.questions), None)
         if asker is not None:
@@ -93,6 +95,7 @@ class QueueSession:
         while True:
             [log] = await self._services.threads.thread_logs([(self._caller.principal, self._thread_id)])
             if log is None:
+                self._knows_questions.set()
                 self._check()
                 await wait_for(self._accepted, self._services.settings.poll_interval)
                 self._accepted.clear()
@@ -118,6 +121,8 @@ class QueueSession:
                     self._after, self._translator = 0, Translator()
                 for entry in page.entries:
                     await self._show(entry)
+                if not page.more and page.log_end is None:
+                    self._knows_questions.set()
 
     async def _show(self, entry: Entry) -> None:
         if is_out_of_reach(entry, self._caller.principal):

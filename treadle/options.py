@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 Priority = Literal["high", "normal", "low"]
+OnBusy = Literal["enqueue", "reject", "interrupt", "rollback", "steer"]
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -18,6 +19,7 @@ class SubmitOptions(TypedDict, total=False):
     max_losses: int | None
     timeout_seconds: float | None
     aside: bool
+    on_busy: OnBusy
     callback_url: str | None
     thread_metadata: Mapping[str, Any] | None
 

@@ -16,6 +16,7 @@ import pytest
 from faults.proxy import Proxy
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.browser import open_browser
 from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
@@ -98,6 +99,77 @@ async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connect
     await assert_consistent(sql)
 
 
+CHAT = """async () => {
+  const { Treadle } = await import("/client/index.js");
+  const treadle = new Treadle();
+  const chat = treadle.chat("chat", { agent: "echo" });
+  const slowly = { metadata: { delay_ms: 60 } };
+  const sent = [await chat.send("one two", slowly)];
+  const told = [];
+  for await (const event of chat) {
+    told.push([event.messageId, event.id, event.type]);
+    await cut();
+    if (event.type === "done" && sent.length === 1) sent.push(await chat.send("three", slowly));
+    else if (event.type === "done") break;
+  }
+  const refusals = [await chat.send("x", { agent: "none" }).catch(({ message }) => message)];
+  const later = treadle.chat("chat", { lastId: chat.lastId - 1, log: chat.log });
+  let last;
+  for await (last of later) break;
+  for (const one of [later, chat]) one.close();
+  refusals.push(await chat.send("x").catch(({ message }) => message));
+  refusals.push(await treadle.chat("a/b").send("x").catch(({ message }) => message));
+  return { sent, told, last: last.data.result, refusals };
+}"""
+PAGE = """async () => {
+  const { Treadle } = await import("/client/index.js");
+  const treadle = new Treadle();
+  const { message_id: id } = await treadle.submit("one two three", { agent: "echo", metadata: { delay_ms: 20 } });
+  let said = "";
+  let last;
+  for await (const event of treadle.stream(id)) {
+    last = event.id;
+    said += event.type === "chunk" ? event.data.chunk : "";
+    if (said) break; // the page goes away
+  }
+  for await (const event of treadle.stream(id, { after: last })) said += event.type === "chunk" ? event.data.chunk : "";
+  const { createHooks } = await import("/client/react.js");
+  return [said, await treadle.run("again", { agent: "echo" }), typeof createHooks({}).useMessage];
+}"""
+
+
+async def test_it_runs_in_a_browser(api_with_worker: Client) -> None:
+    """A stream, and a chat whose socket is cut after each event."""
+    proxy = Proxy(api_with_worker.base_url.port or 0)
+    await proxy.start()
+
+    async def serve(route: Any) -> None:
+        name = route.request.url.rpartition("/")[2]
+        await route.fulfill(path=PACKAGE / "lib" / name, content_type="text/javascript")
+
+    try:
+        async with open_browser(bypass_csp=True) as browser:
+            await browser.route("**/client/*.js", serve)
+            await browser.expose_function("cut", proxy.cut)
+            page = await browser.new_page()
+            await page.goto(f"http://127.0.0.1:{proxy.port}/health")
+            assert await page.evaluate(PAGE) == ["one two three", "again", "function"]
+            chat = await page.evaluate(CHAT)
+    finally:
+        await proxy.close()
+    assert [number for _, number, _ in chat["told"]] == [str(number + 1) for number in range(len(chat["told"]))]
+    assert list(dict.fromkeys(message for message, _, _ in chat["told"])) == chat["sent"]
+    assert [kind for message, _, kind in chat["told"] if message == chat["sent"][0]] == [
+        *("queued", "started", "chunk", "chunk", "done"),
+    ]
+    assert (chat["last"], len(chat["refusals"])) == ("three", 3)
+    for refusal, words in zip(
+        chat["refusals"], ("There is no agent 'none'", "closed", "thread_id must be"), strict=True
+    ):
+        assert words in refusal
+    assert proxy.cuts > 1
+
+
 HALF = """
 import { Worker } from "%s/index.js";
 const tell = async (context) => {
@@ -167,7 +239,8 @@ async def test_the_demo_runs(api_with_worker: Client, installed: Path) -> None:
 async def test_the_page_runs_as_written(api_with_worker: Client, installed: Path) -> None:
     code = "\n".join(block.text for block in blocks(DOCS / "clients/typescript.md", "js"))
     address = str(api_with_worker.base_url).rstrip("/")
-    (installed / "page.mjs").write_text(code.replace("http://localhost:8000", address))
+    as_node_18 = "delete globalThis.crypto; delete globalThis.WebSocket;\n"
+    (installed / "page.mjs").write_text(as_node_18 + code.replace("http://localhost:8000", address))
     said = await run_program(node(), "page.mjs", folder=installed)
     [shown] = blocks(DOCS / "clients/typescript.md", "text")
     assert said == shown.text

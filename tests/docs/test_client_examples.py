@@ -28,7 +28,7 @@ async def test_the_python_page_runs_as_written(api_with_worker: Client, dsn: str
     )
     output, errors = await process.communicate()
     assert (output.decode(), errors.decode()) == (
-        "hello\none two three\n{'number': 0}\nThank the buyer.\n['order-1', 'tour']\n",
+        "hello\none two three\ngood day\n{'number': 0}\nThank the buyer.\n['chat', 'order-1', 'tour']\n",
         "",
     )
 

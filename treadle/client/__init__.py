@@ -13,6 +13,7 @@ and resume a stream that was cut.
 
 from treadle.client.asynchronous import AsyncClient
 from treadle.client.blocking import Client
+from treadle.client.chat import BlockingChat, Chat, ChatEvent
 from treadle.client.details import Changes, Instance, MessageDetails, MessageSummary, Reason, Statistics
 from treadle.client.errors import (
     ApiError,
@@ -53,7 +54,10 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncProducer",
+    "BlockingChat",
     "Changes",
+    "Chat",
+    "ChatEvent",
     "Client",
     "Conflict",
     "DeadLetter",

@@ -1,8 +1,11 @@
 """The client for asyncio."""
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from treadle.client.chat import Chat
+from treadle.client.connection import DEFAULT_URL
 from treadle.client.inspection import Inspection
 from treadle.client.messages import Messages
 from treadle.client.producer import AsyncProducer
@@ -20,6 +23,21 @@ class AsyncClient(Messages, Inspection, Threads, Topics, Queues):
     async with AsyncClient("http://localhost:8000") as client:
         print(await client.run("hello", agent="echo"))
     """
+
+    def chat(self, thread_id: str, *, agent: str | None = None, last_id: int = 0, log: int | None = None) -> Chat:
+        """A chat with a thread over one WebSocket: send messages, and iterate over the events of all of them.
+
+        agent    Of messages that name none; default: that of the thread's last message, or the default agent.
+        last_id  The id of the last event that was seen, and
+        log      the log that it belongs to (`last_id` and `log` of an earlier chat); default: all events.
+
+        async with client.chat("tour") as chat:
+            await chat.send("hello")
+            async for event in chat: ...
+        """
+        url, key = self.address
+        address = (url or os.environ.get("TREADLE_URL") or DEFAULT_URL, key)
+        return Chat(address, thread_id, agent=agent, last_id=last_id, log=log)
 
     def producer(self, **options: Any) -> AsyncProducer:
         """A producer, which sends records in batches.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx2
 
 from treadle.client.asynchronous import AsyncClient
+from treadle.client.chat import BlockingChat
 
 if TYPE_CHECKING:
     from treadle.worker.blocking import Consumer, Producer
@@ -122,6 +123,10 @@ class Client:
     drop_instance = _blocking(AsyncClient.drop_instance)
     health = _blocking(AsyncClient.health)
     create_token = _blocking(AsyncClient.create_token)
+
+    def chat(self, thread_id: str, **options: Any) -> BlockingChat:
+        """A chat with a thread over one WebSocket; the options are those of AsyncClient.chat."""
+        return BlockingChat(self._wait_for, functools.partial(self._client.chat, thread_id, **options))
 
     def producer(self, **options: Any) -> "Producer":
         """A producer, which sends records in batches; the options are those of AsyncClient.producer."""

@@ -39,6 +39,8 @@ class Messages(Streams, Connection):
         max_losses       Workers lost until it has failed; default: the agent's.
         timeout_seconds  Of one attempt; default: the agent's.
         aside            It belongs to the thread but takes no turn in it.
+        on_busy          Where another message of the thread is open: enqueue (the default), reject, interrupt, rollback
+                         or steer.
         callback_url     An address that is told of its end with one signed POST.
         thread_metadata  The metadata of the thread, if it begins with this message.
         idempotency_key  Calls with the same key submit once, within 24 hours; default: a random one, so that a call

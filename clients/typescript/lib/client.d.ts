@@ -1,3 +1,4 @@
+import { Chat, type ChatOptions } from "./chat.js";
 import { type ClientOptions, Connection } from "./connection.js";
 import type { components } from "./openapi.js";
 import { type StreamEvent, type StreamOptions } from "./streams.js";
@@ -99,6 +100,8 @@ export declare class Treadle {
         text: string;
         restart: boolean;
     }>;
+    /** A chat with a thread over one WebSocket: send messages, and iterate over the events of all of them. */
+    chat(threadId: string, options?: ChatOptions): Chat;
     /** All events of a thread. It ends only when the thread is deleted. */
     streamThread(threadId: string, options?: StreamOptions): AsyncGenerator<StreamEvent>;
     /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */

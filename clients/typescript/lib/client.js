@@ -1,3 +1,4 @@
+import { Chat } from "./chat.js";
 import { Connection, randomId, segment, uuid7 } from "./connection.js";
 import { MessageEnded } from "./errors.js";
 import { follow } from "./streams.js";
@@ -95,6 +96,12 @@ export class Treadle {
             yield { text: event.data.chunk, restart };
             restart = false;
         }
+    }
+    /** A chat with a thread over one WebSocket: send messages, and iterate over the events of all of them. */
+    chat(threadId, options = {}) {
+        if (typeof WebSocket === "undefined")
+            throw new Error("This platform has no WebSocket: browsers and Node 22 have one.");
+        return new Chat(this.connection, threadId, options);
     }
     /** All events of a thread. It ends only when the thread is deleted. */
     streamThread(threadId, options = {}) {

@@ -24,6 +24,7 @@ export declare function sleep(milliseconds: number, signal?: AbortSignal): Promi
 export declare class Connection {
     #private;
     readonly url: string;
+    readonly key: string | undefined;
     constructor(options?: ClientOptions);
     /** One request, without a repeat. */
     request(method: string, path: string, init?: RequestInit & {
@@ -38,7 +39,7 @@ export declare class Connection {
 export declare function errorOf(answer: Response): Promise<ApiError | Unavailable>;
 /** An id or name as one segment of a path. */
 export declare function segment(value: string): string;
-/** A random id, also where a page is not served over HTTPS. */
+/** A random id, also where a page is not served over HTTPS, and in Node 18, which has no `crypto`. */
 export declare function randomId(): string;
 /** A UUIDv7 (RFC 9562): the id of a record. */
 export declare function uuid7(): string;

@@ -26,19 +26,19 @@ export function sleep(milliseconds, signal) {
 /** One server. It repeats calls whose answer was lost. */
 export class Connection {
     url;
-    #key;
+    key;
     #repeatMilliseconds;
     #fetch;
     constructor(options = {}) {
         const page = globalThis.location?.origin;
         this.url = (options.url ?? page ?? "http://localhost:8000").replace(/\/$/, "");
-        this.#key = options.key;
+        this.key = options.key;
         this.#repeatMilliseconds = (options.repeatSeconds ?? 60) * 1000;
         this.#fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
     }
     /** One request, without a repeat. */
     request(method, path, init = {}) {
-        const headers = { ...init.headers, ...(this.#key ? { authorization: `Bearer ${this.#key}` } : {}) };
+        const headers = { ...init.headers, ...(this.key ? { authorization: `Bearer ${this.key}` } : {}) };
         return this.#fetch(this.url + path, { ...init, method, headers });
     }
     /** A call until it is answered; the JSON of the answer. */
@@ -116,9 +116,13 @@ export async function errorOf(answer) {
 export function segment(value) {
     return encodeURIComponent(value);
 }
-/** A random id, also where a page is not served over HTTPS. */
+/** A random id, also where a page is not served over HTTPS, and in Node 18, which has no `crypto`. */
 export function randomId() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    const bytes = new Uint8Array(16);
+    if (typeof crypto === "undefined")
+        bytes.forEach((_, index) => (bytes[index] = Math.random() * 256));
+    else
+        crypto.getRandomValues(bytes);
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 /** A UUIDv7 (RFC 9562): the id of a record. */

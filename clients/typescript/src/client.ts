@@ -1,3 +1,4 @@
+import { Chat, type ChatOptions } from "./chat.js";
 import { type CallOptions, type ClientOptions, Connection, randomId, segment, uuid7 } from "./connection.js";
 import { MessageEnded } from "./errors.js";
 import type { components } from "./openapi.js";
@@ -164,6 +165,12 @@ export class Treadle {
       yield { text: event.data.chunk as string, restart };
       restart = false;
     }
+  }
+
+  /** A chat with a thread over one WebSocket: send messages, and iterate over the events of all of them. */
+  chat(threadId: string, options: ChatOptions = {}): Chat {
+    if (typeof WebSocket === "undefined") throw new Error("This platform has no WebSocket: browsers and Node 22 have one.");
+    return new Chat(this.connection, threadId, options);
   }
 
   /** All events of a thread. It ends only when the thread is deleted. */

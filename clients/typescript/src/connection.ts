@@ -48,21 +48,21 @@ export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void>
 /** One server. It repeats calls whose answer was lost. */
 export class Connection {
   readonly url: string;
-  readonly #key: string | undefined;
+  readonly key: string | undefined;
   readonly #repeatMilliseconds: number;
   readonly #fetch: typeof fetch;
 
   constructor(options: ClientOptions = {}) {
     const page = (globalThis as { location?: { origin?: string } }).location?.origin;
     this.url = (options.url ?? page ?? "http://localhost:8000").replace(/\/$/, "");
-    this.#key = options.key;
+    this.key = options.key;
     this.#repeatMilliseconds = (options.repeatSeconds ?? 60) * 1000;
     this.#fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
   }
 
   /** One request, without a repeat. */
   request(method: string, path: string, init: RequestInit & { headers?: Record<string, string> } = {}) {
-    const headers = { ...init.headers, ...(this.#key ? { authorization: `Bearer ${this.#key}` } : {}) };
+    const headers = { ...init.headers, ...(this.key ? { authorization: `Bearer ${this.key}` } : {}) };
     return this.#fetch(this.url + path, { ...init, method, headers });
   }
 
@@ -130,9 +130,11 @@ export function segment(value: string): string {
   return encodeURIComponent(value);
 }
 
-/** A random id, also where a page is not served over HTTPS. */
+/** A random id, also where a page is not served over HTTPS, and in Node 18, which has no `crypto`. */
 export function randomId(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const bytes = new Uint8Array(16);
+  if (typeof crypto === "undefined") bytes.forEach((_, index) => (bytes[index] = Math.random() * 256));
+  else crypto.getRandomValues(bytes);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

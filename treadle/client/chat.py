@@ -1,0 +1,279 @@
+"""A chat: the events and the inputs of one thread over one WebSocket, which comes back by itself."""
+
+import asyncio
+import contextlib
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from treadle.client.connection import CONNECT_SECONDS
+from treadle.client.errors import ApiError, TreadleError, Unavailable, api_error
+from treadle.client.model import Event
+from treadle.client.repeats import backoff
+from treadle.options import OnBusy, Priority
+
+MAX_FRAME_BYTES = 64_000_000
+MAX_BUFFERED = 10_000  # events that wait for their reader; the socket is not read meanwhile
+FOR_GOOD = 1008  # the close code after which a client does not come back
+
+
+class ChatEvent(Event, frozen=True, kw_only=True):
+    """An event of the thread's log. `deleted` and `gap` have no id and no message."""
+
+    message_id: UUID | None
+
+
+class _Frame(msgspec.Struct):
+    type: str
+    id: int | None = None
+    message_id: UUID | None = None
+    event: str = ""
+    data: Any = None
+    status: str = ""
+    log: int | None = None
+    key: str | None = None
+    detail: str = ""
+    retry_after: float | None = None
+    after: int | None = None
+    next: int | None = None
+
+
+class _Input:
+    """One that the server has not accepted yet."""
+
+    def __init__(self, frame: dict[str, Any]) -> None:
+        self.frame = msgspec.json.encode(frame).decode()
+        self.accepted: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
+
+
+class Chat:
+    """Iterate over it for the events. It resumes after the last one for as long as it takes; `last_id` and `log` are
+    for a program that comes back later. Inputs are sent again until they are accepted, and submitted once.
+
+    Leaving its block closes the socket and stops no agent.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, str | None],
+        thread_id: str,
+        *,
+        agent: str | None = None,
+        last_id: int = 0,
+        log: int | None = None,
+    ) -> None:
+        self.thread_id = thread_id
+        self.last_id = last_id
+        self.log = log
+        url, key = address
+        self._url = f"ws{url.removeprefix('http').rstrip('/')}/ws/chat"
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._agent = agent
+        self._events: deque[ChatEvent] = deque()
+        self._inputs: dict[str, _Input] = {}
+        self._socket: ClientConnection | None = None
+        self._changed = asyncio.Event()  # there are events, or the chat has ended
+        self._wanted = asyncio.Event()  # there is room for events, or an input waits for its answer
+        self._refusal = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def send(
+        self,
+        message: str | Mapping[str, Any],
+        *,
+        agent: str | None = None,
+        priority: Priority = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        aside: bool | None = None,
+        on_busy: OnBusy | None = None,
+    ) -> UUID:
+        """A message for the thread. When this returns, it is stored durably; its id. Raises ApiError where it is
+        refused, and Unavailable when the chat is closed."""
+        if self._task is None or self._task.done():
+            raise Unavailable("The chat is closed.")
+        key = uuid.uuid4().hex
+        given = {"agent": agent, "metadata": metadata, "aside": aside, "on_busy": on_busy}
+        said = {name: value for name, value in given.items() if value is not None}
+        own = self._inputs[key] = _Input(
+            {"type": "user_input", "message": message, "priority": priority, "key": key, **said}
+        )
+        self._wanted.set()
+        try:
+            if self._socket is not None:
+                with contextlib.suppress(ConnectionClosed):  # it is sent by the next one
+                    await self._socket.send(own.frame)
+            return await own.accepted
+        finally:
+            self._inputs.pop(key, None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatEvent:
+        """Raises ApiError when the server admits the client no longer."""
+        while not self._events:
+            if self._task is None or self._task.done():
+                if self._task is not None and not self._task.cancelled() and (error := self._task.exception()):
+                    raise error
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        event = self._events.popleft()
+        self._wanted.set()
+        return event
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._end)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        for waiting in self._inputs.values():
+            if not waiting.accepted.done():
+                waiting.accepted.set_exception(error or Unavailable("The chat is closed."))
+        self._changed.set()
+
+    async def _run(self) -> None:
+        """Raises ApiError."""
+        failures = 0
+        while True:
+            try:
+                async with connect(
+                    self._address(),
+                    additional_headers=self._headers,
+                    open_timeout=CONNECT_SECONDS,
+                    max_size=MAX_FRAME_BYTES,
+                ) as socket:
+                    failures = await self._talk(socket)
+            except InvalidStatus as refused:
+                error = _error_of(refused)
+                if isinstance(error, ApiError) and error.status != 429:
+                    raise error from None
+                failures += 1
+            except (OSError, TimeoutError, WebSocketException):
+                failures += 1
+            await asyncio.sleep(backoff(max(failures, 1)))
+
+    async def _talk(self, socket: ClientConnection) -> int:
+        """Until the socket is closed. Raises ApiError where the client must not come back."""
+        self._socket = socket
+        try:
+            for waiting in list(self._inputs.values()):
+                await socket.send(waiting.frame)
+            async for text in socket:
+                await self._take(msgspec.json.decode(text, type=_Frame))
+                while len(self._events) >= MAX_BUFFERED and not self._inputs:
+                    self._wanted.clear()
+                    await self._wanted.wait()
+        except ConnectionClosed:
+            pass
+        finally:
+            self._socket = None
+        if socket.close_code == FOR_GOOD:
+            raise api_error(403, self._refusal or "The server refuses this chat.")
+        return 0
+
+    async def _take(self, frame: _Frame) -> None:
+        if frame.event:
+            self.last_id = frame.id or self.last_id
+            self._add(ChatEvent(str(frame.id), frame.event, frame.data, message_id=frame.message_id))
+        elif frame.type == "error":
+            await self._refuse(frame)
+        elif frame.status == "open":
+            self.log = frame.log
+        elif frame.status == "accepted" and frame.message_id is not None:
+            if (own := self._inputs.pop(frame.key or "", None)) is not None and not own.accepted.done():
+                own.accepted.set_result(frame.message_id)
+        elif frame.status in ("deleted", "gap"):
+            self.last_id = (frame.next or 1) - 1 if frame.status == "gap" else 0
+            self._add(ChatEvent(None, frame.status, {"after": frame.after, "next": frame.next}, message_id=None))
+
+    async def _refuse(self, frame: _Frame) -> None:
+        self._refusal = frame.detail
+        own = self._inputs.get(frame.key or next(iter(self._inputs), ""))
+        if own is None:
+            return
+        if frame.retry_after is not None:
+            await asyncio.sleep(frame.retry_after)
+            if self._socket is not None:
+                await self._socket.send(own.frame)
+        elif not own.accepted.done():
+            own.accepted.set_exception(api_error(422, frame.detail))
+
+    def _add(self, event: ChatEvent) -> None:
+        self._events.append(event)
+        self._changed.set()
+
+    def _address(self) -> str:
+        given = {"thread_id": self.thread_id, "last_event_id": self.last_id, "log": self.log, "agent": self._agent}
+        return f"{self._url}?{urlencode({name: value for name, value in given.items() if value is not None})}"
+
+
+class BlockingChat:
+    """The same for code without asyncio."""
+
+    def __init__(self, wait_for: Callable[[Coroutine[Any, Any, Any]], Any], make: Callable[[], Chat]) -> None:
+        self._wait_for = wait_for
+        self._make = make
+
+    def send(self, message: str | Mapping[str, Any], **options: Any) -> UUID:
+        """As of Chat."""
+        sent: UUID = self._wait_for(self._chat.send(message, **options))
+        return sent
+
+    @property
+    def last_id(self) -> int:
+        last_id: int = self._chat.last_id
+        return last_id
+
+    @property
+    def log(self) -> int | None:
+        log: int | None = self._chat.log
+        return log
+
+    def __iter__(self) -> Iterator[ChatEvent]:
+        while True:
+            try:
+                yield self._wait_for(self._chat.__anext__())
+            except StopAsyncIteration:
+                return
+
+    def __enter__(self) -> Self:
+        self._chat = self._wait_for(self._open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._wait_for(self._chat.__aexit__(kind, error, traceback))
+
+    async def _open(self) -> Chat:
+        return await self._make().__aenter__()
+
+
+def _error_of(refused: InvalidStatus) -> TreadleError:
+    """Of a handshake that the server, or a proxy before it, has answered otherwise."""
+    answer = refused.response
+    if answer.status_code in (408, 502, 503, 504):
+        return Unavailable(f"The server answered {answer.status_code}.")
+    try:
+        detail = str(msgspec.json.decode(answer.body or b"")["detail"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        detail = f"The server answered {answer.status_code}."
+    return api_error(answer.status_code, detail)

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -193,6 +193,26 @@ def temporary_postgres(
         server.stop()
         shutil.rmtree(server.place.folder, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def remove_abandoned(homes: Iterable[Path]) -> None:
+    """Stop the servers, and delete the data, of processes that were killed. The names of their folders end with
+    `-<pid>-<any>`."""
+    for home in homes:
+        with suppress(OSError):  # of another user
+            if not _is_alive(int(home.name.split("-")[-2])):
+                PrivatePostgres(home).stop()
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

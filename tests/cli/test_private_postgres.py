@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from service.errors import ConfigError
 from service.local import packaged_programs, private_postgres, server_log
 from service.local.place import UNPRIVILEGED_USER, Place
-from service.local.private_postgres import PrivatePostgres, temporary_postgres
+from service.local.private_postgres import PrivatePostgres, remove_abandoned, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
 from tests.support.waiting import wait_until
 
@@ -343,3 +343,14 @@ def test_a_temporary_server_leaves_no_files(folder: Path) -> None:
         assert ask(f"postgresql://treadle@127.0.0.1:{server.port}/treadle", "show fsync") == "off"
     assert not server.alive()
     assert not server.place.folder.exists()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Of treadle.testing, whose process was killed by -9."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    abandoned, used = [tmp_path / f"treadle-testing-{pid}-x" for pid in (ended.pid, os.getpid())]
+    for home in (abandoned, used):
+        home.mkdir()
+    remove_abandoned([abandoned, used])
+    assert (abandoned.exists(), used.exists()) == (False, True)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from service.local.private_postgres import PrivatePostgres, temporary_postgres
+from service.local.private_postgres import PrivatePostgres, remove_abandoned, temporary_postgres
 
 # The environment's name for a folder with the programs of another PostgreSQL.
 OTHER_PROGRAMS_VARIABLE = "TREADLE_TEST_POSTGRES"
@@ -32,15 +32,7 @@ def postgres_of_the_run() -> contextlib.AbstractContextManager[PrivatePostgres]:
 def _new_home() -> Path:
     in_memory = MEMORY_FOLDER.is_dir() and shutil.disk_usage(MEMORY_FOLDER).free > MEMORY_BYTES
     if in_memory:
-        _remove_abandoned()
+        remove_abandoned(MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}*"))
     home = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=MEMORY_FOLDER if in_memory else None))
     home.chmod(0o711)  # started by root, the server runs as another user, who must reach its own folder in here
     return home
-
-
-def _remove_abandoned() -> None:
-    """Stop the servers, and delete the data, of runs that were killed: they would keep the memory."""
-    for home in MEMORY_FOLDER.glob(f"{FOLDER_PREFIX}*"):
-        if not Path(f"/proc/{home.name.split('-')[2]}").exists():
-            PrivatePostgres(home).stop()
-            shutil.rmtree(home, ignore_errors=True)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from service.db.migrate import migrate
 from service.db.pool import connect
-from service.local.private_postgres import PrivatePostgres, temporary_postgres
+from service.local.private_postgres import PrivatePostgres, remove_abandoned, temporary_postgres
 from treadle.testing.house import loop_in_thread
 
 MEMORY_FOLDER = Path("/dev/shm")
+FOLDER_PREFIX = "treadle-testing-"
 TEMPLATE = "treadle_template"
 
 
@@ -54,8 +55,9 @@ class TestServer:
 
 @contextlib.contextmanager
 def running_server() -> Iterator[TestServer]:
-    folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-    home = Path(tempfile.mkdtemp(prefix=f"treadle-testing-{os.getpid()}-", dir=folder))
+    folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else Path(tempfile.gettempdir())
+    remove_abandoned(folder.glob(f"{FOLDER_PREFIX}*"))
+    home = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=folder))
     home.chmod(0o711)  # started by root, the server runs as another user, who must reach its folder in here
     with temporary_postgres(home, options={"max_wal_size": "256MB"}) as server, loop_in_thread() as loop:
         found = TestServer(server, loop)

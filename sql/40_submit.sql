@@ -10,8 +10,8 @@
 --
 -- messages: [{"message": text or object, "message_id"?, "priority"?, "thread_id"?, "agent"?, "metadata"?,
 -- "delay_seconds"?, "max_attempts"?, "max_losses"?, "timeout_seconds"?, "aside"?, "parent"?, "traceparent"?,
--- "callback_url"?, "on_busy"?, "ends_question"?, "thread_metadata"?}, ...]. `on_busy` and `ends_question`
--- (43_on_busy.sql) are for a message that is submitted alone.
+-- "callback_url"?, "on_busy"?, "ends_question"?, "thread_metadata"?, "actor"?}, ...]. `on_busy` and `ends_question`
+-- (43_on_busy.sql) are for a message that is submitted alone; `actor` is then the principal for the audit.
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --

@@ -72,6 +72,14 @@ begin
     return v_open;
 end $$;
 
+-- Note in the audit that the arrival of a message has cancelled these, which were open. `actor`: who submits it.
+create or replace function treadle._audit_arrival(ids uuid[], actor text, tenant text, details jsonb) returns void
+language sql as $$
+    select treadle._audit(
+        actor => actor, action => 'message.cancel', target => u::text, tenant => tenant, details => details)
+    from unnest(ids) u
+$$;
+
 -- Give submissions their places in their threads, after they have made way for a message that is submitted alone.
 create or replace function treadle._arrive(messages jsonb, submissions treadle.submission[], tenant text, reach jsonb,
     patient boolean, at timestamptz)
@@ -79,12 +87,13 @@ returns treadle.submission[] language plpgsql as $$
 begin
     if cardinality(submissions) = 1 and messages -> 0 ? 'ends_question' and submissions[1].state is null then
         perform treadle._end_question(
-            thread_id => submissions[1].thread_id, tenant => tenant, reach => reach, patient => patient, at => at);
+            thread_id => submissions[1].thread_id, tenant => tenant, reach => reach, patient => patient, at => at,
+            actor => messages -> 0 ->> 'actor');
     end if;
     if cardinality(submissions) = 1 and messages -> 0 ? 'on_busy' and submissions[1].state is null then
         perform treadle._make_way(
             on_busy => messages -> 0 ->> 'on_busy', thread_id => submissions[1].thread_id, tenant => tenant,
-            reach => reach, patient => patient, at => at);
+            reach => reach, patient => patient, at => at, actor => messages -> 0 ->> 'actor');
     end if;
     return treadle._place_in_threads(
         submissions => submissions, tenant => tenant, reach => reach, patient => patient, at => at);
@@ -154,7 +163,7 @@ $$;
 -- End the question with which a thread waits for its client: the message that asks is cancelled, and what it has said
 -- stays in the history. A message that has its answer goes on.
 create or replace function treadle._end_question(
-    thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz) returns void
+    thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz, actor text) returns void
 language plpgsql as $$
 declare
     v_thread constant bigint := treadle._seen_thread(thread_id => thread_id, tenant => tenant, reach => reach);
@@ -172,6 +181,8 @@ begin
         for update of m);
     if v_asking <> '{}' then
         perform treadle._cancel_queued(ids => v_asking, thread => v_thread, at => at);
+        perform treadle._audit_arrival(
+            ids => v_asking, actor => actor, tenant => tenant, details => '{"by": "ends_question"}');
         update treadle.messages m
         set interrupted = true
         where m.message_id = any(v_asking);
@@ -181,7 +192,7 @@ end $$;
 -- Make way for a message that is submitted alone to a thread. Raises TR409 where it is refused; TR422 for an unknown
 -- way.
 create or replace function treadle._make_way(
-    on_busy text, thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz)
+    on_busy text, thread_id text, tenant text, reach jsonb, patient boolean, at timestamptz, actor text)
 returns void language plpgsql as $$
 declare
     v_thread bigint;
@@ -204,6 +215,8 @@ begin
         return;
     end if;
     v_open := treadle._cancel_open_turns(thread => v_thread, at => at);
+    perform treadle._audit_arrival(
+        ids => v_open, actor => actor, tenant => tenant, details => jsonb_build_object('by', on_busy));
     if on_busy = 'interrupt' then
         update treadle.messages m
         set interrupted = true

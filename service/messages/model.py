@@ -212,7 +212,8 @@ class Redriven(Struct, frozen=True):
 
 class Submission(Struct, frozen=True, omit_defaults=True):
     """A NewMessage with its id, as treadle.submit_many reads it. `traceparent`: that of its request (W3C).
-    `ends_question`: it takes the place of an answer, if its thread waits for one."""
+    `ends_question`: it takes the place of an answer, if its thread waits for one. `actor`: who submits it, for the
+    audit, where it may cancel other messages."""
 
     message_id: UUID
     message: str | dict[str, Any]
@@ -230,3 +231,4 @@ class Submission(Struct, frozen=True, omit_defaults=True):
     callback_url: str | None = None
     thread_metadata: dict[str, Any] | None = None
     ends_question: bool = False
+    actor: str | None = None

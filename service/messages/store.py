@@ -96,14 +96,14 @@ class MessageStore(MessageControl, MessageLookup):
             return accepted
         await self._check_inputs(principal, [message])
         submits = self._submits if principal.reach is None else self._restricted_submits
-        return await submits.submit(Request(principal, _submission(message)))
+        return await submits.submit(Request(principal, _submission(message, principal)))
 
     async def submit_batch(
         self, principal: Principal, messages: Sequence[NewMessage], *, ends_question: bool = False
     ) -> list[Accepted]:
         """Submit all or none, in the order given. `ends_question`: of one that is submitted alone."""
         await self._check_inputs(principal, messages)
-        text = _encode([_submission(message, ends_question=ends_question) for message in messages])
+        text = _encode([_submission(message, principal, ends_question=ends_question) for message in messages])
         alone = len(messages) == 1
         rows = await self._batches.run(
             lambda repeated: self._call(principal, messages, text, alone=alone, patient=repeated, strict=True),
@@ -125,7 +125,7 @@ class MessageStore(MessageControl, MessageLookup):
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
         await self._check_inputs(principal, messages)
-        text = _encode([_submission(message, ends_question=ends_question) for message in messages])
+        text = _encode([_submission(message, principal, ends_question=ends_question) for message in messages])
         began = time.monotonic()
         row = await self._keyed.run(
             lambda _: self._database.fetchrow(
@@ -224,7 +224,7 @@ def _named_agent(message: NewMessage) -> str | None:
     return "" if message.agent is None and message.thread_id is not None else message.agent
 
 
-def _submission(message: NewMessage, *, ends_question: bool = False) -> Submission:
+def _submission(message: NewMessage, principal: Principal, *, ends_question: bool = False) -> Submission:
     return Submission(
         uuid.uuid7(),
         message.message,
@@ -242,6 +242,7 @@ def _submission(message: NewMessage, *, ends_question: bool = False) -> Submissi
         message.callback_url,
         message.thread_metadata,
         ends_question,
+        principal.name if ends_question or message.on_busy in ("interrupt", "rollback") else None,
     )
 
 

@@ -47,6 +47,19 @@ async def test_acts_over_http_are_noted(closed_api: Client, sql: Connection) -> 
     ]
 
 
+async def test_a_message_that_cancels_others_is_noted(closed_api: Client, sql: Connection) -> None:
+    key = (await create_key(closed_api, "submit", name="hasty"))["key"]
+    message = {"message": "x", "thread_id": "t"}
+    first = await closed_api.post("/messages", json=message, headers=bearer(ROOT_KEY))
+    for way in ("interrupt", "rollback"):
+        before = len(await audit(sql))
+        second = await closed_api.post("/messages", json={**message, "on_busy": way}, headers=bearer(key))
+        [(_, who, action, target)] = (await audit(sql))[before:]
+        assert ("(hasty)" in who, action, target) == (True, "message.cancel", first.json()["message_id"])
+        first = second
+    assert await sql.fetchval("select details from treadle.audit order by id desc limit 1") == {"by": "rollback"}
+
+
 async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Connection) -> None:
     """A tenant reads its own; an operator reads all, over HTTP and at the terminal."""
     await sql.execute("select treadle.create_tenant('acme')")

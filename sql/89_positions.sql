@@ -218,7 +218,7 @@ begin
     return query
         select q.queue, q.paused, v_stopped, a.claimed, l.rank, h.ids, h.last_id
         from treadle.queues q
-        cross join lateral (select treadle._claimed_agents(q.queue) as claimed offset 0) a
+        cross join lateral (select treadle._agents_by_tenants(q.queue) as claimed offset 0) a
         cross join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank)
         cross join lateral treadle._lane_head(queue => q.queue, lane => l.lane, at => v_now) h
         where q.queue = any(queue_lines.queues)

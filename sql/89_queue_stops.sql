@@ -130,7 +130,7 @@ comment on function treadle.queue_stops
     is 'In a word, why these messages wait, where it is not for those before them; others are left out';
 
 -- The agents of the living workers of a queue, for each set of tenants (null: all) whose messages some of them claim.
-create or replace function treadle._claimed_agents(queue text) returns jsonb
+create or replace function treadle._agents_by_tenants(queue text) returns jsonb
 language sql stable as $$
     select coalesce(jsonb_agg(jsonb_build_object('tenants', g.tenants, 'agents', g.agents)), '[]')
     from (
@@ -140,7 +140,7 @@ language sql stable as $$
             select case when w.serves is not null then array[w.serves] else w.tenants end as tenants
         ) s
         left join lateral unnest(w.agents) a (agent) on true
-        where _claimed_agents.queue = any(w.queues)
+        where _agents_by_tenants.queue = any(w.queues)
             and w.heartbeat_at > treadle.clock() - interval '10 seconds'
         group by s.tenants
     ) g

@@ -13,6 +13,7 @@ from service.agents.builtin.echo import echo
 from service.agents.claude import agent as claude
 from service.agents.claude.api import Api as ClaudeApi
 from service.agents.definition import Agent
+from service.agents.import_errors import reason_of
 from service.agents.openai import agent as openai
 from service.agents.openai.api import Api as OpenAIApi
 from service.agents.resolver import team as resolver
@@ -141,8 +142,7 @@ def _agents_of_module(name: str) -> list[Agent]:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason}.") from error
+        raise ConfigError(f"AGENTS: the module {name} cannot be imported: {reason_of(error)}.") from error
     found = [value for value in vars(module).values() if isinstance(value, Agent)]
     if not found:
         raise ConfigError(f"AGENTS: the module {name} has no agent: decorate a function with @agent.")

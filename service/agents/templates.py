@@ -30,6 +30,7 @@ from service.agents.adapters.http import http_agent
 from service.agents.claude.agent import NAME as CLAUDE
 from service.agents.claude.agent import claude_agent
 from service.agents.definition import Agent
+from service.agents.import_errors import reason_of
 from service.agents.limits import LimitOptions, Limits
 from service.agents.openai.agent import NAME as OPENAI
 from service.agents.openai.agent import openai_agent
@@ -158,7 +159,7 @@ def _import(kind: str, place: Any) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:
-        raise _EntryError(f"has the {kind} {place!r}, which cannot be imported: {_one_line(error)}") from error
+        raise _EntryError(f"has the {kind} {place!r}, which cannot be imported: {reason_of(error)}") from error
     if not callable(found):
         raise _EntryError(f"has the {kind} {place!r}, which is not a function")
     return found  # type: ignore[no-any-return]

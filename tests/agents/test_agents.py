@@ -225,13 +225,22 @@ def test_several_modules_may_contain_the_same_agent(modules: Callable[..., Setti
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("import no_such_module_of_mine", "cannot be imported: No module named 'no_such_module_of_mine'."),
-        ("raise ValueError('two\\nlines')", "cannot be imported: two"),
+        (
+            "import no_such_module_of_mine",
+            "cannot be imported: No module named 'no_such_module_of_mine' (faulty_module.py, line 1).",
+        ),
+        ("raise ValueError('two\\nlines')", "cannot be imported: two lines (faulty_module.py, line 1)."),
         ("def", "cannot be imported: invalid syntax"),
-        ("raise SystemExit('no key')", "cannot be imported: no key."),
+        ("raise SystemExit('no key')", "cannot be imported: no key (faulty_module.py, line 1)."),
+        ("\nraise SystemExit(3)", "cannot be imported: it exits with 3 (faulty_module.py, line 2)."),
+        (
+            "import os, json\nx = os.environ['NO_KEY']",
+            "cannot be imported: there is no 'NO_KEY' (faulty_module.py, line 2).",
+        ),
+        ("import json\njson.loads('{')", "cannot be imported: Expecting property name"),
         ("x = 1", "has no agent: decorate a function with @agent."),
         (AGENT.format(name="echo"), "has an agent 'echo', but that name is taken: rename it."),
-        (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters."),
+        (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters ("),
     ],
 )
 def test_an_invalid_module_is_reported_in_one_sentence(

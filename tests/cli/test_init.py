@@ -100,7 +100,9 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
 
             save(module, IMPORTS)
             line = (await said("The workers go on with the agents that they have.\n")).splitlines()[-1]
-            assert line.startswith("AGENTS: the module my_agents cannot be imported: No module named 'greetings'.")
+            assert line.startswith(
+                "AGENTS: the module my_agents cannot be imported: No module named 'greetings' (my_agents.py, line "
+            )
             assert (await client.settled(await client.submit("x", agent="echo")))["result"] == "x"
 
             save(folder / "greetings.py", "greeting = 'Good day, '")

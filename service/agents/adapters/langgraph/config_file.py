@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 from service.agents.adapters.frameworks import require
 from service.agents.adapters.langgraph.agent import langgraph_agent
 from service.agents.definition import Agent
+from service.agents.import_errors import reason_of
 from service.errors import ConfigError
 
 SUFFIX = ".json"  # in AGENTS, a name that ends so is such a file
@@ -98,7 +99,7 @@ def _agent(name: str, graph: str, given: str | _Graph, folder: Path) -> Agent:
     try:
         module = _import(source, folder)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"AGENTS: {name}: {source} cannot be imported: {_reason(error)}.") from error
+        raise ConfigError(f"AGENTS: {name}: {source} cannot be imported: {reason_of(error)}.") from error
     try:
         return langgraph_agent(graph, getattr(module, attribute), keep_state=True, description=description)
     except AttributeError:

@@ -106,7 +106,7 @@ class LeaseStore:
             [append.message_id for append in appends],
             [append.lease for append in appends],
             [append.first_seq for append in appends],
-            *_flatten([append.events for append in appends]),
+            *flatten([append.events for append in appends]),
             patient,
             *([] if hint is None else [hint]),
             timeout=call_timeout(appends),
@@ -124,8 +124,7 @@ class LeaseStore:
             append.message_id,
             append.lease,
             append.first_seq,
-            [event.type for event in append.events],
-            [event.data for event in append.events],
+            *types_and_data(append.events),
             append.sends,
             self._max_queue_size,
             patient,
@@ -150,7 +149,7 @@ class LeaseStore:
             _column(outcome.delay_seconds for outcome in outcomes),
             _column(finish.usage for finish in finishes),
             [finish.first_seq for finish in finishes],
-            *_flatten([finish.events for finish in finishes]),
+            *flatten([finish.events for finish in finishes]),
             patient,
             max_losses,
             list({finish.thread for finish in finishes if finish.thread is not None}),
@@ -173,8 +172,7 @@ class LeaseStore:
             outcome.delay_seconds,
             finish.usage,
             finish.first_seq,
-            [event.type for event in finish.events],
-            [event.data for event in finish.events],
+            *types_and_data(finish.events),
             max_losses,
             outcome.sends,
             outcome.memory,
@@ -282,10 +280,12 @@ def _column(values: Iterable[Any]) -> list[Any] | None:
     return None if column.count(None) == len(column) else column
 
 
-def _flatten(lists: Sequence[Sequence[EventToAppend]]) -> tuple[list[int], list[str], list[str]]:
+def flatten(lists: Sequence[Sequence[EventToAppend]]) -> tuple[list[int], list[str], list[str]]:
     """Item numbers (from 1), types and data of all events, in order."""
-    return (
-        [item for item, events in enumerate(lists, 1) for _ in events],
-        [event.type for events in lists for event in events],
-        [event.data for events in lists for event in events],
-    )
+    items = [item for item, events in enumerate(lists, 1) for _ in events]
+    return items, *types_and_data([event for events in lists for event in events])
+
+
+def types_and_data(events: Sequence[EventToAppend]) -> tuple[list[str], list[str]]:
+    """As arrays for PostgreSQL."""
+    return [event.type for event in events], [event.data for event in events]

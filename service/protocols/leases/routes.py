@@ -233,7 +233,7 @@ async def place_sent_message(
     settings: NamedDependency[Settings],
     remote: NamedDependency[RemoteServices],
 ) -> PlacedMessage:
-    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    sender = await remote.sender(principal.tenant, worker_id, data)
     placed = place_message(sender, data.message_id, data.send, settings)
     if placed.is_new:
         await remote.check(principal.tenant, placed)
@@ -257,7 +257,7 @@ async def place_published_record(
     settings: NamedDependency[Settings],
     remote: NamedDependency[RemoteServices],
 ) -> PlacedRecord:
-    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    sender = await remote.sender(principal.tenant, worker_id, data)
     placed = place_record(sender, data.message_id, data.record, settings)
     if placed.is_new:
         await remote.check(principal.tenant, placed)
@@ -280,7 +280,7 @@ async def read_history(
     principal: NamedDependency[Principal],
     remote: NamedDependency[RemoteServices],
 ) -> PastExchanges:
-    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    sender = await remote.sender(principal.tenant, worker_id, data)
     if sender.thread is None or sender.ord is None:
         return PastExchanges([])
     found = await remote.threads.exchanges(sender.thread, sender.ord, data.limit, data.tools, HISTORY_BYTES)
@@ -318,7 +318,7 @@ async def _placed(
     with_step: bool,
 ) -> list[Placed]:
     """What a call sends that earlier attempts have not. Raises LeaseLost, Unprocessable."""
-    sender = await remote.store.sender(principal.tenant, worker_id, data.message_id, data.lease)
+    sender = await remote.sender(principal.tenant, worker_id, data)
     if with_step and sender.delivery == EXACTLY_ONCE:
         raise Unprocessable(AT_ITS_END)
     placed = place_all(sender, data.message_id, data.sends, data.records, settings)

@@ -1,5 +1,8 @@
 """What the routes of remote workers share."""
 
+from typing import Protocol
+from uuid import UUID
+
 import msgspec
 
 from service.config import Settings
@@ -10,12 +13,22 @@ from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds
 from service.protocols.leases.claims import RemoteClaims
 from service.protocols.leases.sends import Placed
-from service.protocols.leases.store import RemoteLeaseStore
+from service.protocols.leases.store import RemoteLeaseStore, Sender
 from service.protocols.leases.writer import RemoteWriter
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
+
+
+class UnderLease(Protocol):
+    """The body of a call about a message that the worker has claimed."""
+
+    @property
+    def message_id(self) -> UUID: ...
+
+    @property
+    def lease(self) -> UUID: ...
 
 
 class RemoteServices:
@@ -50,3 +63,7 @@ class RemoteServices:
             raise Unprocessable(f"A record to publish to {row['topic']!r} is refused: {checked.problem}")
         stored = {} if checked.value is msgspec.UNSET else {"value": checked.value}
         return placed._replace(row={**row, "schema_id": checked.schema_id, **stored})
+
+    async def sender(self, tenant: str, worker: str, call: UnderLease) -> Sender:
+        """The message under the lease that the call names. Raises LeaseLost."""
+        return await self.store.sender(tenant, worker, call.message_id, call.lease)

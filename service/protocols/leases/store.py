@@ -9,7 +9,7 @@ import msgspec
 from service.db.pool import Database
 from service.errors import LeaseLost
 from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome, SentMessage
-from service.leases.store import call_timeout
+from service.leases.store import call_timeout, flatten, types_and_data
 from service.messages.model import Priority
 from service.protocols.leases.model import HeldLease, LeaseVerdict
 
@@ -202,8 +202,7 @@ class RemoteLeaseStore:
             append.message_id,
             append.lease,
             append.first_seq,
-            [event.type for event in append.events],
-            [event.data for event in append.events],
+            *types_and_data(append.events),
             append.sends,
             self._max_queue_size,
             patient,
@@ -226,8 +225,7 @@ class RemoteLeaseStore:
             outcome.result,
             finish.usage,
             finish.first_seq,
-            [event.type for event in finish.events],
-            [event.data for event in finish.events],
+            *types_and_data(finish.events),
             self._max_losses,
             outcome.sends,
             outcome.memory,
@@ -244,7 +242,7 @@ class RemoteLeaseStore:
             APPEND_SQL,
             *_keys(appends),
             [append.first_seq for append in appends],
-            *_flatten([append.events for append in appends]),
+            *flatten([append.events for append in appends]),
             patient,
             timeout=call_timeout(appends),
         )
@@ -262,7 +260,7 @@ class RemoteLeaseStore:
             [outcome.delay_seconds for outcome in outcomes],
             [finish.usage for finish in finishes],
             [finish.first_seq for finish in finishes],
-            *_flatten([finish.events for finish in finishes]),
+            *flatten([finish.events for finish in finishes]),
             patient,
             *self._rules,
             timeout=call_timeout(finishes),
@@ -303,13 +301,4 @@ def _keys(items: Sequence[RemoteAppend] | Sequence[RemoteFinish]) -> tuple[list[
         [item.worker for item in items],
         [item.message_id for item in items],
         [item.lease for item in items],
-    )
-
-
-def _flatten(lists: Sequence[Sequence[EventToAppend]]) -> tuple[list[int], list[str], list[str]]:
-    """Item numbers (from 1), types and data of all events, in order."""
-    return (
-        [item for item, events in enumerate(lists, 1) for _ in events],
-        [event.type for events in lists for event in events],
-        [event.data for events in lists for event in events],
     )

@@ -12,6 +12,7 @@ from service.db.pool import Connection, Database
 from tests.support.migrations import NEXT, AddMigration
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_logins import tenant_session
+from tests.support.topic_calls import Topics
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ async def acme(sql_client: SqlClient, database: Database, dsn: str) -> AsyncIter
     await sql_client.sql.execute("select treadle.create_tenant('acme')")
     async with tenant_session(database, dsn, "acme") as connection:
         yield connection
+
+
+@pytest.fixture
+async def topics(sql_client: SqlClient) -> Topics:
+    """Calls on the connection `sql`; there is the topic t."""
+    found = Topics(sql_client)
+    await found.create("t")
+    return found
 
 
 @pytest.fixture

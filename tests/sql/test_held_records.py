@@ -6,16 +6,14 @@ import asyncpg
 import pytest
 
 from tests.support.invariants import assert_consistent
-from tests.support.sql_client import SqlClient
 from tests.support.topic_calls import Topics
 
 
 @pytest.fixture
-async def topics(sql_client: SqlClient) -> Topics:
-    found = Topics(sql_client)
-    await found.create("t")
-    await found.subscribe()
-    return found
+async def topics(topics: Topics) -> Topics:
+    """With the subscription s."""
+    await topics.subscribe()
+    return topics
 
 
 def keyed(*values: str) -> list[dict[str, str]]:

@@ -9,15 +9,7 @@ import pytest
 import uuid_utils.compat as uuid
 
 from service.db.pool import Connection
-from tests.support.sql_client import SqlClient
 from tests.support.topic_calls import Topics, refusal
-
-
-@pytest.fixture
-async def topics(sql_client: SqlClient) -> Topics:
-    found = Topics(sql_client)
-    await found.create("t")
-    return found
 
 
 async def test_records_get_dense_offsets_in_the_order_of_their_publishing(topics: Topics) -> None:

@@ -5,7 +5,8 @@ import random
 import socket
 import ssl
 from asyncio.staggered import staggered_race
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -71,6 +72,27 @@ _REJECTIONS = (
 )
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+FIXED_TYPES = range(10_000)  # the oids that PostgreSQL itself gives to types: the same ones on every server
+
+
+class _NoStatement(NamedTuple):
+    name: str = "none was prepared"
+
+
+class KnownTypesConnection(asyncpg.Connection):
+    """It looks up each of PostgreSQL's own types once in a process. asyncpg asks the server in each connection and
+    for each new type of array, which costs the server as much as ten of our calls."""
+
+    _known: ClassVar[dict[int, Any]] = {}  # rows of asyncpg's question, by the oid of the type
+
+    async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> tuple[list[Any], Any]:
+        oids = list(typeoids)
+        if all(oid in self._known for oid in oids):
+            return [self._known[oid] for oid in oids], _NoStatement()
+        rows, statement = await super()._introspect_types(oids, timeout)  # type: ignore[misc]  # a private one
+        self._known.update({row["oid"]: row for row in rows if row["oid"] in FIXED_TYPES})
+        return rows, statement
 
 
 async def connect(
@@ -165,6 +187,7 @@ async def _attempt(
         # A pooler chooses the server itself.
         target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
         server_settings=settings,
+        connection_class=KnownTypesConnection,
         **place,
     )
     if address.socket_options:

@@ -6,17 +6,14 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
-from pytest_postgresql import factories
-from pytest_postgresql.executors import NoopExecutor
 
 pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 # Bytecode is kept: without it, each process of a run, and each that a test starts, compiles every module again.
@@ -27,24 +24,23 @@ gc.disable()  # until the tests are collected: the imports would be searched for
 from service import logs
 from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
-from service.api.app import Api, UvicornServer
 from service.cli import env_file
-from service.cli.wiring import build_worker
 from service.config import Settings
-from service.db.migrate import migrate
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker import event_buffer
 from service.worker.worker import Worker
 from tests.support.api_client import Client
+from tests.support.api_server import api_server
 from tests.support.cli_runner import Cli, invoke
 from tests.support.databases import Databases
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.postgres_server import postgres_of_the_run
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripted_model import ScriptedModel
-from tests.support.sql_client import SqlClient, decode_jsonb, open_sql_client
+from tests.support.sql_client import SqlClient, connect_sql, open_sql_client
 from tests.support.waiting import until
+from tests.support.workers import make_worker
 from treadle import Agent
 
 MAX_PROCESSES = 8  # of one run: more would need more connections than the server allows
@@ -71,44 +67,41 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The controller starts the server and tells its port to the workers of xdist."""
+    """The controller starts the server and tells its address to the workers of xdist."""
     # A shell lets the jobs in its background ignore SIGINT, and the processes that tests start would inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     workerinput = getattr(config, "workerinput", None)
-    if workerinput is None:
-        server = _running.enter_context(postgres_of_the_run())
-        port = server.port
-    else:
-        port = workerinput["treadle_port"]
-    config.option.postgresql_host = "127.0.0.1"
-    config.option.postgresql_port = str(port)
-    config.option.postgresql_user = "treadle"
-    config.stash[_PORT] = port
+    if workerinput is not None:
+        config.stash[_SERVER] = workerinput["treadle_server"]
+        return
+    server = _running.enter_context(postgres_of_the_run())
+    config.stash[_SERVER] = f"postgresql://treadle@127.0.0.1:{server.port}"
+    if config.getoption("numprocesses", None):  # meanwhile the workers collect the tests
+        threading.Thread(target=_make_template, args=(config.stash[_SERVER],), daemon=True).start()
 
 
-_PORT = pytest.StashKey[int]()
+_SERVER = pytest.StashKey[str]()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    node.workerinput["treadle_port"] = node.config.stash[_PORT]
+    node.workerinput["treadle_server"] = node.config.stash[_SERVER]
 
 
 def pytest_unconfigure() -> None:
     _running.close()
 
 
-def _migrate(*, host: str, port: int | str, user: str, dbname: str, **_: Any) -> None:
-    asyncio.run(migrate(f"postgresql://{user}@{host}:{port}/{dbname}"))
-
-
-template = factories.postgresql_noproc(load=[_migrate])
+def _make_template(server: str) -> None:
+    with contextlib.suppress(Exception), contextlib.closing(Databases(server)) as databases:
+        databases.make_template()  # the first process that needs it tries again, and tells the error
 
 
 @pytest.fixture(scope="session")
-def databases(template: NoopExecutor) -> Iterator[Databases]:
-    with contextlib.closing(Databases(template)) as databases:
+def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
+    with contextlib.closing(Databases(pytestconfig.stash[_SERVER])) as databases:
+        databases.make_template()
         yield databases
 
 
@@ -151,8 +144,7 @@ def chunks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def sql(dsn: str) -> AsyncIterator[Connection]:
     """A plain connection that decodes jsonb."""
-    connection = await asyncpg.connect(dsn)
-    await decode_jsonb(connection)
+    connection = await connect_sql(dsn)
     yield connection
     await connection.close()
 
@@ -177,24 +169,8 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**changes: Any) -> Client:
-            own = msgspec.structs.replace(settings, **changes)
-            server = UvicornServer(Api(own, str(own.database_url)))
-            # With the protocol named, asyncio sets TCP_NODELAY, as it does where it binds by itself.
-            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-            listening.bind(("127.0.0.1", 0))
-            listening.listen()
-            task = asyncio.create_task(server.serve([listening]))
-            await until(lambda: server.started or task.done())
-            client = Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
-
-            async def stop() -> None:
-                await client.aclose()
-                server.should_exit = True
-                await task
-                listening.close()
-
-            stack.push_async_callback(stop)
-            return client
+            server = await stack.enter_async_context(api_server(settings, **changes))
+            return await stack.enter_async_context(Client(server.url))
 
         yield start
 
@@ -202,12 +178,12 @@ async def start_api(settings: Settings) -> AsyncIterator[StartApi]:
 @pytest.fixture
 async def start_worker(settings: Settings) -> AsyncIterator[StartWorker]:
     """Start a worker with these agents (echo, if none); settings by name change it. It drains at the end of the
-    test."""
+    test. `all_chores`: its janitor also does those that nothing in most tests waits for (tests/support/workers.py)."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*agents: Agent, **changes: Any) -> Worker:
+        async def start(*agents: Agent, all_chores: bool = False, **changes: Any) -> Worker:
             own = msgspec.structs.replace(settings, **changes)
-            worker = build_worker(own, str(own.database_url), Registry(own, agents or (echo,)))
+            worker = make_worker(own, *(agents or (echo,)), all_chores=all_chores)
             task = asyncio.create_task(worker.run())
 
             async def stop() -> None:

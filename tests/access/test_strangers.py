@@ -138,7 +138,7 @@ async def test_the_janitors_delete_a_tenant(
     answer = await closed_api.delete("/tenants/acme", headers=bearer(ROOT_KEY))
     assert (answer.status_code, answer.json()["deleted_at"] is not None) == (202, True)
     assert (await callers["acme"].submit()).status_code in {401, 404}
-    await start_worker(echo)
+    await start_worker(echo, all_chores=True)
     await until(lambda: sql.fetchval("select count(*) = 1 from treadle.tenants"))
     assert (await callers["acme"].submit()).status_code == 401
     assert (await closed_api.get("/tenants", headers=callers["ada"].headers)).status_code == 403

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
-from service.api.app import Api, UvicornServer
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.api_server import ApiServer
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.ports import with_closed_port
 from tests.support.scripted_agent import ScriptedAgent
@@ -21,35 +21,20 @@ from tests.support.sse_reader import RETRY_LINE, Event, open_stream, stream_path
 from tests.support.waiting import until
 
 
-class Replica:
+class Replica(ApiServer):
     """An API of which the test can look at the inside."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.api = Api(settings, str(settings.database_url))
-        self._server = UvicornServer(self.api)
-        self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._listening.bind(("127.0.0.1", 0))
-        self._listening.listen()
-        self.port = self._listening.getsockname()[1]
-        self._task = asyncio.create_task(self._server.serve([self._listening]))
-        self.client = Client(f"http://127.0.0.1:{self.port}")
+    async def start(self) -> None:
+        await super().start()
+        self.client = Client(self.url)
 
-    async def started(self) -> "Replica":
-        async def asked() -> bool:
-            return self._server.started or self._task.done()
-
-        await until(asked)
-        return self
+    async def stop(self) -> None:
+        await super().stop()
+        await self.client.aclose()
 
     async def readers(self) -> int:
         """How many streams are subscribed to something."""
         return sum(len(followers) for followers in self.api.feed._followers.values())
-
-    async def stop(self) -> None:
-        self._server.should_exit = True
-        await self._task
-        await self.client.aclose()
-        self._listening.close()
 
 
 @pytest.fixture
@@ -58,8 +43,9 @@ async def start_replica(settings: Settings) -> AsyncIterator[Callable[..., Any]]
 
         async def start(**changes: Any) -> Replica:
             replica = Replica(msgspec.structs.replace(settings, **changes))
+            await replica.start()
             stack.push_async_callback(replica.stop)
-            return await replica.started()
+            return replica
 
         yield start
 

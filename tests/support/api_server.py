@@ -7,10 +7,26 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+import uvicorn.server
 
 from service.api.app import Api, UvicornServer
 from service.config import Settings
 from tests.support.waiting import until
+
+
+class _HurriedAsyncio:
+    """uvicorn looks ten times a second whether it should stop, and then waits as long again: a test would wait most of
+    its time."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+vars(uvicorn.server)["asyncio"] = _HurriedAsyncio()
 
 
 class ApiServer:
@@ -20,29 +36,31 @@ class ApiServer:
         self._settings = settings
         self.port = 0
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     async def start(self) -> None:
-        self._server = UvicornServer(Api(self._settings, str(self._settings.database_url)))
+        self.api = Api(self._settings, str(self._settings.database_url))
+        self.server = UvicornServer(self.api)
+        # With the protocol named, asyncio sets TCP_NODELAY, as it does where it binds by itself.
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listening.bind(("127.0.0.1", self.port))
         self._listening.listen(200)
         self.port = self._listening.getsockname()[1]
-        self._task = asyncio.create_task(self._server.serve([self._listening]))
-        await until(lambda: self._server.started or self._task.done())
+        self._task = asyncio.create_task(self.server.serve([self._listening]))
+        await until(lambda: self.server.started or self._task.done())
 
     async def stop(self) -> None:
-        self._server.should_exit = True
+        self.server.should_exit = True
         await self._task
         self._listening.close()
 
     @property
-    def server(self) -> UvicornServer:
-        return self._server
-
-    @property
     def connections(self) -> list[Any]:
         """uvicorn's side of the open connections."""
-        return list(self._server.server_state.connections)
+        return list(self.server.server_state.connections)
 
 
 @contextlib.asynccontextmanager

@@ -1,34 +1,49 @@
 """The databases of a test run: a clone of the migrated template for each test."""
 
+import asyncio
 import contextlib
 import itertools
 import os
 from collections.abc import Iterator
 
 import psycopg
-from pytest_postgresql.executors import NoopExecutor
+
+from service.db.migrate import migrate
+
+TEMPLATE = "treadle_template"
+ADMIN_DATABASE = "postgres"
 
 
 class Databases:
-    """Databases on the server of the run, cloned from the template that pytest-postgresql makes.
+    """Databases on the server of the run, cloned from one template. All statements go through one connection."""
 
-    All statements go through one connection. The fixture `postgresql` of pytest-postgresql would open three for each
-    test, and clone with PostgreSQL's default strategy, which writes every block into the write-ahead log.
-    """
-
-    def __init__(self, server: NoopExecutor) -> None:
-        self._server = f"postgresql://{server.user}@{server.host}:{server.port}"
-        self._template = server.template_dbname
-        self._admin = psycopg.connect(f"{self._server}/postgres", autocommit=True)
+    def __init__(self, server: str) -> None:
+        """`server`: an address without a database."""
+        self._server = server
+        self._admin = psycopg.connect(f"{server}/{ADMIN_DATABASE}", autocommit=True)
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
         self._admin.close()
 
+    def make_template(self) -> None:
+        """Migrate the template. The processes of a run call this at once: one of them makes it, the others wait."""
+        self._admin.execute("select pg_advisory_lock(1)")
+        try:
+            is_made = "select from pg_database where datname = %s and datistemplate"
+            if self._admin.execute(is_made, [TEMPLATE]).fetchone() is None:
+                self._admin.execute(f"drop database if exists {TEMPLATE}")  # its migration has failed
+                self._admin.execute(f"create database {TEMPLATE}")
+                asyncio.run(migrate(f"{self._server}/{TEMPLATE}"))
+                self._admin.execute(f"alter database {TEMPLATE} is_template true")
+        finally:
+            self._admin.execute("select pg_advisory_unlock(1)")
+
     @contextlib.contextmanager
     def clone(self) -> Iterator[str]:
         """The address of a migrated database, which is dropped at the end."""
-        with self._database(f"template {self._template} strategy file_copy") as dsn:
+        # PostgreSQL's default strategy would write every block into the write-ahead log.
+        with self._database(f"template {TEMPLATE} strategy file_copy") as dsn:
             yield dsn
 
     @contextlib.contextmanager

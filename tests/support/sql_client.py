@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import msgspec
 
+from service.db.connection import KnownTypesConnection
 from service.db.pool import Connection
 from tests.support.invariants import assert_consistent
 from tests.support.sql_calls import ClientCalls, WorkerCalls
@@ -27,15 +28,21 @@ class SqlClient(ClientCalls, WorkerCalls, SqlRows):
 
     async def connect(self) -> SqlClient:
         """Another client on a new connection."""
-        connection = await asyncpg.connect(self._dsn)
+        connection = await connect_sql(self._dsn)
         self._stack.push_async_callback(connection.close)
-        await decode_jsonb(connection)
         return SqlClient(connection, self._dsn, self._stack)
 
     async def until_blocked(self, other: SqlClient) -> None:
         """Wait until the other client's connection waits for a lock."""
         pid = other.sql.get_server_pid()
         await until(lambda: self.sql.fetchval("select cardinality(pg_blocking_pids($1)) > 0", pid))
+
+
+async def connect_sql(dsn: str) -> Connection:
+    """A plain connection that decodes jsonb."""
+    connection: Connection = await asyncpg.connect(dsn, connection_class=KnownTypesConnection)
+    await decode_jsonb(connection)
+    return connection
 
 
 async def decode_jsonb(connection: Connection) -> None:

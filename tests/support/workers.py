@@ -1,20 +1,39 @@
-"""Run workers where the fixture `start_worker` cannot: without hints, or in a thread with an event loop of its own."""
+"""Workers in this process, and runs of them where the fixture `start_worker` cannot: without hints, or in a thread with
+an event loop of its own."""
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest import mock
 
 import msgspec
 
 from service.agents.registry import Registry
-from service.cli.wiring import build_worker
+from service.cli import wiring
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.worker import Worker
 from tests.support.waiting import until
 from treadle import Agent
+
+# Each connection compiles each function that it calls, which costs more than the calls of a test.
+CONNECTIONS = 2
+# Chores that a message may wait for. The others run seldom, and the first run of each costs as much as a call.
+FREQUENT_CHORES = {
+    *("lookout", "admit_due", "route", "tend_parents", "tend_all_parents", "reap", "fold_counters", "sweep")
+}
+
+
+def make_worker(settings: Settings, *agents: Agent, all_chores: bool = False) -> Worker:
+    """A worker with few connections, whose janitor leaves out rare chores unless `all_chores`."""
+    with mock.patch.object(wiring, "WORKER_CONNECTIONS", CONNECTIONS):
+        worker = wiring.build_worker(settings, str(settings.database_url), Registry(settings, agents))
+    if not all_chores:
+        janitor = worker._janitor
+        janitor._chores = [chore for chore in janitor._chores if chore.name in FREQUENT_CHORES]
+    return worker
 
 
 async def worker_ids(sql: Connection) -> list[str]:
@@ -26,7 +45,7 @@ async def worker_ids(sql: Connection) -> list[str]:
 async def running_worker(sql: Connection, settings: Settings, *agents: Agent, **changes: Any) -> AsyncIterator[Worker]:
     """A worker that is ready without hearing hints. At the end it hands its messages back."""
     own = msgspec.structs.replace(settings, **changes)
-    worker = build_worker(own, str(own.database_url), Registry(own, agents))
+    worker = make_worker(own, *agents)
     task = asyncio.create_task(worker.run())
     try:
         await until(lambda: worker_ids(sql), lambda ids: worker.worker_id in ids or task.done())
@@ -45,7 +64,7 @@ def worker_in_thread(settings: Settings, *agents: Agent, **changes: Any) -> Iter
     started = threading.Event()
 
     async def main() -> None:
-        worker = build_worker(own, str(own.database_url), Registry(own, agents))
+        worker = make_worker(own, *agents)
         made.append((worker, asyncio.get_running_loop()))
         started.set()
         await worker.run()

@@ -222,7 +222,7 @@ async def test_the_janitor_purges_messages_past_their_retention(
     assert dead["state"] == "failed"
     # Eight days pass.
     await sql.execute(f"alter database {dsn.rpartition('/')[2]} set treadle.clock_shift = '8 days'")
-    await start_worker(echo)
+    await start_worker(echo, all_chores=True)
     await until(lambda: sql.fetchval("select count(*) from treadle.messages"), lambda found: found == 2)
     assert await overview(sql, dead["message_id"])
     assert await overview(sql, open_one)

@@ -50,6 +50,6 @@ async def test_the_trash_is_emptied(sql_client: SqlClient, sql: Connection, star
     await sql.execute("select treadle._forget(array(select message_id from treadle.messages), 0)")
     await sql.execute("delete from treadle.thread_log; delete from treadle.thread_turns; delete from treadle.threads")
     assert await sql.fetchval("select count(*) from treadle.trash") == 3
-    await start_worker()
+    await start_worker(all_chores=True)
     await until(lambda: sql.fetchval("select count(*) from treadle.trash"), lambda count: count == 0)
     assert await sql.fetchval("select count(*) from treadle.events") == 0

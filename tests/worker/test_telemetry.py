@@ -141,7 +141,8 @@ async def test_each_event_in_the_life_of_a_message_is_a_line(
     said = capsys.readouterr().err
     lines = [line for line in map(json.loads, said.splitlines()) if line["logger"] == "service.life_log"]
     told = [(line["message"], line.get("attempt")) for line in lines if line["message_id"] == message_id]
-    assert told == [("submitted", None), ("started", 1), ("retried", 1), ("started", 2), ("completed", 2)]
+    told.remove(("submitted", None))  # by the API, which may be later than the worker
+    assert told == [("started", 1), ("retried", 1), ("started", 2), ("completed", 2)]
     assert all(
         {"time", "level", "tenant", "queue", "agent"} <= line.keys()
         for line in lines

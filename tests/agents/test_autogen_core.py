@@ -69,6 +69,10 @@ async def two_agents(kit: Kit, model: ReplayModel) -> Any:
     return runtime
 
 
+def tasks_of_autogen() -> list[str]:
+    return [shown for task in asyncio.all_tasks() if "/autogen_core/" in (shown := repr(task))]
+
+
 async def test_agents_of_autogen_core_answer_ask_and_retry_at_no_cost(
     sql: Connection, start_worker: StartWorker, private_text: str
 ) -> None:
@@ -80,6 +84,7 @@ async def test_agents_of_autogen_core_answer_ask_and_retry_at_no_cost(
     message_id = await submit(sql, private_text, agent="asks", thread_id="t")
     asked = await asked_input(sql, message_id)
     assert asked["question"] == {"good?": "A slogan"}
+    await until(tasks_of_autogen, lambda tasks: not tasks)
     await give_input(sql, message_id, "is good", "verdict")
     row = await settled(sql, message_id)
     assert (row["result"], row["attempt"], len(model.asked)) == ("A slogan is good", 2, 1)

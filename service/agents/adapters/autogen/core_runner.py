@@ -43,12 +43,16 @@ class CoreRunner:
         await self._collect(runtime)
         token = CancellationToken()
         runtime.start()
+        # AutoGen has no public name for the task in which a runtime handles its messages.
+        processing: asyncio.Task[None] | None = getattr(getattr(runtime, "_run_context", None), "_run_task", None)
         try:
-            answer = await _while_it_runs(runtime, self._exchange(runtime, message, token))
+            answer = await _while_it_runs(processing, self._exchange(runtime, message, token))
             await runtime.stop_when_idle()
         except BaseException as error:
             token.cancel()
-            stopping = asyncio.gather(runtime.stop(), return_exceptions=True)  # it raises what has stopped the runtime
+            stopping = asyncio.gather(
+                _stop(runtime, processing), return_exceptions=True
+            )  # it raises what has stopped the runtime
             await asyncio.wait({stopping}, timeout=CANCEL_SECONDS)
             stopping.cancel()
             if not isinstance(error, Exception) or (cause := error_of_service(error)) is error:
@@ -94,10 +98,9 @@ class Collector(BaseAgent):
         await self._keep(message, ctx)
 
 
-async def _while_it_runs(runtime: SingleThreadedAgentRuntime, exchange: Coroutine[Any, Any, Any]) -> Any:
+async def _while_it_runs(processing: asyncio.Task[None] | None, exchange: Coroutine[Any, Any, Any]) -> Any:
     """The answer. A runtime that does not ignore the failure of an agent stops with it, and then no answer comes any
-    more: the failure is raised. AutoGen has no public name for the task in which a runtime handles its messages."""
-    processing: asyncio.Task[None] | None = getattr(getattr(runtime, "_run_context", None), "_run_task", None)
+    more: the failure is raised."""
     asking = asyncio.ensure_future(exchange)
     try:
         await asyncio.wait({asking, *([processing] if processing else [])}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +109,18 @@ async def _while_it_runs(runtime: SingleThreadedAgentRuntime, exchange: Coroutin
         return await asking
     finally:
         asking.cancel()
+
+
+async def _stop(runtime: SingleThreadedAgentRuntime, processing: asyncio.Task[None] | None) -> None:
+    """Stop the runtime, and the tasks of its agents, which have no public name either: one may wait for an answer that
+    only a later attempt gets. A runtime that was to stop when idle does not stop its own task any more."""
+    tasks = {*getattr(runtime, "_background_tasks", ()), *([processing] if processing else [])}
+    try:
+        await runtime.stop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _content(message: Any) -> Any:

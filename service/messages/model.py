@@ -117,7 +117,7 @@ class Status(Struct, frozen=True):
 
     message_id: UUID
     state: State
-    user_message: str | dict[str, Any]
+    user_message: Any  # a text or an object; made of a record, any JSON
     priority: Priority
     created_at: datetime
     started_at: datetime | None

@@ -147,6 +147,7 @@ async def test_a_cancelled_record_is_cancelled_at_once(client: AsyncClient, sql:
     async with client.consumer("g", "t", start="earliest") as consumer:
         await client.publish("t", 1)
         record = await anext(consumer)
+        assert (await client.status(record.message_id)).user_message == 1
         await client.cancel(record.message_id)
         state = "select state from treadle.messages where message_id = $1::text::uuid"
         await until(lambda: sql.fetchval(state, record.message_id), lambda state: state == "cancelled", seconds=15)

@@ -902,9 +902,7 @@ export interface components {
             message_id: string;
             /** @enum {string} */
             state: "cancelled" | "completed" | "failed" | "processing" | "queued";
-            user_message: string | {
-                [key: string]: unknown;
-            };
+            user_message: unknown;
             /** @enum {string} */
             priority: "high" | "low" | "normal";
             /** Format: date-time */

@@ -131,6 +131,12 @@ def require(principal: Principal, scope: Scope) -> None:
         raise Forbidden(f"The key or token lacks the scope {scope}.")
 
 
+def check_access(access: Access, principal: Principal) -> None:
+    """For a call that has waited since it was let in. Raises Unauthorized."""
+    if reason := access.end_of(principal):
+        raise Unauthorized(reason)
+
+
 def _fingerprint(key: str) -> str:
     """Names the key of TREADLE_KEY in the tokens that it makes: with another one they end."""
     return f"TREADLE_KEY {hashlib.sha256(b'name ' + key.encode()).hexdigest()[:12]}"

@@ -140,8 +140,8 @@ class Api:
         self.feed = Feed(self._events, poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(self._pools.reads))
-        self.remote = RemoteServices(settings, self._pools.work, self._notifier)
         self._access = AccessParts(settings, self._pools.reads, self._wake_readers)
+        self.remote = RemoteServices(settings, self._pools.work, self._notifier, self._access.access)
         self._limits = ClientLimits(settings)
         self._sockets = Sockets(self._access.access, self._limits, keepalive_interval=settings.keepalive_interval)
         self._listener = Listener(
@@ -217,7 +217,7 @@ class Api:
             "scrapes": self._scrapes,
             "events": self._events,
             "event_pages": EventStore(pools.lists),
-            "waiter": Waiter(self.feed, self._events),
+            "waiter": Waiter(self.feed, self._events, self._access.access),
             "streams": Streams(self.feed, self._access.access, keepalive_interval=keepalive),
             "change_streams": ChangeStreams(
                 self.change_feed,

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from service.access.authenticator import Access
+from service.access.authenticator import Access, check_access
 from service.access.principal import Principal
-from service.errors import NotFound, Unauthorized, Unavailable
+from service.errors import NotFound, Unavailable
 from service.events.feed import Feed
 from service.events.model import Entry
 from service.sse_frames import Silence
@@ -35,8 +35,7 @@ class Follower:
             while True:
                 if self._feed.closing:
                     raise Interrupted(STOPPING)
-                if reason := self._access.end_of(principal):
-                    raise Unauthorized(reason)
+                check_access(self._access, principal)
                 page = await follower.next(after, silence.seconds_left())
                 if page is None:
                     raise NotFound(DELETED)

@@ -3,6 +3,7 @@
 import time
 from uuid import UUID
 
+from service.access.authenticator import Access, check_access
 from service.access.principal import Principal
 from service.errors import NotFound
 from service.events.answers import is_question
@@ -11,13 +12,14 @@ from service.events.store import EventStore
 
 
 class Waiter:
-    def __init__(self, feed: Feed, events: EventStore) -> None:
+    def __init__(self, feed: Feed, events: EventStore, access: Access) -> None:
         self._feed = feed
         self._events = events
+        self._access = access
 
     async def until_over(self, principal: Principal, message_id: UUID, seconds: float) -> bool:
         """Whether the message is over within so many seconds. It does not wait for one that asks a question, nor while
-        this process stops. Raises NotFound."""
+        this process stops. Raises NotFound, and Unauthorized where the access ends meanwhile."""
         deadline = time.monotonic() + seconds
         with self._feed.follow(message_id) as follower:
             if (end := await self._events.log_end(principal, message_id)) is None:
@@ -26,6 +28,7 @@ class Waiter:
             after = max(after - 1, 0)  # the last event may be the question
             while not over and not self._feed.closing and (left := deadline - time.monotonic()) > 0:
                 page = await follower.next(after, left)
+                check_access(self._access, principal)
                 if page is None:
                     raise NotFound(f"There is no message {message_id}.")
                 if page.entries:

@@ -1,6 +1,7 @@
 """/messages: submit, status, change, cancel, input, redrive."""
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from service.access.authenticator import require
 from service.access.principal import Principal
 from service.config import Settings
-from service.errors import Conflict, NotFound, QueueFull
+from service.errors import Conflict, NotFound, QueueFull, Unauthorized
 from service.limits import MAX_BATCH_MESSAGES, MAX_WAIT_SECONDS, WAIT_RULE
 from service.messages.model import (
     Accepted,
@@ -89,7 +90,10 @@ async def submit(
     if prefer and seconds:
         headers["Preference-Applied"] = f"wait={seconds:g}"
     answer: Any = accepted
-    if over := bool(seconds) and await waiter.until_over(principal, accepted.message_id, seconds):
+    over = False
+    with suppress(Unauthorized):  # the message is accepted, whatever becomes of the caller's access while it waits
+        over = bool(seconds) and await waiter.until_over(principal, accepted.message_id, seconds)
+    if over:
         answer = await messages.status(principal, accepted.message_id)
     return Response(answer, status_code=200 if over else 202, headers=headers)
 

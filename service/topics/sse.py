@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 
-from service.access.authenticator import Access
+from service.access.authenticator import Access, check_access
 from service.access.principal import Principal
 from service.errors import BeyondEnd, NotFound
 from service.limits import JSON_PAGE_BYTES, PAGE_ITEMS
@@ -30,7 +30,7 @@ class TopicStreams:
 
     async def poll(self, principal: Principal, topic: str, start: int, limit: int, wait_seconds: float) -> RecordPage:
         """Records from an offset on; where there are none, wait for the first ones, but not longer than
-        `wait_seconds`. Raises NotFound, BeyondEnd."""
+        `wait_seconds`. Raises NotFound, BeyondEnd, and Unauthorized where the access ends meanwhile."""
         until = time.monotonic() + wait_seconds
         with self._feed.subscribe(await self._topics.topic_key(principal, topic)) as wake:
             while True:
@@ -40,6 +40,7 @@ class TopicStreams:
                 if page.records or left <= 0 or self._feed.closing:
                     return page
                 await wait_for(wake, min(self._poll_interval, left))
+                check_access(self._access, principal)
 
     def stream(self, principal: Principal, topic: str, topic_key: int, start: int) -> AsyncIterator[bytes]:
         """The records from an offset on, as events `record` whose id is the offset. The stream ends when the topic is

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
+from service.access.authenticator import Access, check_access
+from service.access.principal import Principal
 from service.db.notifier import EVERYTHING
 from service.leases.model import Claim
 from service.messages.model import Priority
@@ -44,25 +46,26 @@ class Group:
 class RemoteClaims:
     """The waiting claims of one API process. Intervals in seconds."""
 
-    def __init__(self, store: RemoteLeaseStore, *, lease_seconds: float, poll_interval: float) -> None:
+    def __init__(self, store: RemoteLeaseStore, access: Access, *, lease_seconds: float, poll_interval: float) -> None:
         self._store = store
+        self._access = access
         self._lease_seconds = lease_seconds
         self._poll_interval = poll_interval
         self._groups: dict[GroupKey, Group] = {}
         self._numbers = count()
         self._closing = False
 
-    async def claim(self, tenant: str, worker: str, quantity: int, wait_seconds: float) -> list[Claim]:
+    async def claim(self, principal: Principal, worker: str, quantity: int, wait_seconds: float) -> list[Claim]:
         """Up to `quantity` messages, as soon as there are any; none after `wait_seconds`, or where the client has gone.
-        Raises NotFound for a worker that is not registered."""
-        until = time.monotonic() + wait_seconds
+        Raises NotFound for a worker that is not registered, and Unauthorized where the access ends meanwhile."""
+        tenant, until = principal.tenant, time.monotonic() + wait_seconds
         claims = await self._look(tenant, worker, quantity)
         if claims or wait_seconds <= 0 or self._closing:
             return claims
         key = await self._store.group(tenant, worker)
         leaves = client_leaves.get()
         with self._joined(GroupKey(tenant, *key)) as group:
-            return await _unless(leaves, self._wait(group, tenant, worker, quantity, until))
+            return await _unless(leaves, self._wait(group, principal, worker, quantity, until))
 
     def receive(self, payload: str) -> None:
         """Wake the groups that a hint on treadle_work names."""
@@ -79,14 +82,15 @@ class RemoteClaims:
         self._closing = True
         self.wake_all()
 
-    async def _wait(self, group: Group, tenant: str, worker: str, quantity: int, until: float) -> list[Claim]:
+    async def _wait(self, group: Group, principal: Principal, worker: str, quantity: int, until: float) -> list[Claim]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - time.monotonic()):
                 await group.turn.acquire()
             try:
                 while not self._closing:
                     group.wake.clear()
-                    claims = await self._look(tenant, worker, quantity)
+                    check_access(self._access, principal)
+                    claims = await self._look(principal.tenant, worker, quantity)
                     left = until - time.monotonic()
                     if claims or left <= 0:
                         return claims

@@ -99,7 +99,7 @@ async def claim_messages(
     principal: NamedDependency[Principal],
     remote: NamedDependency[RemoteServices],
 ) -> ClaimedMessages:
-    claims = await remote.claims.claim(principal.tenant, worker_id, data.quantity, data.wait)
+    claims = await remote.claims.claim(principal, worker_id, data.quantity, data.wait)
     for claim in claims:
         remote.writer.hint_started(claim)
     again = [claim.message_id for claim in claims if claim.attempt > 1]

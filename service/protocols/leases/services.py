@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from service.access.authenticator import Access
 from service.config import Settings
 from service.db.notifier import Notifier
 from service.db.pool import Database
@@ -35,7 +36,7 @@ class RemoteServices:
     """What remote workers call; `inputs` and `records` check what they send and publish, `threads` has their
     histories."""
 
-    def __init__(self, settings: Settings, database: Database, notifier: Notifier) -> None:
+    def __init__(self, settings: Settings, database: Database, notifier: Notifier, access: Access) -> None:
         self.inputs = InputSchemas(database)
         self.records = RecordSchemas(Registry(SchemaStore(database)))
         self.threads = ThreadStore(database, lists=database)
@@ -47,7 +48,9 @@ class RemoteServices:
             retry_max=settings.retry_max_seconds,
             max_queue_size=settings.max_queue_size,
         )
-        self.claims = RemoteClaims(self.store, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval)
+        self.claims = RemoteClaims(
+            self.store, access, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval
+        )
         self.writer = RemoteWriter(self.store, notifier)
 
     async def check(self, tenant: str, placed: Placed) -> Placed:

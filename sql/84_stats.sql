@@ -171,7 +171,8 @@ end $$;
 comment on function treadle.purge_stats is 'Delete a chunk of old rows of the statistics';
 
 -- The rows of the statistics from `first` to before `past`, in steps of `step` seconds: those of one tenant or (null)
--- of all, of one queue, of one agent, and apart for each queue or agent where `by` says so.
+-- of all, of one queue, of one agent, and apart for each queue or agent where `by` says so. Deliveries of webhooks
+-- count where a queue or an agent is named, but not among all messages.
 create or replace function treadle._stat_steps(
     of_tenant text, queue text, agent text, first timestamptz, past timestamptz, step integer, row_seconds integer,
     by text)
@@ -186,6 +187,7 @@ language sql stable as $$
         and s.at < past
         and (of_tenant is null or s.tenant = of_tenant)
         and (_stat_steps.queue is null or s.queue = _stat_steps.queue)
+        and (s.queue <> treadle._webhook_queue() or num_nonnulls(_stat_steps.queue, _stat_steps.agent, by) > 0)
         and (_stat_steps.agent is null or s.agent = _stat_steps.agent)
 $$;
 

@@ -7,7 +7,8 @@
 --   since, until                            its id is from this time on, and before that time
 --   error                                   its error contains this text
 --   q                                       its message, result or metadata contains this text
--- Texts are compared without regard to upper and lower case.
+-- Texts are compared without regard to upper and lower case. Deliveries of webhooks are left out, unless the filter
+-- names their queue or agent, a thread or a parent: a message can have several, and people look for messages.
 
 -- The filter, where it has that shape. Raises TR422 for any other.
 create or replace function treadle._checked_filter(filter jsonb) returns jsonb
@@ -168,6 +169,7 @@ language sql immutable as $$
             or ($1 ->> 'state' = 'open' and s.state in ('queued', 'processing')))
         and ($1 ->> 'agent' is null or s.agent = $1 ->> 'agent')
         and ($1 ->> 'queue' is null or s.queue = $1 ->> 'queue')
+        and (s.queue <> treadle._webhook_queue() or $1 ?| '{queue,agent,thread_id,parent}')
         and ($1 ->> 'parent' is null or s.parent = ($1 ->> 'parent')::uuid)
         and ($1 ->> 'error' is null or strpos(lower(s.error), lower($1 ->> 'error')) > 0)
         and ($1 ->> 'q' is null or strpos(lower(treadle._text(s.body)), lower($1 ->> 'q')) > 0

@@ -148,7 +148,7 @@ begin
         return query select 'queue_paused',
             format('The queue %s is paused%s.', m.queue,
                 case when for_operator then treadle._done_by('queue.pause', m.queue) else '' end),
-            format('POST /queues/%s/resume lets its workers claim again.', m.queue);
+            format('treadle resume %s, or POST /queues/%s/resume, lets its workers claim again.', m.queue, m.queue);
     end if;
     if v_workers = 0 and treadle._claiming_workers(m.queue) > 0 then
         return query select 'no_worker',
@@ -202,9 +202,26 @@ language sql stable as $$
     from treadle._holder_of(m.message_id) h
 $$;
 
--- How far a message in its lane is from its start.
+-- What keeps a queued message waiting, the messages before it apart.
+create or replace function treadle._stops(m treadle.messages, at timestamptz, reach jsonb, for_operator boolean)
+returns table (cause text, sentence text, advice text)
+language sql stable as $$
+    select r.*
+    from treadle._hold_reason(m => m, at => at, reach => reach, for_operator => for_operator) r
+    where r.cause is not null
+    union all
+    select q.*
+    from treadle._queue_reasons(m, for_operator) q
+    union all
+    select l.*
+    from treadle._lock_reason(m, for_operator) l
+    where m.hold is null
+$$;
+
+-- How far a message in its lane is from its start; `is_stopped`: other reasons were told before.
 create or replace function treadle._lane_reason(
-    m treadle.messages, at timestamptz, for_operator boolean, out cause text, out sentence text, out advice text)
+    m treadle.messages, at timestamptz, for_operator boolean, is_stopped boolean, out cause text, out sentence text,
+    out advice text)
 language plpgsql stable as $$
 #variable_conflict use_variable
 declare
@@ -226,7 +243,8 @@ begin
         end);
     advice := case cause
         when 'workers_busy' then 'Start more workers of this queue, or raise WORKER_CONCURRENCY.'
-        else 'A worker claims it as soon as it has room.' end;
+        else case when is_stopped then 'After that, a' else 'A' end || ' worker claims it as soon as it has room.'
+    end;
 end $$;
 
 -- Who runs a message, and whether that looks right.
@@ -327,18 +345,12 @@ begin
     else
         return query
             select r.*
-            from treadle._hold_reason(m => m, at => v_now, reach => reach, for_operator => v_for_operator) r
-            where r.cause is not null;
-        return query
-            select r.*
-            from treadle._queue_reasons(m, v_for_operator) r;
+            from treadle._stops(m => m, at => v_now, reach => reach, for_operator => v_for_operator) r;
         if m.hold is null then
             return query
                 select r.*
-                from treadle._lock_reason(m, v_for_operator) r;
-            return query
-                select r.*
-                from treadle._lane_reason(m => m, at => v_now, for_operator => v_for_operator) r;
+                from treadle._lane_reason(
+                    m => m, at => v_now, for_operator => v_for_operator, is_stopped => found) r;
         end if;
     end if;
 end $$;

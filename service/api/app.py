@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
@@ -39,7 +39,7 @@ from service.client_limits import ClientLimits
 from service.config import Settings
 from service.dashboard import routes as dashboard
 from service.db.availability import Availability
-from service.db.listener import Listener
+from service.db.listener import Listener, to_each
 from service.db.notifier import EVENTS, KEYS, TOPICS, WORK, Notifier
 from service.events import routes as events
 from service.events.feed import Feed
@@ -147,10 +147,10 @@ class Api:
         self._listener = Listener(
             settings.listen_database_url or dsn,
             {
-                EVENTS: _each(self.change_feed.receive_messages, self.feed.receive),
-                TOPICS: _each(self.change_feed.receive_topics, self.topic_feed.receive),
+                EVENTS: to_each(self.change_feed.receive_messages, self.feed.receive),
+                TOPICS: to_each(self.change_feed.receive_topics, self.topic_feed.receive),
                 KEYS: self._access.cache.receive,
-                WORK: _each(self.change_feed.receive_messages, self.remote.claims.receive),
+                WORK: to_each(self.change_feed.receive_messages, self.remote.claims.receive),
             },
             self._catch_up,
             role="treadle_app",
@@ -321,16 +321,6 @@ class UvicornServer(uvicorn.Server):
             feed.close()
         self._api.remote.claims.close()
         await super().shutdown(sockets)
-
-
-def _each(*receivers: Callable[[str], None]) -> Callable[[str], None]:
-    """Hands a hint to each of them."""
-
-    def receive(payload: str) -> None:
-        for receiver in receivers:
-            receiver(payload)
-
-    return receive
 
 
 @functools.cache

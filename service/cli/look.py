@@ -1,7 +1,9 @@
 """Look at a running Treadle: its messages, agents and workers, once or live."""
 
 import asyncio
+import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import starmap
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from service.config import Settings
 from service.limits import MAX_PAGE_ITEMS, PAGE_ITEMS
 
 REFRESH_SECONDS = 2.0
+IDS = re.compile("[0-9a-f]{8}-[0-9a-f-]{27}")
+NUMBERS = re.compile(r"\d+")
 
 
 @click.command()
@@ -68,10 +72,9 @@ def messages(
         return
     columns = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}
     show.table(answer.messages, columns, "No message satisfies this.", whole={"message", "state", "agent"})
-    errors = Counter(message.error.partition("\n")[0] for message in answer.messages if message.error)
-    if errors:  # they have no room in the table
-        click.echo()
-        show.table(list(starmap(CountedError, errors.most_common())), {"messages": "messages", "error": "error"}, "")
+    if errors := _count_errors(message.error for message in answer.messages if message.error):
+        click.echo()  # they have no room in the table
+        show.table(errors, {"messages": "messages", "error": "error"}, "")
     if answer.searched_until is not None and len(answer.messages) < limit:
         click.echo(f"Older messages than {answer.searched_until:%Y-%m-%d %H:%M:%S} UTC were not looked at.", err=True)
 
@@ -200,6 +203,17 @@ class CountedError(NamedTuple):
     messages: int
 
 
+def _count_errors(errors: Iterable[str]) -> list[CountedError]:
+    """The most frequent first. Errors that differ in numbers and ids only count as the first one of them."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for error in errors:
+        line = error.partition("\n")[0]
+        kind = NUMBERS.sub("#", IDS.sub("#", line))
+        counts[first.setdefault(kind, line)] += 1
+    return list(starmap(CountedError, counts.most_common()))
+
+
 WORKER_COLUMNS = {
     "worker": "worker_id",
     "queues": "queues",
@@ -214,8 +228,9 @@ QUEUE_COLUMNS = {
     "ready": "visible",
     "running": "in_flight",
     "failed": "failed",
-    "per minute": "throughput_per_minute",
-    "oldest (s)": "oldest_age_seconds",
+    "per min": "throughput_per_minute",
+    "age (s)": "oldest_age_seconds",
+    "workers": "workers",
     "paused": "paused",
 }
 NEWEST_COLUMNS = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}

@@ -121,8 +121,8 @@ def psql(settings: Settings, arguments: tuple[str, ...]) -> None:
 def queues(settings: Settings, principal: Principal, as_json: bool) -> None:
     """List the queues with their figures.
 
-    queued: messages that wait; ready: those that a worker could claim now; running: those that workers process. Without
-    --tenant they are those of all tenants.
+    queued: messages that wait; ready: those that a worker could claim now; age: of the oldest of those; running: those
+    that workers process; workers: that claim from the queue. Without --tenant they are those of all tenants.
 
     \b
     Examples:
@@ -136,10 +136,11 @@ def queues(settings: Settings, principal: Principal, as_json: bool) -> None:
         "queue": "name",
         "queued": "depth",
         "ready": "visible",
+        "age (s)": "oldest_age_seconds",
         "running": "in_flight",
-        "completed": "completed",
         "failed": "failed",
-        "per minute": "throughput_per_minute",
+        "per min": "throughput_per_minute",
+        "workers": "workers",
         "paused": "paused",
     }
     show.as_json(rows) if as_json else show.table(rows, columns, "There are no queues yet.")

@@ -198,7 +198,8 @@ def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
 
 @contextlib.contextmanager
 def _metrics(settings: Settings, worker: "Worker", agents: Collection[str]) -> Iterator[None]:
-    """Serve the worker's metrics where METRICS_PORT is set. The workers of `treadle up` take one port after another."""
+    """Serve the worker's metrics where METRICS_PORT is set. The workers of `treadle up` take one port after another,
+    and one that replaces another waits for its port."""
     if settings.metrics_port is None:
         yield
         return
@@ -209,7 +210,7 @@ def _metrics(settings: Settings, worker: "Worker", agents: Collection[str]) -> I
     _, _, number = os.environ.get(SLOT_VARIABLE, "").rpartition("worker-")
     port = settings.metrics_port + (int(number) - 1 if number and settings.metrics_port else 0)
     metrics = ProcessMetrics(pools=worker.pools, agents=agents, running=lambda: worker.running)
-    with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port, shared=bool(number)):
+    with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port, waits=bool(number)):
         yield
 
 

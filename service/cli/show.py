@@ -66,6 +66,9 @@ def _cell(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        text = ", ".join(value)
+    else:
+        text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
     text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"

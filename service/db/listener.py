@@ -100,3 +100,13 @@ class Listener:
 
     def _receive(self, _connection: Any, _pid: int, channel: str, payload: Any) -> None:
         self._handlers[channel](payload)
+
+
+def to_each(*handlers: Callable[[str], None]) -> Callable[[str], None]:
+    """A handler that hands each payload to all of them."""
+
+    def handle(payload: str) -> None:
+        for handler in handlers:
+            handler(payload)
+
+    return handle

@@ -51,11 +51,7 @@ class HealthProbe(Struct, frozen=True):
 
     def reasons(self) -> list[str]:
         """What keeps messages waiting or slows the service down, each in a sentence with what to do."""
-        found = [
-            f"No living worker claims from the queue {at.queue}, where"
-            f" {counted(at.queued, 'message waits', 'messages wait')}: {_advice(at.queue)}."
-            for at in self.unclaimed
-        ]
+        found = self._unclaimed_reasons()
         found += [
             f"No living worker of the queue {at.queue} has the agent {at.agent}, for which messages wait: name its"
             " module in AGENTS."
@@ -78,6 +74,16 @@ class HealthProbe(Struct, frozen=True):
                 " not read them."
             )
         return found
+
+    def _unclaimed_reasons(self) -> list[str]:
+        if self.unclaimed and self.live_workers == 0:
+            total = counted(sum(at.queued for at in self.unclaimed), "message waits", "messages wait")
+            return [f"No worker is alive, and {total}: start one, or see why the workers have ended."]
+        return [
+            f"No living worker claims from the queue {at.queue}, where"
+            f" {counted(at.queued, 'message waits', 'messages wait')}: {_advice(at.queue)}."
+            for at in self.unclaimed
+        ]
 
 
 class Installation(Struct, frozen=True):

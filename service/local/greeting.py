@@ -15,10 +15,11 @@ def greeting(settings: Settings) -> str:
     treadle = "treadle" if shutil.which("treadle") else os.path.relpath(Path(sys.executable).with_name("treadle"))
     return f"""
 Treadle runs; Ctrl-C stops it.
-  API    {url}
-  chat   {url}/chat
-  docs   {url}/docs
-  SQL    {treadle} psql
+  API        {url}
+  chat       {url}/chat
+  dashboard  {url}/dashboard
+  docs       {url}/docs
+  SQL        {treadle} psql
 {_about_keys(settings, treadle)}
 Try it:
   curl -s {url}/messages{key} -H 'content-type: application/json' \\
@@ -31,4 +32,4 @@ def _about_keys(settings: Settings, treadle: str) -> str:
     """A line on how to get a key where clients need one and none is set."""
     if not settings.needs_auth or settings.treadle_key or settings.treadle_key_file:
         return ""
-    return f"  key    export TREADLE_KEY=$({treadle} keys create --scope submit,read)\n"
+    return f"  key        export TREADLE_KEY=$({treadle} keys create --scope submit,read)\n"

@@ -4,9 +4,9 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -18,32 +18,66 @@ from service.hosts import is_address, is_loopback, parse_authority
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5.0  # that a client gets to send its request
+RETRY_SECONDS = 1.0  # while another process has the port
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 @contextmanager
-def serving(registry: CollectorRegistry, host: str, port: int, *, shared: bool = False) -> Iterator[int]:
-    """Serve `/metrics` meanwhile; yields the port. `shared`: a process that takes the place of this one may listen
-    there as well, until this one ends. Raises ConfigError where nothing can listen there."""
-    app = make_wsgi_app(registry)
-    server_class: type[ThreadingWSGIServer] = _ServerOfIpv6 if ":" in host else ThreadingWSGIServer
-    if shared:
-        server_class = type(server_class.__name__, (server_class,), {"allow_reuse_port": True})
+def serving(registry: CollectorRegistry, host: str, port: int, *, waits: bool = False) -> Iterator[int]:
+    """Serve `/metrics` meanwhile; yields the port. Where nothing can listen there, raises ConfigError. `waits`: waits
+    instead until it can, because the process that this one replaces may have the port until it ends."""
+    server = _Server(registry, host, port)
     try:
-        server = make_server(
-            host, port, _refuse_names(app) if is_loopback(host) else app, server_class, handler_class=_Handler
-        )
+        server.listen()
     except OSError as error:
-        raise ConfigError(f"METRICS_PORT: nothing can listen on {host}, port {port}: {error.strerror}.") from None
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    log.info("metrics are served", extra={"host": host, "port": server.server_port})
+        extra = {"host": host, "port": port, "error": error.strerror}
+        if not waits:
+            raise ConfigError(f"METRICS_PORT: nothing can listen on {host}, port {port}: {error.strerror}.") from None
+        log.warning("metrics are not served until their port is free", extra=extra)
+    server.start()
     try:
-        yield server.server_port
+        yield server.port
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
+
+
+class _Server:
+    """A server in a thread, which listens as soon as it can."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        app = make_wsgi_app(registry)
+        self.port = port
+        self._host = host
+        self._app = _refuse_names(app) if is_loopback(host) else app
+        self._server: WSGIServer | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
+
+    def listen(self) -> None:
+        """Raises OSError."""
+        server_class = _ServerOfIpv6 if ":" in self._host else ThreadingWSGIServer
+        self._server = make_server(self._host, self.port, self._app, server_class, handler_class=_Handler)
+        self.port = self._server.server_port
+        log.info("metrics are served", extra={"host": self._host, "port": self.port})
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        while self._thread.is_alive():
+            if self._server is not None:
+                self._server.shutdown()
+            self._thread.join(0.1)
+
+    def _serve(self) -> None:
+        while self._server is None and not self._stopping.wait(RETRY_SECONDS):
+            with suppress(OSError):
+                self.listen()
+        if self._server is not None:
+            self._server.serve_forever()
+            self._server.server_close()
 
 
 def _refuse_names(app: App) -> App:

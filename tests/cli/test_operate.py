@@ -92,8 +92,10 @@ async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, register_
     await submit_many(sql, [{"message": "x"}] * 3)
     await sql.fetchval("select treadle.pause('default')")
     result = await cli("queues")
-    assert header(result) == ["queue", "queued", "ready", "running", "completed", "failed", "per minute", "paused"]
-    assert re.search(r"^default +3 +3 +0 +0 +0 +0 +yes", result.stdout, re.MULTILINE)
+    assert header(result) == [
+        *("queue", "queued", "ready", "age (s)", "running", "failed", "per min", "workers", "paused")
+    ]
+    assert re.search(r"^default +3 +3 +\S+ +0 +0 +0 +0 +yes", result.stdout, re.MULTILINE)
     rows = json.loads((await cli("queues", "--json")).stdout)
     assert [row["name"] for row in rows] == ["a_queue_with_a_name_that_is_quite_long", "default"]
     assert (rows[1]["depth"], rows[1]["visible"], rows[1]["paused"], rows[1]["cancelled"]) == (3, 3, True, 0)

@@ -63,6 +63,16 @@ async def test_messages_that_no_worker_can_run_degrade_it(
     assert said.stdout.splitlines()[-3:] == health["reasons"]
 
 
+async def test_no_worker_at_all_is_one_reason(api: Client, register_agents: RegisterAgents) -> None:
+    await register_agents(report, echo)
+    for name in ("report", "echo"):
+        await api.submit("x", agent=name)
+    health = await until(lambda: get(api, "/health"), lambda found: "2 messages" in found["reasons"][0])
+    assert health["reasons"] == [
+        "No worker is alive, and 2 messages wait: start one, or see why the workers have ended."
+    ]
+
+
 async def test_the_reasons_are_for_operators(start_api: StartApi, register_agents: RegisterAgents, dsn: str) -> None:
     """A check needs no key: a stranger learns of no queue, no agent and no address."""
 
@@ -73,7 +83,7 @@ async def test_the_reasons_are_for_operators(start_api: StartApi, register_agent
     api = await start_api(**CLOSED)
     await api.post("/messages", json={"message": "x", "agent": "report"}, headers=bearer(ROOT_KEY))
     told = await until(lambda: health_with(ROOT_KEY), lambda found: found["reasons"])
-    assert "the queue reports" in told["reasons"][0]
+    assert told["reasons"] == ["No worker is alive, and 1 message waits: start one, or see why the workers have ended."]
     hidden = {**told, "reasons": [FOR_OPERATORS]}
     assert await get(api, "/health") == hidden
     for fields in ({"scopes": ["submit"]}, {"scopes": ["read"], "agents": ["report"]}):

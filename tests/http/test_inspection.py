@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from service.db.pool import Connection
@@ -28,6 +29,8 @@ async def planner(context: Context, text: str) -> str:
 
 @agent("helper")
 async def helper(context: Context, text: str) -> str:
+    if "seat" in context.metadata:
+        raise Rejected(f"No seat {context.metadata['seat']} is free.")
     return "helped"
 
 
@@ -160,6 +163,10 @@ async def test_commands_list_and_watch(start_api: StartApi, start_worker: StartW
     assert "helper" in (await cli("agents")).stdout
     [worker] = json.loads((await cli("workers", "--json")).stdout)
     assert worker["concurrency"] > 0
+    assert '"' not in (await cli("workers")).stdout  # its queues are not JSON
+    for number in (4, 17):
+        await api.settled(await api.submit("x", agent="helper", metadata={"seat": number}), "failed")
+    assert re.search(r"^ +2 +No seat 17 is free\.", (await cli("messages", "--state", "failed")).stdout, re.MULTILINE)
     assert "The queue default is paused" in (await cli("pause", "default")).stdout
     assert (await cli("resume", "default")).stdout == "The queue default goes on.\n"
     assert "nope" in error_sentence(await cli("pause", "nope"))

@@ -1,6 +1,7 @@
 """What Prometheus reads from an API and from a worker, and the files of deploy/ that use it."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import re
@@ -161,16 +162,28 @@ def get(port: int, host: str) -> tuple[int, str]:
 async def test_metrics_port_decides_whether_a_worker_serves_them(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The workers of `treadle up` take one port after another. A port that is taken is one sentence."""
+    """The workers of `treadle up` take one port after another, and wait for it. Elsewhere a port that is taken is one
+    sentence."""
     worker = await start_worker()
     with run._metrics(Settings(), worker, ["echo"]):
         assert "metrics" not in {thread.name for thread in threading.enumerate()}
-    with serving(new_registry(), "127.0.0.1", 0) as taken:
-        monkeypatch.setenv("TREADLE_SLOT", "worker-2")
-        with pytest.raises(
-            ConfigError, match=rf"^METRICS_PORT: nothing can listen on 127\.0\.0\.1, port {taken}: .*\.$"
-        ):
-            run._metrics(Settings(metrics_port=taken - 1), worker, ["echo"]).__enter__()
+    monkeypatch.setattr("service.metrics.server.RETRY_SECONDS", 0.01)
+    with contextlib.ExitStack() as ends:
+        with serving(new_registry(), "127.0.0.1", 0) as taken:
+            with pytest.raises(
+                ConfigError, match=rf"^METRICS_PORT: nothing can listen on 127\.0\.0\.1, port {taken}: .*\.$"
+            ):
+                run._metrics(Settings(metrics_port=taken), worker, ["echo"]).__enter__()
+            monkeypatch.setenv("TREADLE_SLOT", "worker-2")
+            ends.enter_context(run._metrics(Settings(metrics_port=taken - 1), worker, ["echo"]))
+            assert "treadle_worker_running" not in (await asyncio.to_thread(get, taken, "127.0.0.1"))[1]
+
+        async def scraped() -> bool:
+            with contextlib.suppress(OSError):
+                return "treadle_worker_running" in (await asyncio.to_thread(get, taken, "127.0.0.1"))[1]
+            return False
+
+        await until(scraped)
 
 
 def figures() -> InstallationFigures:

@@ -104,6 +104,16 @@ async def test_an_event_is_signed_and_tried_again_until_the_endpoint_takes_it(
     assert "secret" not in json.dumps(listed)
     assert await sql.fetchval("select count(*) from treadle.messages where agent = 'webhook'") == 1
 
+    async def listed_ids(**query: str) -> list[str]:
+        return [each["message_id"] for each in (await api.get("/messages", params=query)).json()["messages"]]
+
+    assert delivery["message_id"] not in await listed_ids()  # among messages, deliveries are not listed or counted
+    assert await listed_ids(queue="webhooks") == await listed_ids(agent="webhook") == [delivery["message_id"]]
+    await sql.execute("select treadle.fold_counters()")
+    for query in ({}, {"queue": "webhooks"}):
+        steps = (await api.get("/stats", params=query)).json()["steps"]
+        assert sum(step["completed"] for step in steps) == 1, query
+
     await api.submit("more", agent="echo")
     assert 3_990 < await until(lambda: sql.fetchval(WAITS)) <= 4_000
 

@@ -36,8 +36,8 @@ function card(agent, stats, open) {
       ["Completed", number(sum((step) => step.completed))],
       ["Failed", el("a", { href: `#${address("messages", { agent: agent.agent, state: "failed" })}` }, number(sum((step) => step.failed)))],
       ["Retries", number(sum((step) => step.retried))],
-      ["Run p50, p95", last ? `${span(last.run.p50)}, ${span(last.run.p95)}` : "–"],
-      ["Wait p50, p95", last ? `${span(last.wait.p50)}, ${span(last.wait.p95)}` : "–"],
+      ["Run p50, p95", both(last?.run)],
+      ["Wait p50, p95", both(last?.wait)],
       ["Tokens", number(sum((step) => step.input_tokens + step.output_tokens))],
       ["Cost", number(sum((step) => step.cost))],
     ]),
@@ -48,6 +48,8 @@ function card(agent, stats, open) {
       ]),
       agent.input ? el("pre", { tabIndex: 0 }, asText(agent.input)) : el("p.quiet", {}, "It takes text.")));
 }
+
+const both = (found) => (found && found.p50 !== null ? `${span(found.p50)}, ${span(found.p95)}` : "–");
 
 function showInstances(place, found, said, refresh) {
   put(place, table("Warm instances", [

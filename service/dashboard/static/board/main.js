@@ -56,10 +56,15 @@ function context(signal, query) {
       const guarded = async () => {
         try {
           if (!document.hidden || !place.hasChildNodes()) await act();
+          return true;
         } catch (error) {
-          if (signal.aborted || error.name === "AbortError") return;
+          if (signal.aborted || error.name === "AbortError") return false;
           if (error.status === 401) signIn(error);
-          else place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
+          else {
+            delete place.dataset.seen; // what it showed is gone
+            place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
+          }
+          return false;
         }
       };
       return refresh({ seconds, act: guarded, of, signal });

@@ -86,7 +86,7 @@ function showActions(place, { status, marks }, said, refresh) {
       return then((await call("DELETE", `messages/${status.message_id}`)).message);
     }, { danger: true, out: said }));
   }
-  if (status.state === "queued") {
+  if (status.state === "queued" && !["children", "input"].includes(status.hold)) {
     buttons.push(action("Run first", async () => {
       await call("PATCH", `messages/${status.message_id}`, { body: { priority: "high" } });
       return then("Its priority is high now.");

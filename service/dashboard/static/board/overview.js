@@ -43,7 +43,7 @@ function showWrong(place, reasons) {
 }
 
 function where(text) {
-  const queue = text.match(/queue ([a-z][a-z0-9_]*)/)?.[1];
+  const queue = text.match(/[Tt]he queue ([a-z][a-z0-9_]*)/)?.[1];
   return queue ? link(address("messages", { state: "queued", queue }), "Show them") : "";
 }
 

@@ -6,7 +6,8 @@ const REST_SECONDS = 15; // until a view reads again without a hint: one may be 
 
 /**
  * Do it now, and again until the signal, while the page can be seen. Data of the kinds `of` is read again when it has
- * changed, but at most once in each `seconds`; without hints, and where `of` names nothing, each `seconds`.
+ * changed, but at most once in each `seconds`; without hints, where `of` names nothing, and where `act` resolves to
+ * false because it has failed, each `seconds`.
  */
 export function refresh({ seconds, act, of, signal }) {
   const length = seconds * 1000;
@@ -25,9 +26,9 @@ export function refresh({ seconds, act, of, signal }) {
     busy = true;
     changed = false;
     ranIn = tick();
-    await act();
+    const rests = (await act()) && of.length && changes.live && !changed;
     busy = false;
-    if (!signal.aborted) plan(untilTick(of.length && changes.live && !changed ? Math.max(seconds, REST_SECONDS) : seconds));
+    if (!signal.aborted) plan(untilTick(rests ? Math.max(seconds, REST_SECONDS) : seconds));
   };
   const hear = (kind) => {
     if (!of.includes(kind)) return;

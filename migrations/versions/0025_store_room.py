@@ -40,6 +40,7 @@ update treadle.messages m
         group by o.message_id
     ) q
     where m.message_id = q.message_id
+        and m.questions is null
 """
 
 

@@ -6,16 +6,19 @@ A lost hint delays a reader by one poll interval at most: so often the logs of a
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from service.db.notifier import EVERYTHING
-from service.errors import TreadleError
+from service.errors import TreadleError, Unavailable
 from service.events.model import Cursor, Log, Page
 from service.events.pages import LIVE_BATCH_CURSORS, Pages, read_live
 from service.events.positions import Positions
 from service.events.store import EventStore
+
+log = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0  # so that each reader asks at times whether it may still read
 
@@ -90,9 +93,11 @@ class Follower:
         self._loop = asyncio.get_running_loop()
 
     async def next(self, after: int, seconds: float) -> Page | None:
-        """The events after `after`, as soon as there are some; None if the message or the thread does not exist. The
-        page is empty at the latest after so many seconds (and LONGEST_WAIT_SECONDS), when the feed closes, and perhaps
-        at the first call."""
+        """The events after `after`, as soon as there are some; None if the message or the thread does not exist.
+
+        The first call reads at once, so its page may be empty. So is the page after `seconds` (at most
+        LONGEST_WAIT_SECONDS) without an event, and when the feed closes. A page that is being read is waited for.
+        """
         if self._at_once:
             self._at_once = False
             page = await self._pages.read(Cursor(self._log, after), behind=self._behind)
@@ -124,22 +129,24 @@ class Follower:
                 self._pages.enqueue(self._at, page)
 
     def waits_at(self) -> Cursor | None:
-        """Where the reader waits for a page that is not being read yet."""
+        """Where the reader waits; None: it does not, or its page is being read."""
         return None if self._page is None or self._page.done() else self._at
 
-    def give(self, cursor: Cursor, page: Page | TreadleError | None) -> None:
-        """The page at this cursor, or the reason why it cannot be read, if the reader still waits for it."""
-        if self._page is not None and self.waits_at() is cursor:
-            waiting, self._page = self._page, None
-            if isinstance(page, TreadleError):
-                waiting.set_exception(page)
-            else:
-                waiting.set_result(page)
+    def give(self, cursor: Cursor, page: Page | None) -> None:
+        """The page at this cursor, if the reader still waits there."""
+        if self.waits_at() is cursor:
+            self._end_wait(page)
 
     def stop(self) -> None:
         """Wait no longer: the reader receives an empty page."""
-        if self._page is not None and not self._page.done():
-            self._page.set_result(Page([]))
+        if self.waits_at() is not None:
+            self._end_wait(Page([]))
+
+    def _end_wait(self, page: Page | None) -> None:
+        """A hint that comes before the reader goes on has it read at once."""
+        assert self._page is not None
+        waiting, self._page = self._page, None
+        waiting.set_result(page)
 
 
 class Polling:
@@ -167,15 +174,22 @@ class Polling:
             await asyncio.sleep(self._interval)
             followers = list(self._followers)
             for start in range(0, len(followers), LIVE_BATCH_CURSORS):
-                await self._look(followers[start : start + LIVE_BATCH_CURSORS])
+                batch = followers[start : start + LIVE_BATCH_CURSORS]
+                try:
+                    await self._look(batch)
+                except Unavailable as error:  # the readers wait on, and the next look comes soon
+                    log.log(error.log_level, "no look at the logs of readers", extra={"error": str(error)})
+                except TreadleError:  # the schema is another one: each reader hears it from its own read
+                    for follower in batch:
+                        follower.wake()
+                except Exception:
+                    log.exception("no look at the logs of readers")
 
     async def _look(self, followers: Sequence[Follower]) -> None:
         waiting = [(follower, cursor) for follower in followers if (cursor := follower.waits_at()) is not None]
-        pages: Sequence[Page | TreadleError | None]
-        try:
-            pages = await read_live(self._store, [cursor for _, cursor in waiting])
-        except TreadleError as error:
-            pages = [error] * len(waiting)
+        if not waiting:
+            return
+        pages = await read_live(self._store, [cursor for _, cursor in waiting])
         for (follower, cursor), page in zip(waiting, pages, strict=True):
-            if isinstance(page, TreadleError) or page is None or not page.is_empty:
+            if page is None or not page.is_empty:
                 follower.give(cursor, page)

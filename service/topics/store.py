@@ -146,7 +146,10 @@ class TopicStore:
         records = [from_row(Record, row, ("headers", "value")) for row in rows if row["offset"] is not None]
         first_offset, end_offset = rows[0]["first_offset"], rows[0]["end_offset"]
         if start > end_offset:
-            raise BeyondEnd(f"The topic {topic!r} ends before the offset {end_offset}, not {start}.", first_offset)
+            raise BeyondEnd(
+                f"The offset {start} is beyond the end of the topic {topic!r}: its next offset is {end_offset}.",
+                first_offset,
+            )
         begins = records[0].offset if records else max(start, min(first_offset, end_offset))
         return RecordPage(records, records[-1].offset + 1 if records else begins, max(0, begins - start))
 

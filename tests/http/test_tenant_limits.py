@@ -26,8 +26,8 @@ async def test_a_submit_beyond_a_limit_is_refused_with_its_headers(api: Client, 
 
 async def test_the_command_line_limits_a_tenant(cli: Cli) -> None:
     printed = await cli("tenants", "limit", "default", "--queued", "7", "--running", "3", "--per-minute", "60")
-    assert "max_queued     7\n" in printed.output
-    assert "max_running    3\n" in printed.output
-    assert "submits_left   60\n" in printed.output
-    assert "max_queued     -\n" in (await cli("tenants", "limit", "default", "--reset")).output
+    assert "max_queued       7\n" in printed.output
+    assert "max_running      3\n" in printed.output
+    assert "submits_left     60\n" in printed.output
+    assert "max_queued       -\n" in (await cli("tenants", "limit", "default", "--reset")).output
     assert (await cli("tenants", "limit", "nowhere", "--queued", "1")).exit_code == 1

@@ -26,6 +26,11 @@ DAMAGES = [
         "insert into treadle.trash (tenant, message_id, last_seq)"
         " select tenant, message_id, last_seq from treadle.messages limit 1",
     ),
+    (
+        "The size of a store",
+        "insert into treadle.store_sizes (tenant, owner, items, bytes) values ('default', 'x', 1, 1)",
+    ),
+    ("The stores of a tenant", "insert into treadle.store_totals (tenant, bytes) values ('default', 5)"),
     ("Trash is no longer", "insert into treadle.trash values (treadle.uuid7(), 'default', 1)"),
     ("An event belongs", "update treadle.events set thread = null, thread_pos = null where thread_pos = 1"),
     ("A thread's log is dense", "update treadle.events set thread_pos = thread_pos + 100 where thread_pos = 3"),

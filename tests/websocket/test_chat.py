@@ -89,22 +89,21 @@ async def test_output_progress_and_retries_arrive_as_they_happen(scripted_api: C
         assert done["data"]["result"] == "again"
 
 
-async def test_the_fields_of_an_input_reach_the_message(
-    start_api: StartApi, start_worker: StartWorker, api_with_worker: Client
-) -> None:
+async def test_the_fields_of_an_input_reach_the_message(start_api: StartApi, start_worker: StartWorker) -> None:
     @agent("look")
     async def look(context: Context, request: dict[str, Any]) -> dict[str, Any]:
         return {"asked": request, "metadata": context.metadata}
 
     await start_worker(echo, look)
-    async with open_socket(chat_url(api_with_worker, "t")) as chat:
+    api = await start_api()
+    async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", message={"a": [1]}, agent="look", priority="high", metadata={"b": 2})
         done = await chat.find(event="done")
         assert done["data"]["result"] == {"asked": {"a": [1]}, "metadata": {"b": 2}}
-        assert (await api_with_worker.status(done["message_id"]))["priority"] == "high"
+        assert (await api.status(done["message_id"]))["priority"] == "high"
         await chat.send("user_input", message="a text", agent="echo", on_busy="interrupt")
         assert (await chat.find(event="done"))["data"]["result"] == "a text"
-    async with open_socket(chat_url(api_with_worker, "other", agent="look")) as chat:
+    async with open_socket(chat_url(api, "other", agent="look")) as chat:
         await chat.send("user_input", message={"a": [2]})
         assert (await chat.find(event="done"))["data"]["result"]["asked"] == {"a": [2]}
 

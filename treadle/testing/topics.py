@@ -19,6 +19,7 @@ from service.topics.store import TopicStore
 from treadle.client.model import TopicRecord
 
 LOOK_SECONDS = 0.01
+SUBSCRIBED_SECONDS = 30.0  # that a worker may take to make its subscriptions
 PAGE_RECORDS = 1_000
 SHOWN_FAILURES = 5
 
@@ -35,10 +36,11 @@ class Topics:
             await self._topics.declare(COMMAND_LINE, name, NewTopic())
 
     async def subscribed(self, agents: Sequence[Agent]) -> None:
-        """Wait until the worker has made the subscriptions of these agents."""
-        for agent in agents:
-            while agent.limits.topics and not await self._reads(agent):  # noqa: ASYNC110 - of a worker
-                await asyncio.sleep(LOOK_SECONDS)
+        """Wait until the worker has made the subscriptions of these agents. Raises TimeoutError."""
+        async with asyncio.timeout(SUBSCRIBED_SECONDS):
+            for agent in agents:
+                while agent.limits.topics and not await self._reads(agent):  # noqa: ASYNC110 - of a worker
+                    await asyncio.sleep(LOOK_SECONDS)
 
     async def _reads(self, agent: Agent) -> bool:
         try:

@@ -51,6 +51,8 @@ class Record:
         self._session = session
         self._worker = worker
         self._ended = ended
+        self._handling: asyncio.Task[None] | None = None  # by AsyncConsumer.run
+        self._is_async = False  # that handler
 
     async def ack(self) -> bool:
         """The record is handled."""
@@ -172,6 +174,7 @@ class AsyncConsumer:
             async for record in self:
                 await slots.acquire()
                 task = asyncio.create_task(self._handle(handler, record, threads))
+                record._handling, record._is_async = task, inspect.iscoroutinefunction(handler)
                 running.add(task)
                 task.add_done_callback(end)
         finally:
@@ -240,7 +243,11 @@ class AsyncConsumer:
                 self._forget(record)
 
     async def _confirm(self, record: Record) -> None:
-        """An operator has cancelled the message: say that nothing runs any more."""
+        """An operator has cancelled the message: say that nothing runs any more, once the handler has ended."""
+        if record._handling is not None:
+            if record._is_async:
+                record._handling.cancel()  # a function in a thread cannot be
+            await asyncio.wait({record._handling})
         claim = record._claim
         with contextlib.suppress(LeaseLost, TreadleError):
             await self._session.calls.finish(

@@ -230,7 +230,7 @@ class RemoteContext:
         if not isinstance(self.memory, dict):
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
         memory = _plain(self.memory)
-        return {} if memory == self._stored else {"memory": memory}
+        return {} if _text(memory) == _text(self._stored) else {"memory": memory}
 
     def usage(self, **counts: Any) -> None:
         self.counts |= counts
@@ -312,6 +312,11 @@ def _plain(value: Any) -> Any:
         return msgspec.json.decode(msgspec.json.encode(value, enc_hook=to_json))
     except (TypeError, ValueError) as error:
         raise Rejected(f"It is not JSON: {error}.") from error
+
+
+def _text(value: Any) -> bytes:
+    """Equal for equal JSON: in Python True equals 1."""
+    return msgspec.json.encode(value, order="sorted")
 
 
 def _delivery(metadata: Mapping[str, Any]) -> Any:

@@ -45,7 +45,18 @@ async def begin_of(services: OpenAIServices, principal: Principal, conversation:
         return Begin(False, 0, {}, [])
     metadata = dict(msgspec.json.decode(msgspec.json.encode(found.metadata)))
     first = metadata.pop(FIRST, None)
-    return Begin(True, found.message_count, metadata, first if isinstance(first, list) else [])
+    return Begin(True, found.message_count, metadata, first if _are_items(first) else [])
+
+
+def _are_items(first: Any) -> bool:
+    """A client can change the metadata of a thread by other ways."""
+    if not isinstance(first, list) or not all(isinstance(item, dict) for item in first):
+        return False
+    try:
+        check_items(first)
+    except Unprocessable:
+        return False
+    return True
 
 
 async def said_before(services: OpenAIServices, principal: Principal, conversation: str) -> list[Item]:

@@ -47,12 +47,12 @@ class Requests:
         """Raises ClientDisconnected, ClientTooSlow, AccessEnded, Unavailable, SchemaError."""
         while True:
             frame = await self._caller.receive()
+            self._caller.check()
             try:
                 request = self._decode(frame)
             except Refused as error:
-                await self._answer(Error(str(error), key=key_of(frame)))
+                await self._refuse(frame, error)
                 continue
-            self._caller.check()
             match request:
                 case Ping():
                     await self._answer(Pong())
@@ -62,6 +62,14 @@ class Requests:
                     await self._give_input(request)
                 case UserInput():
                     await self._submit(msgspec.structs.replace(request, agent=request.agent or self._agent))
+
+    async def _refuse(self, frame: str | bytes, error: Refused) -> None:
+        """A frame that cannot be read counts for the client's limit, too."""
+        try:
+            await self._caller.count()
+        except Refused as limited:
+            error = limited
+        await self._answer(Error(str(error), key=key_of(frame), retry_after=error.retry_after))
 
     async def _submit(self, given: UserInput) -> None:
         try:

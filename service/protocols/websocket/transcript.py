@@ -93,6 +93,7 @@ class Transcript:
         """Raises ServerStopping, AccessEnded."""
         if self._feed.closing:
             raise ServerStopping
+        self._caller.check()
 
     async def _send(self, frame: ServerFrame) -> None:
         await self._caller.send(encode_frame(frame))

@@ -23,7 +23,7 @@ if (status.error) throw new Error(status.error.detail);
 const page = await client.GET("/messages/{message_id}/events", { params: { path, query: { limit: 1 } } });
 const refused = await client.POST("/messages", { body: { message: "x", agent: "poet" } });
 
-const found: { state: string; text: NewMessage["message"]; batch: number; events: number; refused: number } = {
+const found: { state: string; text: unknown; batch: number; events: number; refused: number } = {
   state: status.data.state,
   text: status.data.user_message,
   batch: batch.data.messages.length,

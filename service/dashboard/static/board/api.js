@@ -49,7 +49,9 @@ export async function follow(path, apply, signal, { place = { last: "" }, opened
     let wait = 1000;
     try {
       const answer = await fetch(new URL(path, serviceUrl), { headers: { ...headers(), ...(place.last && { "Last-Event-ID": place.last }) }, signal });
-      if (answer.status === 204 || (answer.status >= 400 && answer.status < 500)) return;
+      const isBusy = answer.status === 408 || answer.status === 429;
+      if (answer.status === 204 || (answer.status >= 400 && answer.status < 500 && !isBusy)) return;
+      if (isBusy) wait = 1000 * (Number(answer.headers.get("Retry-After")) || 5);
       if (answer.ok) {
         opened();
         try {

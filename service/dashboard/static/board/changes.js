@@ -61,7 +61,7 @@ async function whileSeen(act, signal) {
     const shown = new AbortController();
     const hide = () => (document.hidden || signal.aborted) && shown.abort();
     document.addEventListener("visibilitychange", hide, { signal: shown.signal });
-    signal.addEventListener("abort", hide);
+    signal.addEventListener("abort", hide, { signal: shown.signal });
     hide();
     try {
       await act(shown.signal);

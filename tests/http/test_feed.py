@@ -1,0 +1,71 @@
+"""Readers of event logs without hints: what was missed is found by looking at all their logs together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.db.pool import Database
+from service.events.feed import Feed, Follower
+from service.events.model import Cursor, Page
+from service.events.store import EventStore
+from tests.support.api_client import Client
+
+
+class FailingStore(EventStore):
+    """Fails as often as it is told to, in ways that no caller expects."""
+
+    failures = 0
+
+    async def read(self, cursors: Sequence[Cursor], *args: Any, **settings: Any) -> list[Page | None]:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("a look failed")
+        return await super().read(cursors, *args, **settings)
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[FailingStore]:
+    database = Database(dsn, name="test", size=1)
+    yield FailingStore(database)
+    await database.close()
+
+
+async def at_end(reader: Follower) -> int:
+    """Read to the end of the log; returns the cursor there."""
+    page = await reader.next(0, 20)
+    assert page is not None
+    return page.entries[-1].cursor
+
+
+async def test_a_look_that_fails_is_repeated(api: Client, store: FailingStore) -> None:
+    message_id = await api.submit("x", delay_seconds=600)
+    feed = Feed(store, poll_interval=0.02)  # no listener calls it
+    with feed.follow(UUID(message_id)) as reader:
+        after = await at_end(reader)
+        store.failures = 2
+        await api.delete(f"/messages/{message_id}")
+        page = await reader.next(after, 20)
+    assert store.failures == 0
+    assert page is not None
+    assert [entry.type for entry in page.entries] == ["cancelled"]
+
+
+async def test_a_hint_is_not_lost_while_a_reader_returns_from_its_wait(api: Client, store: FailingStore) -> None:
+    message_id = await api.submit("x", delay_seconds=600)
+    feed = Feed(store, poll_interval=600)
+    with feed.follow(UUID(message_id)) as reader:
+        after = await at_end(reader)
+        waiting = asyncio.create_task(reader.next(after, 600))
+        while reader.waits_at() is None:
+            await asyncio.sleep(0)
+        await api.delete(f"/messages/{message_id}")
+        reader.stop()
+        feed.receive(message_id)
+        assert (page := await waiting) is not None
+        assert page.is_empty
+        page = await asyncio.wait_for(reader.next(after, 600), 20)
+    assert page is not None
+    assert [entry.type for entry in page.entries] == ["cancelled"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from service.db.notifier import EVERYTHING
-from service.errors import TreadleError, Unavailable
+from service.errors import TreadleError
 from service.events.model import Cursor, Log, Page
 from service.events.pages import LIVE_BATCH_CURSORS, Pages, read_live
 from service.events.positions import Positions
@@ -177,9 +177,7 @@ class Polling:
                 batch = followers[start : start + LIVE_BATCH_CURSORS]
                 try:
                     await self._look(batch)
-                except Unavailable as error:  # the readers wait on, and the next look comes soon
-                    log.log(error.log_level, "no look at the logs of readers", extra={"error": str(error)})
-                except TreadleError:  # the schema is another one: each reader hears it from its own read
+                except TreadleError:  # each reader hears from its own read whether there is still an error
                     for follower in batch:
                         follower.wake()
                 except Exception:

@@ -5,6 +5,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.http11 import Request, Response
@@ -33,6 +34,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = self._handshake = _Handshake(max_size=self.config.ws_max_size, logger=self.logger)
         self.close_timeout = LINGER_SECONDS
+        self._has_failed = False  # the rest of what the client sends is discarded
         self._last_data_at = 0.0
         self._frames_counted_from = 0.0
         self._frames = 0  # since then
@@ -48,6 +50,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             extensions[FIRST_MESSAGE_LIMIT] = self._handshake.limit_first_message
 
     def data_received(self, data: bytes) -> None:
+        if self._has_failed:
+            return
         self._last_data_at = self.loop.time()
         for start in range(0, len(data), PIECE_BYTES):
             self.conn.receive_data(data[start : start + PIECE_BYTES])
@@ -83,7 +87,26 @@ class SocketProtocol(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
+    def handle_parser_exception(self) -> None:
+        """Reads on for a while: to close a transport with unread data resets it, and the client can lose the code."""
+        if not self.handshake_complete:
+            super().handle_parser_exception()
+            return
+        self._has_failed = self.close_sent = True
+        close = self.conn.close_sent
+        assert close is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.stop_keepalive()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+
     async def send(self, message: Any) -> None:
+        if self._has_failed:
+            raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             self.handshake_complete = True  # with a refusal; uvicorn would log an error

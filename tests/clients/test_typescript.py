@@ -15,12 +15,13 @@ import pytest
 
 from faults.proxy import Proxy
 from service.db.pool import Connection
+from tests.support.access import CLOSED, ROOT_KEY
 from tests.support.api_client import Client
 from tests.support.browser import open_browser
 from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
-from tests.support.programs import node, run_program, tool
+from tests.support.programs import node, node22, run_program, tool
 from tests.support.repository import ROOT
 from tests.support.waiting import until
 from tests.support.worker_processes import SOON_LOST
@@ -97,6 +98,35 @@ async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connect
             await process.wait()
         await proxy.close()
     await assert_consistent(sql)
+
+
+async def test_a_chat_in_node_22_outlasts_refused_connections_and_refused_inputs(
+    start_api: StartApi, start_worker: StartWorker
+) -> None:
+    await start_worker()
+    api = await start_api(**CLOSED, max_body_bytes=1_000_000)
+    proxy = Proxy(api.base_url.port or 0)
+    await proxy.start()
+    proxy.refuse()
+    process = await asyncio.create_subprocess_exec(
+        *(node22(), str(Path(__file__).with_name("typescript") / "chat.mjs"), (PACKAGE / "lib").as_uri()),
+        *(f"http://127.0.0.1:{proxy.port}", ROOT_KEY, "1000000"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"refused\n"
+            await proxy.admit()
+            said = await process.communicate()
+        assert (said, process.returncode) == ((b"done\n", b""), 0)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await proxy.close()
 
 
 CHAT = """async () => {

@@ -178,12 +178,15 @@ async def test_a_page_does_not_read_the_large_events_behind_it(sql_client: SqlCl
         )
 
     for log in ("array[$1::uuid], array[2]", "null, array[2], threads => array[$1::bigint]"):
-        before = await toast_blocks()
-        rows = await sql_client.sql.fetch(
-            f"select * from treadle.read_events({log})", claim.thread if "null" in log else claim.message_id
-        )
-        assert [row["pos"] for row in rows] == [3]
-        assert await toast_blocks() - before < 2 * 500_000 / 8192 * 3
+        touched = []
+        for _ in range(3):  # autovacuum may touch blocks beside one of them
+            before = await toast_blocks()
+            rows = await sql_client.sql.fetch(
+                f"select * from treadle.read_events({log})", claim.thread if "null" in log else claim.message_id
+            )
+            assert [row["pos"] for row in rows] == [3]
+            touched.append(await toast_blocks() - before)
+        assert min(touched) < 2 * 500_000 / 8192 * 3
 
 
 async def test_a_cursor_beyond_the_log_is_told_where_the_log_ends(sql_client: SqlClient) -> None:

@@ -85,7 +85,7 @@ def checked(frame: dict[str, Any]) -> dict[str, Any]:
         assert frame["status"] in {"open", "accepted", "cancelling", "answered", "deleted", "gap"}, frame
         assert "event" not in frame
     elif frame["type"] == "error":
-        assert frame.keys() <= {"type", "detail", "key", "message_id", "retry_after"}, frame
+        assert frame.keys() <= {"type", "detail", "status", "key", "message_id", "retry_after"}, frame
         assert frame["detail"].endswith("."), frame
     else:
         assert frame == {"type": "pong"}

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from treadle.client.connection import CONNECT_SECONDS
 from treadle.client.errors import ApiError, TreadleError, Unavailable, api_error
@@ -23,6 +23,9 @@ from treadle.options import OnBusy, Priority
 MAX_FRAME_BYTES = 64_000_000
 MAX_BUFFERED = 10_000  # events that wait for their reader; the socket is not read meanwhile
 FOR_GOOD = 1008  # the close code after which a client does not come back
+TOO_BIG = 1009  # a frame of the client was larger than the server takes
+TROUBLED = (1011, 1013)  # the server cannot serve the socket now
+TROUBLED_SECONDS = 1.0  # that the client waits at least after these
 
 
 class ChatEvent(Event, frozen=True, kw_only=True):
@@ -37,7 +40,7 @@ class _Frame(msgspec.Struct):
     message_id: UUID | None = None
     event: str = ""
     data: Any = None
-    status: str = ""
+    status: str | int = ""  # the news of a status frame, or the HTTP status of an error
     log: int | None = None
     key: str | None = None
     detail: str = ""
@@ -50,13 +53,14 @@ class _Input:
     """One that the server has not accepted yet."""
 
     def __init__(self, frame: dict[str, Any]) -> None:
-        self.frame = msgspec.json.encode(frame).decode()
+        self.frame = msgspec.json.encode(frame)
         self.accepted: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
 
 
 class Chat:
     """Iterate over it for the events. It resumes after the last one for as long as it takes; `last_id` and `log` are
-    for a program that comes back later. Inputs are sent again until they are accepted, and submitted once.
+    those of the last event that the reader received, for a program that resumes later. Inputs are sent again until they
+    are accepted, and submitted once.
 
     Leaving its block closes the socket and stops no agent.
     """
@@ -77,12 +81,15 @@ class Chat:
         self._url = f"ws{url.removeprefix('http').rstrip('/')}/ws/chat"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._agent = agent
-        self._events: deque[ChatEvent] = deque()
+        self._received = (last_id, log)  # of the last frame, which may wait in `_events`
+        self._events: deque[tuple[ChatEvent, tuple[int, int | None]]] = deque()
         self._inputs: dict[str, _Input] = {}
         self._socket: ClientConnection | None = None
         self._changed = asyncio.Event()  # there are events, or the chat has ended
         self._wanted = asyncio.Event()  # there is room for events, or an input waits for its answer
-        self._refusal = ""
+        self._refusal = _Frame("error")  # the last error that was about no input
+        self._failures = 0  # sockets since the last one that the server opened
+        self._repeats: dict[str, asyncio.Task[None]] = {}  # of the inputs that are refused for now
         self._task: asyncio.Task[None] | None = None
 
     async def send(
@@ -103,13 +110,12 @@ class Chat:
         given = {"agent": agent, "metadata": metadata, "aside": aside, "on_busy": on_busy}
         said = {name: value for name, value in given.items() if value is not None}
         own = self._inputs[key] = _Input(
-            {"type": "user_input", "message": message, "priority": priority, "key": key, **said}
+            # The key comes first: the server finds it there even if it cannot read the message.
+            {"type": "user_input", "key": key, "message": message, "priority": priority, **said}
         )
         self._wanted.set()
         try:
-            if self._socket is not None:
-                with contextlib.suppress(ConnectionClosed):  # it is sent by the next one
-                    await self._socket.send(own.frame)
+            await self._submit(own)
             return await own.accepted
         finally:
             self._inputs.pop(key, None)
@@ -118,7 +124,8 @@ class Chat:
         return self
 
     async def __anext__(self) -> ChatEvent:
-        """Raises ApiError when the server admits the client no longer."""
+        """Raises ApiError when the server admits the client no longer, and InvalidURI of websockets for a wrong
+        address."""
         while not self._events:
             if self._task is None or self._task.done():
                 if self._task is not None and not self._task.cancelled() and (error := self._task.exception()):
@@ -126,7 +133,7 @@ class Chat:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        event = self._events.popleft()
+        event, (self.last_id, self.log) = self._events.popleft()
         self._wanted.set()
         return event
 
@@ -143,6 +150,8 @@ class Chat:
             await asyncio.wait([self._task])
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        for repeat in self._repeats.values():
+            repeat.cancel()
         error = None if task.cancelled() else task.exception()
         for waiting in self._inputs.values():
             if not waiting.accepted.done():
@@ -150,9 +159,9 @@ class Chat:
         self._changed.set()
 
     async def _run(self) -> None:
-        """Raises ApiError."""
-        failures = 0
+        """Raises ApiError, InvalidURI."""
         while True:
+            code = None
             try:
                 async with connect(
                     self._address(),
@@ -160,68 +169,98 @@ class Chat:
                     open_timeout=CONNECT_SECONDS,
                     max_size=MAX_FRAME_BYTES,
                 ) as socket:
-                    failures = await self._talk(socket)
+                    code = await self._talk(socket)
             except InvalidStatus as refused:
                 error = _error_of(refused)
                 if isinstance(error, ApiError) and error.status != 429:
                     raise error from None
-                failures += 1
+            except InvalidURI:
+                raise
             except (OSError, TimeoutError, WebSocketException):
-                failures += 1
-            await asyncio.sleep(backoff(max(failures, 1)))
+                pass
+            self._failures += 1
+            await asyncio.sleep(max(backoff(self._failures), TROUBLED_SECONDS if code in TROUBLED else 0))
 
-    async def _talk(self, socket: ClientConnection) -> int:
-        """Until the socket is closed. Raises ApiError where the client must not come back."""
+    async def _talk(self, socket: ClientConnection) -> int | None:
+        """Until the socket is closed; returns the server's close code. Raises ApiError where the client must not come
+        back."""
         self._socket = socket
+        self._refusal = _Frame("error")
+        code = None
         try:
             for waiting in list(self._inputs.values()):
-                await socket.send(waiting.frame)
+                await self._submit(waiting)
             async for text in socket:
                 await self._take(msgspec.json.decode(text, type=_Frame))
                 while len(self._events) >= MAX_BUFFERED and not self._inputs:
                     self._wanted.clear()
                     await self._wanted.wait()
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd_then_sent:
+                code = closed.rcvd.code
         finally:
             self._socket = None
-        if socket.close_code == FOR_GOOD:
-            raise api_error(403, self._refusal or "The server refuses this chat.")
-        return 0
+        if code == FOR_GOOD:
+            raise _refused(self._refusal, 403, "The server refuses this chat.")
+        if code == TOO_BIG:
+            self._refuse_largest()
+        return code
+
+    async def _submit(self, own: _Input) -> None:
+        if self._socket is not None:
+            # The next socket sends it. AttributeError: websockets 16 aborts a transport that asyncio has closed.
+            with contextlib.suppress(ConnectionClosed, AttributeError):
+                await self._socket.send(own.frame, text=True)
 
     async def _take(self, frame: _Frame) -> None:
         if frame.event:
-            self.last_id = frame.id or self.last_id
+            self._received = (frame.id or self._received[0], self._received[1])
             self._add(ChatEvent(str(frame.id), frame.event, frame.data, message_id=frame.message_id))
         elif frame.type == "error":
-            await self._refuse(frame)
+            self._refuse(frame)
         elif frame.status == "open":
-            self.log = frame.log
+            self._failures = 0
+            self._received = (self._received[0], frame.log)
+            if self.log is None or not self.last_id:  # else `last_id` may be of another log, until the next event
+                self.log = frame.log
         elif frame.status == "accepted" and frame.message_id is not None:
             if (own := self._inputs.pop(frame.key or "", None)) is not None and not own.accepted.done():
                 own.accepted.set_result(frame.message_id)
         elif frame.status in ("deleted", "gap"):
-            self.last_id = (frame.next or 1) - 1 if frame.status == "gap" else 0
+            self._received = ((frame.next or 1) - 1 if frame.status == "gap" else 0, self._received[1])
             self._add(ChatEvent(None, frame.status, {"after": frame.after, "next": frame.next}, message_id=None))
 
-    async def _refuse(self, frame: _Frame) -> None:
-        self._refusal = frame.detail
-        own = self._inputs.get(frame.key or next(iter(self._inputs), ""))
-        if own is None:
-            return
-        if frame.retry_after is not None:
-            await asyncio.sleep(frame.retry_after)
-            if self._socket is not None:
-                await self._socket.send(own.frame)
-        elif not own.accepted.done():
-            own.accepted.set_exception(api_error(422, frame.detail))
+    def _refuse(self, frame: _Frame) -> None:
+        if frame.key is None:
+            self._refusal = frame
+        elif frame.retry_after is None:
+            self._fail(frame.key, _refused(frame, 422, "The server refuses this input."))
+        elif frame.key not in self._repeats:
+            repeat = self._repeats[frame.key] = asyncio.create_task(self._repeat(frame.key, frame.retry_after))
+            repeat.add_done_callback(lambda _: self._repeats.pop(frame.key or "", None))
+
+    async def _repeat(self, key: str, delay_seconds: float) -> None:
+        await asyncio.sleep(delay_seconds)
+        if (own := self._inputs.get(key)) is not None:
+            await self._submit(own)
+
+    def _refuse_largest(self) -> None:
+        """The server read a frame that is too large. If any input is too large, the largest one is."""
+        if self._inputs:
+            key = max(self._inputs, key=lambda key: len(self._inputs[key].frame))
+            self._fail(key, api_error(413, "The input is larger than the server's MAX_BODY_BYTES."))
+
+    def _fail(self, key: str, error: ApiError) -> None:
+        if (own := self._inputs.pop(key, None)) is not None and not own.accepted.done():
+            own.accepted.set_exception(error)
 
     def _add(self, event: ChatEvent) -> None:
-        self._events.append(event)
+        self._events.append((event, self._received))
         self._changed.set()
 
     def _address(self) -> str:
-        given = {"thread_id": self.thread_id, "last_event_id": self.last_id, "log": self.log, "agent": self._agent}
+        last_id, log = self._received
+        given = {"thread_id": self.thread_id, "last_event_id": last_id, "log": log, "agent": self._agent}
         return f"{self._url}?{urlencode({name: value for name, value in given.items() if value is not None})}"
 
 
@@ -265,6 +304,11 @@ class BlockingChat:
 
     async def _open(self) -> Chat:
         return await self._make().__aenter__()
+
+
+def _refused(frame: _Frame, status: int, detail: str) -> ApiError:
+    """Of an error frame; the status and the detail are for one that has none."""
+    return api_error(frame.status if isinstance(frame.status, int) else status, frame.detail or detail)
 
 
 def _error_of(refused: InvalidStatus) -> TreadleError:

@@ -15,7 +15,8 @@ export interface ChatEvent extends StreamEvent {
 export type ChatInput = Partial<Pick<components["schemas"]["NewMessage"], "agent" | "priority" | "metadata" | "aside" | "on_busy">>;
 /**
  * The events and the inputs of one thread over one WebSocket. Iterate over it for the events. It comes back after the last
- * one for as long as it takes; inputs are sent again until they are accepted, and submitted once.
+ * one for as long as it takes; inputs are sent again until they are accepted, and submitted once. `lastId` and `log` are
+ * those of the last event that the reader received.
  */
 export declare class Chat implements AsyncIterable<ChatEvent> {
     #private;

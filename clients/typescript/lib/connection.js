@@ -52,7 +52,8 @@ export class Connection {
         for (const [name, value] of Object.entries(options.query ?? {}))
             if (value !== undefined)
                 query.set(name, String(value));
-        const address = path + (query.size ? `?${query}` : "");
+        const text = query.toString();
+        const address = path + (text && `?${text}`);
         const headers = {};
         if (options.body !== undefined)
             headers["content-type"] = "application/json";

@@ -26,7 +26,7 @@ interface Frame {
   message_id?: string;
   event?: string;
   data?: unknown;
-  status?: string;
+  status?: string | number; // the news of a status frame, or the HTTP status of an error
   log?: number;
   key?: string;
   detail?: string;
@@ -39,13 +39,26 @@ interface Input {
   frame: string;
   resolve: (messageId: string) => void;
   reject: (error: Error) => void;
+  /** It was refused for now, and a timer sends it again. */
+  repeating?: boolean;
+}
+
+/** An id and the log that it belongs to. */
+interface Position {
+  id: number;
+  log: number | undefined;
 }
 
 const FOR_GOOD = 1008; // the close code after which a client does not come back
+const TOO_BIG = 1009; // a frame of the client was larger than the server takes
+const TROUBLED = [1011, 1013]; // the server cannot serve the socket now
+const TROUBLED_MILLISECONDS = 1000; // that the client waits at least after these
+const MAX_BUFFERED = 10_000; // events that wait for their reader; the server sends later ones again
 
 /**
  * The events and the inputs of one thread over one WebSocket. Iterate over it for the events. It comes back after the last
- * one for as long as it takes; inputs are sent again until they are accepted, and submitted once.
+ * one for as long as it takes; inputs are sent again until they are accepted, and submitted once. `lastId` and `log` are
+ * those of the last event that the reader received.
  */
 export class Chat implements AsyncIterable<ChatEvent> {
   lastId: number;
@@ -53,13 +66,17 @@ export class Chat implements AsyncIterable<ChatEvent> {
   readonly #threadId: string;
   readonly #agent: string | undefined;
   readonly #connection: Connection;
-  readonly #events: ChatEvent[] = [];
+  readonly #events: [ChatEvent, Position][] = [];
   readonly #inputs = new Map<string, Input>();
   readonly #closing = new AbortController();
+  readonly #waiters = new Set<() => void>();
   #socket: WebSocket | undefined;
-  #refusal = "";
+  #received: Position; // of the last frame, which may wait in #events
+  #behind = false; // events of this socket were dropped because the buffer is full
+  #refusal: Frame | undefined; // the last error that was about no input
+  #failures = 0; // sockets since the last one that the server opened
   #failure: Error | undefined;
-  #changed: () => void = () => {};
+  #closed = false;
 
   constructor(connection: Connection, threadId: string, { agent, lastId = 0, log }: ChatOptions) {
     this.#connection = connection;
@@ -67,6 +84,7 @@ export class Chat implements AsyncIterable<ChatEvent> {
     this.#agent = agent;
     this.lastId = lastId;
     this.log = log;
+    this.#received = { id: lastId, log };
     this.#run().catch((error) => this.#end(error));
   }
 
@@ -74,26 +92,35 @@ export class Chat implements AsyncIterable<ChatEvent> {
   send(message: string | Record<string, unknown>, options: ChatInput = {}): Promise<string> {
     if (this.#failure) return Promise.reject(this.#failure);
     const key = randomId();
-    const frame = JSON.stringify({ type: "user_input", message, key, ...options });
+    // The key comes first: the server finds it there even if it cannot read the message.
+    const frame = JSON.stringify({ type: "user_input", key, message, ...options });
     return new Promise((resolve, reject) => {
       this.#inputs.set(key, { frame, resolve, reject });
-      if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame); // else it is sent by the next one
+      this.#submit(frame);
     });
   }
 
   /** Close the socket. It stops no agent. */
   close(): void {
+    this.#closed = true;
     this.#end(new Unavailable("The chat is closed."));
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<ChatEvent> {
     for (;;) {
-      const event = this.#events.shift();
-      if (event) yield event;
-      else if (this.#closing.signal.aborted) {
-        if (this.#failure instanceof ApiError) throw this.#failure;
-        return;
-      } else await new Promise<void>((resolve) => (this.#changed = resolve));
+      const next = this.#events.shift();
+      if (next) {
+        const [event, { id, log }] = next;
+        this.lastId = id;
+        this.log = log;
+        yield event;
+      } else if (this.#closing.signal.aborted) {
+        if (this.#closed) return;
+        throw this.#failure;
+      } else {
+        if (this.#behind) this.#socket?.close(); // the next socket sends what was dropped
+        await new Promise<void>((resolve) => this.#waiters.add(resolve));
+      }
     }
   }
 
@@ -103,80 +130,126 @@ export class Chat implements AsyncIterable<ChatEvent> {
     this.#socket?.close();
     for (const { reject } of this.#inputs.values()) reject(this.#failure);
     this.#inputs.clear();
-    this.#changed();
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiters) wake();
+    this.#waiters.clear();
+  }
+
+  #submit(frame: string): void {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame); // else the next socket sends it
   }
 
   async #run(): Promise<void> {
-    for (let failures = 0; !this.#closing.signal.aborted; ) {
-      const [opened, code] = await this.#talk();
-      if (code === FOR_GOOD) throw new ApiError(403, this.#refusal || "The server refuses this chat.");
-      failures = opened ? 1 : failures + 1;
-      await sleep(backoff(failures), this.#closing.signal).catch(() => {});
+    while (!this.#closing.signal.aborted) {
+      const code = await this.#talk();
+      if (code === FOR_GOOD) throw refused(this.#refusal, 403, "The server refuses this chat.");
+      if (code === TOO_BIG) this.#refuseLargest();
+      const least = TROUBLED.includes(code) ? TROUBLED_MILLISECONDS : 0;
+      await sleep(Math.max(backoff(++this.#failures), least), this.#closing.signal).catch(() => {});
     }
   }
 
-  /** Until the socket is closed: whether it was open, and the code. */
-  #talk(): Promise<[boolean, number]> {
-    return new Promise((resolve) => {
+  /** Until the socket is closed; the close code. */
+  #talk(): Promise<number> {
+    return new Promise((resolve, reject) => {
       let opened = false;
       const socket = new WebSocket(this.#address());
       this.#socket = socket;
+      this.#behind = false;
+      this.#refusal = undefined;
       socket.onopen = () => {
         opened = true;
-        if (this.#closing.signal.aborted) socket.close();
-        else for (const { frame } of this.#inputs.values()) socket.send(frame);
+        if (this.#closing.signal.aborted) return socket.close();
+        const { key } = this.#connection;
+        // Pages cannot set headers of a WebSocket, and servers and proxies write an address to their logs.
+        if (key !== undefined) socket.send(JSON.stringify({ type: "auth", token: key }));
+        for (const { frame } of this.#inputs.values()) socket.send(frame);
       };
-      socket.onmessage = ({ data }) => this.#take(JSON.parse(String(data)));
-      socket.onclose = ({ code }) => resolve([opened, code]);
+      socket.onmessage = ({ data }) => {
+        try {
+          this.#take(JSON.parse(String(data)));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      socket.onclose = ({ code }) => resolve(code);
+      socket.onerror = () => {
+        if (!opened) resolve(1006); // Node 22 fires no `close` for a socket that was never open
+      };
     });
   }
 
   #take(frame: Frame): void {
     if (frame.event !== undefined) {
-      this.lastId = frame.id ?? this.lastId;
       const message = frame.message_id === undefined ? {} : { messageId: frame.message_id };
-      this.#add({ id: String(frame.id), type: frame.event, data: frame.data, ...message });
+      this.#add({ id: String(frame.id), type: frame.event, data: frame.data, ...message }, frame.id ?? this.#received.id);
     } else if (frame.type === "error") {
       this.#refuse(frame);
     } else if (frame.status === "open") {
-      this.log = frame.log;
+      this.#failures = 0;
+      if (this.#behind) return;
+      this.#received = { id: this.#received.id, log: frame.log };
+      if (this.log === undefined || !this.lastId) this.log = frame.log; // else lastId may be of another log
     } else if (frame.status === "accepted" && frame.key !== undefined) {
       this.#inputs.get(frame.key)?.resolve(frame.message_id ?? "");
       this.#inputs.delete(frame.key);
     } else if (frame.status === "deleted" || frame.status === "gap") {
-      this.lastId = frame.status === "gap" ? (frame.next ?? 1) - 1 : 0;
-      this.#add({ type: frame.status, data: { after: frame.after, next: frame.next } });
+      const id = frame.status === "gap" ? (frame.next ?? 1) - 1 : 0;
+      this.#add({ type: frame.status, data: { after: frame.after, next: frame.next } }, id);
     }
   }
 
   #refuse(frame: Frame): void {
-    this.#refusal = frame.detail ?? "";
-    const key = frame.key ?? this.#inputs.keys().next().value;
-    const input = key === undefined ? undefined : this.#inputs.get(key);
-    if (key === undefined || !input) return;
-    const socket = this.#socket;
-    if (frame.retry_after !== undefined) {
-      const again = () => {
-        if (socket?.readyState === WebSocket.OPEN) socket.send(input.frame);
-      };
-      sleep(frame.retry_after * 1000, this.#closing.signal).then(again, () => {});
+    const { key, retry_after } = frame;
+    if (key === undefined) {
+      this.#refusal = frame;
       return;
     }
-    input.reject(new ApiError(422, this.#refusal));
+    const input = this.#inputs.get(key);
+    if (retry_after === undefined) return this.#fail(key, refused(frame, 422, "The server refuses this input."));
+    if (!input || input.repeating) return;
+    const again = () => {
+      input.repeating = false;
+      if (this.#inputs.has(key)) this.#submit(input.frame);
+    };
+    input.repeating = true;
+    sleep(retry_after * 1000, this.#closing.signal).then(again, () => {});
+  }
+
+  /** The server read a frame that is too large. If any input is too large, the largest one is. */
+  #refuseLargest(): void {
+    const encoder = new TextEncoder();
+    const sizes = [...this.#inputs].map(([key, { frame }]) => ({ key, size: encoder.encode(frame).length }));
+    const [largest] = sizes.sort((one, other) => other.size - one.size);
+    if (largest) this.#fail(largest.key, new ApiError(413, "The input is larger than the server's MAX_BODY_BYTES."));
+  }
+
+  #fail(key: string, error: ApiError): void {
+    this.#inputs.get(key)?.reject(error);
     this.#inputs.delete(key);
   }
 
-  #add(event: ChatEvent): void {
-    this.#events.push(event);
-    this.#changed();
+  #add(event: ChatEvent, id: number): void {
+    this.#behind ||= this.#events.length >= MAX_BUFFERED;
+    if (this.#behind) return;
+    this.#received = { id, log: this.#received.log };
+    this.#events.push([event, this.#received]);
+    this.#wake();
   }
 
   #address(): string {
-    const query = new URLSearchParams({ thread_id: this.#threadId, last_event_id: String(this.lastId) });
-    if (this.log !== undefined) query.set("log", String(this.log));
+    const { id, log } = this.#received;
+    const query = new URLSearchParams({ thread_id: this.#threadId, last_event_id: String(id) });
+    if (log !== undefined) query.set("log", String(log));
     if (this.#agent !== undefined) query.set("agent", this.#agent);
-    const { url, key } = this.#connection;
-    if (key !== undefined) query.set("token", key); // pages cannot set headers of a WebSocket
-    return `${url.replace(/^http/, "ws")}/ws/chat?${query}`;
+    return `${this.#connection.url.replace(/^http/, "ws")}/ws/chat?${query}`;
   }
+}
+
+/** The error of an error frame; the status and the detail are for one that has none. */
+function refused(frame: Frame | undefined, status: number, detail: string): ApiError {
+  return new ApiError(typeof frame?.status === "number" ? frame.status : status, frame?.detail || detail);
 }

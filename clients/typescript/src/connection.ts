@@ -76,7 +76,8 @@ export class Connection {
   async send(method: string, path: string, options: CallOptions = {}): Promise<Response> {
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(options.query ?? {})) if (value !== undefined) query.set(name, String(value));
-    const address = path + (query.size ? `?${query}` : "");
+    const text = query.toString();
+    const address = path + (text && `?${text}`);
     const headers: Record<string, string> = {};
     if (options.body !== undefined) headers["content-type"] = "application/json";
     if (options.idempotencyKey) headers["idempotency-key"] = options.idempotencyKey;

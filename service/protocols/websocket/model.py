@@ -109,10 +109,11 @@ class Status(Struct, tag="status", frozen=True, omit_defaults=True):
 
 class Error(Struct, tag="error", frozen=True, omit_defaults=True):
     """A frame of the client is refused: `detail` is one sentence, `key` or `message_id` is what the frame was about.
-    With `retry_after` (seconds) the client may send it again. Without any of the three, it is about the oldest frame
-    that is not answered yet, and that one is refused for good."""
+    `status` is that of the same refusal over HTTP. With `retry_after` (seconds) the client may send it again. Without
+    any of the three, it is about the oldest frame that is not answered yet, and that one is refused for good."""
 
     detail: str
+    status: int
     key: str | None = None
     message_id: UUID | None = None
     retry_after: int | None = None

@@ -69,7 +69,7 @@ class Requests:
             await self._caller.count()
         except Refused as limited:
             error = limited
-        await self._answer(Error(str(error), key=key_of(frame), retry_after=error.retry_after))
+        await self._answer(Error(str(error), error.status, key=key_of(frame), retry_after=error.retry_after))
 
     async def _submit(self, given: UserInput) -> None:
         try:
@@ -79,7 +79,7 @@ class Requests:
             validate_messages([message], self._services.settings, in_batch=False)
             status = await self._store(given, message)
         except Refused as error:
-            await self._answer(Error(str(error), key=given.key, retry_after=error.retry_after))
+            await self._answer(Error(str(error), error.status, key=given.key, retry_after=error.retry_after))
             return
         self._accepted.set()
         await self._answer(status)
@@ -117,7 +117,8 @@ class Requests:
             await self._caller.count()
             await self._services.messages.cancel(self._caller.principal, request.message_id)
         except Refused as error:
-            await self._answer(Error(str(error), message_id=request.message_id, retry_after=error.retry_after))
+            refused = Error(str(error), error.status, message_id=request.message_id, retry_after=error.retry_after)
+            await self._answer(refused)
         else:
             await self._answer(Status("cancelling", message_id=request.message_id))
 
@@ -128,7 +129,8 @@ class Requests:
             validate_input(given, self._services.settings)
             await self._services.messages.input(self._caller.principal, given.message_id, given)
         except Refused as error:
-            await self._answer(Error(str(error), message_id=given.message_id, retry_after=error.retry_after))
+            refused = Error(str(error), error.status, message_id=given.message_id, retry_after=error.retry_after)
+            await self._answer(refused)
         else:
             await self._answer(Status("answered", message_id=given.message_id))
 

@@ -26,7 +26,7 @@ class ChatDialect:
         return problem_of(error)
 
     def frame(self, error: Refusal) -> str:
-        return encode_frame(Error(str(error), retry_after=error.retry_after))
+        return encode_frame(Error(str(error), error.status, retry_after=error.retry_after))
 
 
 DIALECT = ChatDialect()

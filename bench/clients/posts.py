@@ -7,6 +7,7 @@ import asyncio
 import time
 from typing import Any
 
+from bench.clients.answers import is_whole
 from bench.clients.script import Go, play
 from bench.sample import percentile
 
@@ -38,12 +39,7 @@ class Poster(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        head = self._answer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        at = self._answer.find(b"content-length: ", 0, head) + 16
-        length = int(self._answer[at : self._answer.find(b"\r", at)])
-        if len(self._answer) < head + 4 + length:
+        if not is_whole(self._answer):
             return
         round = self._round
         assert round is not None

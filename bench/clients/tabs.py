@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from bench.clients.answers import is_whole
 from bench.clients.script import Go, play
 
 EACH = ("health", 10)  # each view asks this, too
@@ -43,12 +44,7 @@ class Tab(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        head = self._answer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        at = self._answer.find(b"content-length: ", 0, head) + 16
-        length = int(self._answer[at : self._answer.find(b"\r", at)])
-        if len(self._answer) < head + 4 + length:
+        if not is_whole(self._answer):
             return
         if not self._answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"A tab was answered with {self._answer[:200]!r}.")

@@ -24,10 +24,10 @@ LONGEST_WAIT_SECONDS = 30.0  # so that each reader asks at times whether it may 
 
 
 class Feed:
-    """`poll_interval` in seconds: how long a lost hint can delay a follower."""
+    """`poll_interval` in seconds: how long a lost hint can delay a reader."""
 
     def __init__(self, store: EventStore, *, poll_interval: float) -> None:
-        self._followers: defaultdict[Log, set[Follower]] = defaultdict(set)
+        self._readers: defaultdict[Log, set[LogReader]] = defaultdict(set)
         # Apart, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages = Pages(store)
         self._thread_pages = Pages(store)
@@ -36,18 +36,18 @@ class Feed:
         self.closing = False
 
     @contextlib.contextmanager
-    def follow(self, log: Log) -> Iterator["Follower"]:
+    def follow(self, log: Log) -> Iterator["LogReader"]:
         """A reader whose next page is read as soon as a hint names its log."""
-        follower = Follower(log, self._pages(log))
-        self._followers[log].add(follower)
-        self._polling.add(follower)
+        reader = LogReader(log, self._pages(log))
+        self._readers[log].add(reader)
+        self._polling.add(reader)
         try:
-            yield follower
+            yield reader
         finally:
-            self._polling.discard(follower)
-            self._followers[log].discard(follower)
-            if not self._followers[log]:
-                del self._followers[log]
+            self._polling.discard(reader)
+            self._readers[log].discard(reader)
+            if not self._readers[log]:
+                del self._readers[log]
 
     def _pages(self, log: Log) -> Pages:
         return self._message_pages if isinstance(log, UUID) else self._thread_pages
@@ -65,22 +65,22 @@ class Feed:
                     self._wake(int(thread))
 
     def wake_all(self) -> None:
-        for log in list(self._followers):
+        for log in list(self._readers):
             self._wake(log)
 
     def close(self) -> None:
         """End every stream; its client reconnects to another process."""
         self.closing = True
-        for followers in list(self._followers.values()):
-            for follower in list(followers):
-                follower.stop()
+        for readers in list(self._readers.values()):
+            for reader in list(readers):
+                reader.stop()
 
     def _wake(self, log: Log) -> None:
-        for follower in list(self._followers.get(log, ())):
-            follower.wake()
+        for reader in list(self._readers.get(log, ())):
+            reader.wake()
 
 
-class Follower:
+class LogReader:
     """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
 
     def __init__(self, log: Log, pages: Pages) -> None:
@@ -150,44 +150,44 @@ class Follower:
 
 
 class Polling:
-    """Finds what lost hints were about: one look at the logs of all followers that wait, instead of one for each."""
+    """Finds what lost hints were about: one look at the logs of all readers that wait, instead of one for each."""
 
     def __init__(self, store: EventStore, interval: float) -> None:
         self._store = store
         self._interval = interval
-        self._followers: set[Follower] = set()
+        self._readers: set[LogReader] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, follower: Follower) -> None:
-        self._followers.add(follower)
+    def add(self, reader: LogReader) -> None:
+        self._readers.add(reader)
         if self._task is None:
             self._task = asyncio.create_task(self._poll())
 
-    def discard(self, follower: Follower) -> None:
-        self._followers.discard(follower)
-        if not self._followers and self._task is not None:
+    def discard(self, reader: LogReader) -> None:
+        self._readers.discard(reader)
+        if not self._readers and self._task is not None:
             self._task.cancel()
             self._task = None
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            followers = list(self._followers)
-            for start in range(0, len(followers), LIVE_BATCH_CURSORS):
-                batch = followers[start : start + LIVE_BATCH_CURSORS]
+            readers = list(self._readers)
+            for start in range(0, len(readers), LIVE_BATCH_CURSORS):
+                batch = readers[start : start + LIVE_BATCH_CURSORS]
                 try:
                     await self._look(batch)
                 except TreadleError:  # each reader hears from its own read whether there is still an error
-                    for follower in batch:
-                        follower.wake()
+                    for reader in batch:
+                        reader.wake()
                 except Exception:
                     log.exception("no look at the logs of readers")
 
-    async def _look(self, followers: Sequence[Follower]) -> None:
-        waiting = [(follower, cursor) for follower in followers if (cursor := follower.waits_at()) is not None]
+    async def _look(self, readers: Sequence[LogReader]) -> None:
+        waiting = [(reader, cursor) for reader in readers if (cursor := reader.waits_at()) is not None]
         if not waiting:
             return
         pages = await read_live(self._store, [cursor for _, cursor in waiting])
-        for (follower, cursor), page in zip(waiting, pages, strict=True):
+        for (reader, cursor), page in zip(waiting, pages, strict=True):
             if page is None or not page.is_empty:
-                follower.give(cursor, page)
+                reader.give(cursor, page)

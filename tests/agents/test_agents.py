@@ -313,6 +313,8 @@ async def test_a_scripted_model_leaves_its_messages_to_a_worker_with_a_key(
     async def claude(context: Context, text: str) -> str:
         return text
 
+    # Each time that the keyless worker is the first to claim a message, it waits longer for the other one.
+    settings = msgspec.structs.replace(settings, retry_max_seconds=0.2)
     scripted = registry.Registry(settings, [resolver("script")], scripted=["resolver"])
     keyless = build_worker(settings, str(settings.database_url), scripted)
     running = asyncio.create_task(keyless.run())
@@ -320,9 +322,8 @@ async def test_a_scripted_model_leaves_its_messages_to_a_worker_with_a_key(
         await until(lambda: keyless.ready)
         assert (await run(sql, "x", agent="resolver"))["result"] == "script"
         keyed = await start_worker(resolver("key"), claude)
-        ids = await submit_many(sql, [{"message": "x", "agent": "resolver"}] * 5)
-        # Each time that the keyless worker is the first, the message waits longer for the other one.
-        rows = [await settled(sql, message_id, seconds=240) for message_id in ids]
+        ids = await submit_many(sql, [{"message": "x", "agent": "resolver"}] * 10)
+        rows = [await settled(sql, message_id) for message_id in ids]
         assert {(row["result"], row["failures"]) for row in rows} == {("key", 0)}
         keyed.stop()
         await until(lambda: worker_ids(sql), lambda found: found == [keyless.worker_id])

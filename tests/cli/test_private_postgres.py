@@ -8,15 +8,13 @@ import signal
 import socket
 import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -26,45 +24,24 @@ from service.local import packaged_programs, private_postgres, server_log
 from service.local.place import UNPRIVILEGED_USER, Place
 from service.local.private_postgres import PrivatePostgres, remove_abandoned, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
+from tests.support.private_servers import Make, ask, kill, making, open_folder
 from tests.support.waiting import wait_until
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can start a server as another user")
-Make = Callable[..., PrivatePostgres]
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own is closed to all but its user."""
-    with tempfile.TemporaryDirectory(prefix="treadle-test-") as name:
-        os.chmod(name, 0o755)
-        yield Path(name)
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
 def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes servers in `folder`; they are stopped at the end."""
     monkeypatch.setattr(packaged_programs, "SHELTER_FOLDER", folder / "shelter")
-    made: list[PrivatePostgres] = []
-
-    def make(home: Path = folder / "home", **arguments: Any) -> PrivatePostgres:
-        made.append(PrivatePostgres(home, **{"options": FAST_OPTIONS, **arguments}))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.stop()
-
-
-def ask(dsn: str, statement: str) -> Any:
-    async def fetch() -> Any:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
-
-    return asyncio.run(fetch())
+    with making(folder) as make:
+        yield make
 
 
 async def ask_by_sqlalchemy(dsn: str) -> Any:
@@ -73,12 +50,6 @@ async def ask_by_sqlalchemy(dsn: str) -> Any:
         answer = await connection.scalar(text("show server_encoding"))
     await engine.dispose()
     return answer
-
-
-def kill(server: PrivatePostgres) -> None:
-    assert server.pid is not None
-    os.kill(server.pid, signal.SIGKILL)
-    wait_until(lambda: not server.alive())
 
 
 def test_the_dsn_works_for_every_client(make: Make) -> None:

@@ -48,6 +48,8 @@ async def test_a_client_is_told_when_messages_and_topics_change(api: Client, sql
         await sql.execute("select pg_notify('treadle_topics', id::text) from treadle.topics")
         assert await next_hint(told) == ["topics"]
         await sql.execute("select pg_notify('treadle_events', $1)", str(uuid4()))  # as of an event that no list shows
+        await sql.execute("select pg_notify('treadle_topics', id::text) from treadle.topics")
+        assert await next_hint(told) == ["topics"]
         await sql.execute("select pg_notify('treadle_topics', '0')")
         await api.submit("x", delay_seconds=1000)
         assert await next_hint(told) == ["messages"]
@@ -66,6 +68,10 @@ async def test_a_tenant_hears_of_its_own_changes_only(
             assert await next_hint(told) == ["messages", "topics"]
         await api.post("/messages", json={"message": "x"}, headers=bearer(ROOT_KEY))
         assert await next_hint(of_all) == ["messages"]
+        await sql.execute("select treadle.create_topic('plan.in', tenant => 'acme')")
+        await sql.execute("select pg_notify('treadle_topics', id::text) from treadle.topics")
+        assert await next_hint(of_acme) == ["topics"]  # and nothing of the other tenant's message
+        assert await next_hint(of_all) == ["topics"]
         await api.post("/messages", json={"message": "x"}, headers=bearer(key))
         assert await next_hint(of_acme) == ["messages"]
         assert await next_hint(of_all) == ["messages"]

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from service.db.pool import Database
-from service.events.feed import Feed, Follower
+from service.events.feed import Feed, LogReader
 from service.events.model import Cursor, Page
 from service.events.store import EventStore
 from tests.support.api_client import Client
@@ -33,7 +33,7 @@ async def store(dsn: str) -> AsyncIterator[FailingStore]:
     await database.close()
 
 
-async def at_end(reader: Follower) -> int:
+async def at_end(reader: LogReader) -> int:
     """Read to the end of the log; returns the cursor there."""
     page = await reader.next(0, 20)
     assert page is not None

@@ -4,23 +4,17 @@ nothing."""
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
 from service.access.principal import AUTH_OFF, Principal
-from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import Conflict, Forbidden, NotFound, Refused, Unprocessable
-from service.events.store import EventStore
-from service.inspection.store import InspectionStore
 from service.messages.model import MessageChanges, NewInput, NewMessage
-from service.messages.store import MessageStore
-from service.queues.store import QueueStore
-from service.threads.store import ThreadStore
 from tests.support.sql_client import SqlClient
+from tests.support.stores import Stores
 
 
 def principal(**restrictions: Any) -> Principal:
@@ -36,21 +30,6 @@ STRANGERS = {
     "a token of another thread": principal(thread_id="other"),
     "a token of another message": principal(message_id=uuid7()),
 }
-
-
-class Stores:
-    """The stores on one database, and ada's messages in it."""
-
-    def __init__(self, database: Database, sql_client: SqlClient) -> None:
-        self.messages = MessageStore(database, Notifier(database), max_queue_size=1000)
-        self.threads = ThreadStore(database)
-        self.events = EventStore(database)
-        self.queues = QueueStore(database)
-        self.inspection = InspectionStore(database)
-        self.sql_client = sql_client
-
-    async def submit(self, caller: Principal, thread_id: str | None = None, agent: str = "echo") -> UUID:
-        return (await self.messages.submit(caller, NewMessage("secret", thread_id=thread_id, agent=agent))).message_id
 
 
 @pytest.fixture

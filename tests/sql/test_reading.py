@@ -163,6 +163,12 @@ async def test_a_page_is_limited_in_bytes_but_has_at_least_one_event(sql_client:
 
 async def test_a_page_does_not_read_the_large_events_behind_it(sql_client: SqlClient) -> None:
     """Also of events that compress well: their size is estimated without reading them."""
+    for partition in await sql_client.sql.fetch(
+        "select inhrelid::regclass::text from pg_inherits where inhparent = 'treadle.events'::regclass"
+    ):  # its blocks would be counted, too
+        await sql_client.sql.execute(
+            f"alter table {partition[0]} set (autovacuum_enabled = off, toast.autovacuum_enabled = off)"
+        )
     (claim,) = await claim_new(sql_client)
     for seq in range(3, 23):
         await sql_client.append((claim, seq, [incompressible(500_000) if seq % 2 else "x" * 500_000]))
@@ -178,15 +184,12 @@ async def test_a_page_does_not_read_the_large_events_behind_it(sql_client: SqlCl
         )
 
     for log in ("array[$1::uuid], array[2]", "null, array[2], threads => array[$1::bigint]"):
-        touched = []
-        for _ in range(3):  # autovacuum may touch blocks beside one of them
-            before = await toast_blocks()
-            rows = await sql_client.sql.fetch(
-                f"select * from treadle.read_events({log})", claim.thread if "null" in log else claim.message_id
-            )
-            assert [row["pos"] for row in rows] == [3]
-            touched.append(await toast_blocks() - before)
-        assert min(touched) < 2 * 500_000 / 8192 * 3
+        before = await toast_blocks()
+        rows = await sql_client.sql.fetch(
+            f"select * from treadle.read_events({log})", claim.thread if "null" in log else claim.message_id
+        )
+        assert [row["pos"] for row in rows] == [3]
+        assert await toast_blocks() - before < 2 * 500_000 / 8192 * 3
 
 
 async def test_a_cursor_beyond_the_log_is_told_where_the_log_ends(sql_client: SqlClient) -> None:

@@ -5,8 +5,10 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
+from pytest_postgresql.janitor import DatabaseJanitor
 
 from service.db.migrate import migrate
 
@@ -14,8 +16,17 @@ TEMPLATE = "treadle_template"
 ADMIN_DATABASE = "postgres"
 
 
+def _migrate(*, host: str, port: int | str, user: str, dbname: str, **_: Any) -> None:
+    asyncio.run(migrate(f"postgresql://{user}@{host}:{port}/{dbname}"))
+
+
 class Databases:
-    """Databases on the server of the run, cloned from one template. All statements go through one connection."""
+    """Databases on the server of the run, cloned from the template that pytest-postgresql makes.
+
+    The fixtures of pytest-postgresql would make a template for each process of the run, open three connections for
+    each test, and clone with PostgreSQL's default strategy, which writes every block into the write-ahead log. So its
+    janitor makes one template, and one connection clones it.
+    """
 
     def __init__(self, server: str) -> None:
         """`server`: an address without a database."""
@@ -32,9 +43,11 @@ class Databases:
         try:
             is_made = "select from pg_database where datname = %s and datistemplate"
             if self._admin.execute(is_made, [TEMPLATE]).fetchone() is None:
-                self._admin.execute(f"drop database if exists {TEMPLATE}")  # its migration has failed
-                self._admin.execute(f"create database {TEMPLATE}")
-                asyncio.run(migrate(f"{self._server}/{TEMPLATE}"))
+                info = self._admin.info
+                janitor = DatabaseJanitor(host=info.host, port=info.port, user=info.user, dbname=TEMPLATE)
+                janitor.drop()  # one whose migration has failed
+                janitor.init()
+                janitor.load(_migrate)
                 self._admin.execute(f"alter database {TEMPLATE} is_template true")
         finally:
             self._admin.execute("select pg_advisory_unlock(1)")

@@ -14,7 +14,7 @@ from service.access.principal import AUTH_OFF, Principal
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.errors import Busy, NotFound, Refused
-from service.events.feed import Follower
+from service.events.feed import LogReader
 from service.events.model import Page
 from service.messages.model import NewInput
 from service.protocols.queue_socket.session import QueueSession
@@ -48,13 +48,13 @@ async def test_the_queue_socket_speaks_autogen(
     start_api: StartApi, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_from: list[int] = []
-    next_page = Follower.next
+    next_page = LogReader.next
 
-    async def noted(follower: Follower, after: int, seconds: float) -> Page | None:
+    async def noted(follower: LogReader, after: int, seconds: float) -> Page | None:
         read_from.append(after)
         return await next_page(follower, after, seconds)
 
-    monkeypatch.setattr(Follower, "next", noted)
+    monkeypatch.setattr(LogReader, "next", noted)
     await start_worker(echo, team)
     api = await start_api(auth="required", treadle_key=ROOT_KEY)
     made = await api.post("/tokens", json={"scopes": ["read", "submit"], "session_id": "s"}, headers=bearer(ROOT_KEY))

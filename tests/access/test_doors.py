@@ -158,6 +158,19 @@ async def test_a_silent_socket_ends_with_its_access(door: Door, api: Client, pas
         assert await renewed.is_admitted()
 
 
+async def test_frames_that_cannot_be_read_count_for_the_limit(
+    start_api: StartApi, register_agents: RegisterAgents
+) -> None:
+    await register_agents()
+    api = await start_api(**CLOSED, client_requests_per_second=1.0)
+    async with visit(DOORS["chat"], api, token=(await create_key(api, "read", "submit"))["key"]) as visitor:
+        while True:
+            await visitor.connection.send("nonsense")
+            if "requests" in (said := await visitor.error()):
+                break
+            assert "not valid JSON" in said
+
+
 async def test_with_auth_off_a_page_may_send_its_token(
     door: Door, start_api: StartApi, register_agents: RegisterAgents
 ) -> None:

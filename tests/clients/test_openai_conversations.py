@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.openai_agents import openai_agents
 from tests.support.scripted_agent import ScriptedAgent
@@ -81,6 +82,17 @@ async def test_labels_of_a_client_give_no_orders(client: Any) -> None:
     assert (await client.responses.retrieve(made.id)).metadata == labels
     with pytest.raises(openai.BadRequestError, match="after must be"):
         await client.responses.input_items.list(made.id, after="item_x")
+
+
+async def test_metadata_of_a_thread_that_are_no_items_are_passed_over(client: Any) -> None:
+    made = await client.conversations.create()
+    await client.responses.create(model="recall", input="a", conversation=made.id)
+    async with Client(str(client.base_url).removesuffix("/v1/")) as api:
+        for wrong in ([1], [{"role": 5}], "text"):
+            changed = await api.patch(f"/threads/{made.id}", json={"metadata": {"openai_items": wrong}})
+            assert changed.status_code == 200, changed.text
+            assert told(await client.responses.create(model="recall", input="b", conversation=made.id))[2] == "b"
+            assert (await texts(client, made.id, order="asc"))[0] == "a"
 
 
 async def test_a_deleted_response_is_gone(client: Any, script: ScriptedAgent) -> None:

@@ -155,6 +155,32 @@ async def test_a_cancelled_record_is_cancelled_at_once(client: AsyncClient, sql:
         assert not await record.ack()
 
 
+async def test_a_cancelled_record_is_over_when_its_handler_has_ended(client: AsyncClient, sql: Connection) -> None:
+    begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    may_end, state = asyncio.Event(), "select state from treadle.messages where message_id = $1::text::uuid"
+
+    async def handle(record: Record) -> None:
+        begun.set_result(record.message_id)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+            await may_end.wait()
+
+    stopped = asyncio.Event()
+    async with client.consumer("g", "t", start="earliest") as consumer:
+        await client.publish("t", 1)
+        running = asyncio.create_task(consumer.run(handle))
+        message_id = await begun
+        await client.cancel(message_id)
+        await asyncio.wait_for(stopped.wait(), 15)
+        assert await sql.fetchval(state, message_id) == "processing"
+        may_end.set()
+        await until(lambda: sql.fetchval(state, message_id), lambda found: found == "cancelled", seconds=15)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_consumer_that_the_server_refuses_says_why(api_with_worker: ApiClient, client: AsyncClient) -> None:
     async with client.consumer("g", "t", max_attempts=0) as consumer:
         with pytest.raises(Invalid, match="max_attempts"):

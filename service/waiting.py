@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 
-async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event is set within so many seconds.
+async def wait_for(event: asyncio.Event, seconds: float | None) -> bool:
+    """Whether the event is set within so many seconds (None: it waits for ever).
 
     Unlike asyncio.wait_for before Python 3.12, it does not lose a cancellation that arrives at the same moment.
     """

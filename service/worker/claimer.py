@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service import telemetry
 from service.config import Settings
@@ -19,6 +19,10 @@ from service.worker.traces import Traces
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
+# While several tenants share the lanes, claims are small, and another one may begin while one is in flight. A message
+# that goes before a flood then waits for a fraction of the time that a hundred of the flood's take.
+SHARED_CLAIM_BATCH_MESSAGES = 25
+SHARED_SECONDS = 60.0  # since a claim brought a message of another tenant
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
@@ -55,28 +59,70 @@ class Claimer:
         self._stopped = asyncio.Event()
         self._passed_rows = 0  # by the last claim that did not fill its room
         self._retry_seconds = 0.0  # how long the last look waited for such rows
-        self.is_claiming = False  # a claim is in flight
+        self._asked = 0  # messages that the claims in flight ask for
+        self._seen: dict[str, float] = {}  # when a claim brought messages of a tenant, by its name
+        self._shared = asyncio.Event()  # several tenants were seen of late
+
+    @property
+    def is_claiming(self) -> bool:
+        """A claim is in flight."""
+        return self._asked > 0
 
     async def run(self) -> None:
         """Claim until `stop`."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._claim_always())
+            tasks.create_task(self._claim_beside())
+
+    async def _claim_always(self) -> None:
         while not self._stopped.is_set():
-            self._work.clear()
-            room = min(CLAIM_BATCH_MESSAGES, self._attempts.room())
-            began = time.monotonic()
-            claimed = await self._claim(room) if room > 0 else Claimed([])
-            seconds = time.monotonic() - began
-            claims = claimed.claims
-            if room > 0:
-                telemetry.claim(works=claims, room=room, seconds=seconds)
-            await self._traces.begin(claims)
-            for claim in claims:
-                self._attempts.start(claim)
-            lacks_room = len(claims) >= room  # there may be more to claim
-            self._attempts.wake_for_room = lacks_room
-            if pause := pause_after(claimed.passed_rows, len(claims)):
-                await wait_for(self._stopped, min(pause, self._settings.poll_interval))
-            if not lacks_room or room <= 0:
-                await wait_for(self._work, self._next_look(claimed.passed_rows))
+            passed_rows = await self._claim_and_start()
+            if passed_rows is not None:
+                await self._wait_for_work(self._next_look(passed_rows))
+
+    async def _claim_beside(self) -> None:
+        """While tenants share the lanes, begin another claim beside the one that is in flight."""
+        while not self._stopped.is_set():
+            await self._shared.wait()
+            await self._wait_for_work(None)
+            is_full = True  # the last claim was
+            while is_full and self._shared.is_set() and not self._stopped.is_set():
+                is_full = await self._claim_and_start() is None
+
+    async def _wait_for_work(self, seconds: float | None) -> None:
+        """Until there may be messages that no claim in flight looks for; at most so long."""
+        while await wait_for(self._work, seconds) and not self._work.is_set():
+            pass  # the other waiter was faster
+
+    async def _claim_and_start(self) -> int | None:
+        """Claim once. How many rows the claim passed over; None: there may be more to claim at once."""
+        self._work.clear()
+        batch = SHARED_CLAIM_BATCH_MESSAGES if self._shared.is_set() else CLAIM_BATCH_MESSAGES
+        room = min(batch, self._attempts.room() - self._asked)
+        began = time.monotonic()
+        claimed = await self._claim(room) if room > 0 else Claimed([])
+        seconds = time.monotonic() - began
+        claims = claimed.claims
+        if room > 0:
+            telemetry.claim(works=claims, room=room, seconds=seconds)
+        self._see({claim.tenant for claim in claims})
+        await self._traces.begin(claims)
+        for claim in claims:
+            self._attempts.start(claim)
+        lacks_room = len(claims) >= room  # there may be more to claim
+        self._attempts.wake_for_room = lacks_room
+        if pause := pause_after(claimed.passed_rows, len(claims)):
+            await wait_for(self._stopped, min(pause, self._settings.poll_interval))
+        return None if lacks_room and room > 0 else claimed.passed_rows
+
+    def _see(self, tenants: Collection[str]) -> None:
+        now = time.monotonic()
+        self._seen |= dict.fromkeys(tenants, now)
+        self._seen = {tenant: at for tenant, at in self._seen.items() if now - at < SHARED_SECONDS}
+        if len(self._seen) > 1:
+            self._shared.set()
+        else:
+            self._shared.clear()
 
     def _next_look(self, passed_rows: int) -> float:
         """Seconds until a claim without a hint. The transaction that holds a row which this claim passed over may be
@@ -91,6 +137,7 @@ class Claimer:
     def stop(self) -> None:
         """Claim no more."""
         self._stopped.set()
+        self._shared.set()
         self._work.set()
 
     def _next_order(self) -> tuple[Priority, Sequence[str]]:
@@ -106,7 +153,7 @@ class Claimer:
 
     async def _claim(self, quantity: int) -> Claimed:
         first_lane, queues = self._next_order()
-        self.is_claiming = True
+        self._asked += quantity
         try:
             claimed = await self._store.claim(
                 worker=self._worker,
@@ -124,7 +171,7 @@ class Claimer:
         except Exception:
             log.exception("claim failed")
         finally:
-            self.is_claiming = False
+            self._asked -= quantity
         self._work.clear()  # try again at the next poll
         return Claimed([])
 

@@ -33,7 +33,7 @@ class Attempts:
 
 class Claim:
     def __init__(self) -> None:
-        self.message_id, self.lease = uuid4(), uuid4()
+        self.message_id, self.lease, self.tenant = uuid4(), uuid4(), "default"
 
 
 class SlowStore:

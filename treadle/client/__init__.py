@@ -13,7 +13,8 @@ and resume a stream that was cut.
 
 from treadle.client.asynchronous import AsyncClient
 from treadle.client.blocking import Client
-from treadle.client.chat import BlockingChat, Chat, ChatEvent
+from treadle.client.blocking_chat import BlockingChat
+from treadle.client.chat import Chat, ChatEvent
 from treadle.client.details import Changes, Instance, MessageDetails, MessageSummary, Reason, Statistics
 from treadle.client.errors import (
     ApiError,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx2
 
 from treadle.client.asynchronous import AsyncClient
-from treadle.client.chat import BlockingChat
+from treadle.client.blocking_chat import BlockingChat
 
 if TYPE_CHECKING:
     from treadle.worker.blocking import Consumer, Producer

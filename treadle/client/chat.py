@@ -1,10 +1,9 @@
 """A chat: the events and the inputs of one thread over one WebSocket, which comes back by itself."""
 
 import asyncio
-import contextlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -14,8 +13,10 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
+from treadle.client.chat_frames import Frame, error_of_frame, error_of_handshake
+from treadle.client.chat_inputs import Inputs
 from treadle.client.connection import CONNECT_SECONDS
-from treadle.client.errors import ApiError, TreadleError, Unavailable, api_error
+from treadle.client.errors import ApiError, Unavailable
 from treadle.client.model import Event
 from treadle.client.repeats import backoff
 from treadle.options import OnBusy, Priority
@@ -32,29 +33,6 @@ class ChatEvent(Event, frozen=True, kw_only=True):
     """An event of the thread's log. `deleted` and `gap` have no id and no message."""
 
     message_id: UUID | None
-
-
-class _Frame(msgspec.Struct):
-    type: str
-    id: int | None = None
-    message_id: UUID | None = None
-    event: str = ""
-    data: Any = None
-    status: str | int = ""  # the news of a status frame, or the HTTP status of an error
-    log: int | None = None
-    key: str | None = None
-    detail: str = ""
-    retry_after: float | None = None
-    after: int | None = None
-    next: int | None = None
-
-
-class _Input:
-    """One that the server has not accepted yet."""
-
-    def __init__(self, frame: dict[str, Any]) -> None:
-        self.frame = msgspec.json.encode(frame)
-        self.accepted: asyncio.Future[UUID] = asyncio.get_running_loop().create_future()
 
 
 class Chat:
@@ -83,13 +61,11 @@ class Chat:
         self._agent = agent
         self._received = (last_id, log)  # of the last frame, which may wait in `_events`
         self._events: deque[tuple[ChatEvent, tuple[int, int | None]]] = deque()
-        self._inputs: dict[str, _Input] = {}
-        self._socket: ClientConnection | None = None
+        self._inputs = Inputs()
         self._changed = asyncio.Event()  # there are events, or the chat has ended
         self._wanted = asyncio.Event()  # there is room for events, or an input waits for its answer
-        self._refusal = _Frame("error")  # the last error that was about no input
+        self._refusal = Frame("error")  # the last error that was about no input
         self._failures = 0  # sockets since the last one that the server opened
-        self._repeats: dict[str, asyncio.Task[None]] = {}  # of the inputs that are refused for now
         self._task: asyncio.Task[None] | None = None
 
     async def send(
@@ -109,16 +85,10 @@ class Chat:
         key = uuid.uuid4().hex
         given = {"agent": agent, "metadata": metadata, "aside": aside, "on_busy": on_busy}
         said = {name: value for name, value in given.items() if value is not None}
-        own = self._inputs[key] = _Input(
-            # The key comes first: the server finds it there even if it cannot read the message.
-            {"type": "user_input", "key": key, "message": message, "priority": priority, **said}
-        )
+        # The key comes first: the server finds it there even if it cannot read the message.
+        frame = {"type": "user_input", "key": key, "message": message, "priority": priority, **said}
         self._wanted.set()
-        try:
-            await self._submit(own)
-            return await own.accepted
-        finally:
-            self._inputs.pop(key, None)
+        return await self._inputs.send(key, frame)
 
     def __aiter__(self) -> Self:
         return self
@@ -150,12 +120,7 @@ class Chat:
             await asyncio.wait([self._task])
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        for repeat in self._repeats.values():
-            repeat.cancel()
-        error = None if task.cancelled() else task.exception()
-        for waiting in self._inputs.values():
-            if not waiting.accepted.done():
-                waiting.accepted.set_exception(error or Unavailable("The chat is closed."))
+        self._inputs.end(None if task.cancelled() else task.exception())
         self._changed.set()
 
     async def _run(self) -> None:
@@ -171,7 +136,7 @@ class Chat:
                 ) as socket:
                     code = await self._talk(socket)
             except InvalidStatus as refused:
-                error = _error_of(refused)
+                error = error_of_handshake(refused)
                 if isinstance(error, ApiError) and error.status != 429:
                     raise error from None
             except InvalidURI:
@@ -184,14 +149,13 @@ class Chat:
     async def _talk(self, socket: ClientConnection) -> int | None:
         """Until the socket is closed; returns the server's close code. Raises ApiError where the client must not come
         back."""
-        self._socket = socket
-        self._refusal = _Frame("error")
+        self._inputs.socket = socket
+        self._refusal = Frame("error")
         code = None
         try:
-            for waiting in list(self._inputs.values()):
-                await self._submit(waiting)
+            await self._inputs.send_again()
             async for text in socket:
-                await self._take(msgspec.json.decode(text, type=_Frame))
+                self._take(msgspec.json.decode(text, type=Frame))
                 while len(self._events) >= MAX_BUFFERED and not self._inputs:
                     self._wanted.clear()
                     await self._wanted.wait()
@@ -199,60 +163,31 @@ class Chat:
             if closed.rcvd is not None and closed.rcvd_then_sent:
                 code = closed.rcvd.code
         finally:
-            self._socket = None
+            self._inputs.socket = None
         if code == FOR_GOOD:
-            raise _refused(self._refusal, 403, "The server refuses this chat.")
+            raise error_of_frame(self._refusal, 403, "The server refuses this chat.")
         if code == TOO_BIG:
-            self._refuse_largest()
+            self._inputs.refuse_largest()
         return code
 
-    async def _submit(self, own: _Input) -> None:
-        if self._socket is not None:
-            # The next socket sends it. AttributeError: websockets 16 aborts a transport that asyncio has closed.
-            with contextlib.suppress(ConnectionClosed, AttributeError):
-                await self._socket.send(own.frame, text=True)
-
-    async def _take(self, frame: _Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.event:
             self._received = (frame.id or self._received[0], self._received[1])
             self._add(ChatEvent(str(frame.id), frame.event, frame.data, message_id=frame.message_id))
+        elif frame.type == "error" and frame.key is None:
+            self._refusal = frame
         elif frame.type == "error":
-            self._refuse(frame)
+            self._inputs.refuse(frame.key or "", frame)
         elif frame.status == "open":
             self._failures = 0
             self._received = (self._received[0], frame.log)
             if self.log is None or not self.last_id:  # else `last_id` may be of another log, until the next event
                 self.log = frame.log
         elif frame.status == "accepted" and frame.message_id is not None:
-            if (own := self._inputs.pop(frame.key or "", None)) is not None and not own.accepted.done():
-                own.accepted.set_result(frame.message_id)
+            self._inputs.accept(frame.key or "", frame.message_id)
         elif frame.status in ("deleted", "gap"):
             self._received = ((frame.next or 1) - 1 if frame.status == "gap" else 0, self._received[1])
             self._add(ChatEvent(None, frame.status, {"after": frame.after, "next": frame.next}, message_id=None))
-
-    def _refuse(self, frame: _Frame) -> None:
-        if frame.key is None:
-            self._refusal = frame
-        elif frame.retry_after is None:
-            self._fail(frame.key, _refused(frame, 422, "The server refuses this input."))
-        elif frame.key not in self._repeats:
-            repeat = self._repeats[frame.key] = asyncio.create_task(self._repeat(frame.key, frame.retry_after))
-            repeat.add_done_callback(lambda _: self._repeats.pop(frame.key or "", None))
-
-    async def _repeat(self, key: str, delay_seconds: float) -> None:
-        await asyncio.sleep(delay_seconds)
-        if (own := self._inputs.get(key)) is not None:
-            await self._submit(own)
-
-    def _refuse_largest(self) -> None:
-        """The server read a frame that is too large. If any input is too large, the largest one is."""
-        if self._inputs:
-            key = max(self._inputs, key=lambda key: len(self._inputs[key].frame))
-            self._fail(key, api_error(413, "The input is larger than the server's MAX_BODY_BYTES."))
-
-    def _fail(self, key: str, error: ApiError) -> None:
-        if (own := self._inputs.pop(key, None)) is not None and not own.accepted.done():
-            own.accepted.set_exception(error)
 
     def _add(self, event: ChatEvent) -> None:
         self._events.append((event, self._received))
@@ -262,62 +197,3 @@ class Chat:
         last_id, log = self._received
         given = {"thread_id": self.thread_id, "last_event_id": last_id, "log": log, "agent": self._agent}
         return f"{self._url}?{urlencode({name: value for name, value in given.items() if value is not None})}"
-
-
-class BlockingChat:
-    """The same for code without asyncio."""
-
-    def __init__(self, wait_for: Callable[[Coroutine[Any, Any, Any]], Any], make: Callable[[], Chat]) -> None:
-        self._wait_for = wait_for
-        self._make = make
-
-    def send(self, message: str | Mapping[str, Any], **options: Any) -> UUID:
-        """As of Chat."""
-        sent: UUID = self._wait_for(self._chat.send(message, **options))
-        return sent
-
-    @property
-    def last_id(self) -> int:
-        last_id: int = self._chat.last_id
-        return last_id
-
-    @property
-    def log(self) -> int | None:
-        log: int | None = self._chat.log
-        return log
-
-    def __iter__(self) -> Iterator[ChatEvent]:
-        while True:
-            try:
-                yield self._wait_for(self._chat.__anext__())
-            except StopAsyncIteration:
-                return
-
-    def __enter__(self) -> Self:
-        self._chat = self._wait_for(self._open())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._wait_for(self._chat.__aexit__(kind, error, traceback))
-
-    async def _open(self) -> Chat:
-        return await self._make().__aenter__()
-
-
-def _refused(frame: _Frame, status: int, detail: str) -> ApiError:
-    """Of an error frame; the status and the detail are for one that has none."""
-    return api_error(frame.status if isinstance(frame.status, int) else status, frame.detail or detail)
-
-
-def _error_of(refused: InvalidStatus) -> TreadleError:
-    """Of a handshake that the server, or a proxy before it, has answered otherwise."""
-    answer = refused.response
-    if answer.status_code in (408, 502, 503, 504):
-        return Unavailable(f"The server answered {answer.status_code}.")
-    try:
-        detail = str(msgspec.json.decode(answer.body or b"")["detail"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        detail = f"The server answered {answer.status_code}."
-    return api_error(answer.status_code, detail)

@@ -31,12 +31,12 @@ class Follower:
         does not end by itself. The caller has looked the message up for its principal. Raises NotFound, Unauthorized,
         Interrupted, Unavailable, SchemaError."""
         silence = Silence(self._keepalive_interval)
-        with self._feed.follow(message_id) as follower:
+        with self._feed.follow(message_id) as reader:
             while True:
                 if self._feed.closing:
                     raise Interrupted(STOPPING)
                 check_access(self._access, principal)
-                page = await follower.next(after, silence.seconds_left())
+                page = await reader.next(after, silence.seconds_left())
                 if page is None:
                     raise NotFound(DELETED)
                 if page.log_end is not None:
@@ -50,10 +50,10 @@ class Follower:
 
     async def read(self, message_id: UUID, after: int) -> AsyncIterator[Entry]:
         """The entries after seq `after` that are there. Raises NotFound, Unavailable, SchemaError."""
-        with self._feed.follow(message_id) as follower:
+        with self._feed.follow(message_id) as reader:
             more = True
             while more:
-                page = await follower.next(after, 0)
+                page = await reader.next(after, 0)
                 if page is None:
                     raise NotFound(DELETED)
                 for entry in page.entries:

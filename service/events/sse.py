@@ -64,9 +64,9 @@ class Streams:
         silence = Silence(self._keepalive_interval)
         if view.opening:
             yield view.opening
-        with self._feed.follow(log_key) as follower:
+        with self._feed.follow(log_key) as reader:
             while not self._feed.closing:
-                page = await follower.next(after, min(silence.seconds_left(), view.seconds_to_notice()))
+                page = await reader.next(after, min(silence.seconds_left(), view.seconds_to_notice()))
                 if reason := self._access.end_of(principal):
                     yield encode("unauthorized", _json({"message": reason}))
                     return

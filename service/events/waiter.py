@@ -21,13 +21,13 @@ class Waiter:
         """Whether the message is over within so many seconds. It does not wait for one that asks a question, nor while
         this process stops. Raises NotFound, and Unauthorized where the access ends meanwhile."""
         deadline = time.monotonic() + seconds
-        with self._feed.follow(message_id) as follower:
+        with self._feed.follow(message_id) as reader:
             if (end := await self._events.log_end(principal, message_id)) is None:
                 raise NotFound(f"There is no message {message_id}.")
             after, over = end
             after = max(after - 1, 0)  # the last event may be the question
             while not over and not self._feed.closing and (left := deadline - time.monotonic()) > 0:
-                page = await follower.next(after, left)
+                page = await reader.next(after, left)
                 check_access(self._access, principal)
                 if page is None:
                     raise NotFound(f"There is no message {message_id}.")

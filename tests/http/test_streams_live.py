@@ -34,7 +34,7 @@ class Replica(ApiServer):
 
     async def readers(self) -> int:
         """How many streams are subscribed to something."""
-        return sum(len(readers) for readers in self.api.feed._readers.values())
+        return sum(len(readers) for readers in self.api.parts.feed._readers.values())
 
 
 @pytest.fixture
@@ -225,6 +225,6 @@ async def test_clients_that_disconnect_or_never_read_are_cleaned_up(
     for never in sockets:
         never.close()
     await until(replica.readers, lambda n: n == 0)
-    assert not replica.api.feed._readers
+    assert not replica.api.parts.feed._readers
     script.say(message_id, None)
     assert (await api.settled(message_id))["state"] == "completed"  # disconnecting cancels nothing

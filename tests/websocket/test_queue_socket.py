@@ -50,9 +50,9 @@ async def test_the_queue_socket_speaks_autogen(
     read_from: list[int] = []
     next_page = LogReader.next
 
-    async def noted(follower: LogReader, after: int, seconds: float) -> Page | None:
+    async def noted(reader: LogReader, after: int, seconds: float) -> Page | None:
         read_from.append(after)
-        return await next_page(follower, after, seconds)
+        return await next_page(reader, after, seconds)
 
     monkeypatch.setattr(LogReader, "next", noted)
     await start_worker(echo, team)

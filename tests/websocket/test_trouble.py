@@ -61,7 +61,7 @@ async def test_a_slow_reader_is_closed_and_uses_little_memory(settings: Settings
 
         await until(closed)
         assert max(held) < 300_000  # the limit and one frame
-        await until(lambda: not served.server._api.feed._readers)
+        await until(lambda: not served.server._api.parts.feed._readers)
         frames, _ = await chat.rest()  # frames that were already sent
         seen += frames
     assert [frame["id"] for frame in log_frames(seen)] == list(range(1, len(log_frames(seen)) + 1))
@@ -118,7 +118,7 @@ async def test_a_client_that_half_closes_without_reading_is_cleaned_up(settings:
     async with api_server(settings) as served:
         client = await Bare.open(served, "t")
         client.say_no_more()
-        await until(lambda: not served.connections and not served.server._api.feed._readers)
+        await until(lambda: not served.connections and not served.server._api.parts.feed._readers)
         client.close()
 
 

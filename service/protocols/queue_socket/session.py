@@ -111,10 +111,10 @@ class QueueSession:
         if self._after > 0:
             for message in await self._services.threads.open_messages(self._caller.principal, thread):
                 self._translator.begin(*message)
-        with self._services.feed.follow(thread) as follower:
+        with self._services.feed.follow(thread) as reader:
             while True:
                 self._check()
-                page = await follower.next(self._after, math.inf)
+                page = await reader.next(self._after, math.inf)
                 if page is None:
                     return
                 if page.log_end is not None:  # a failover lost the end of the log

@@ -33,34 +33,34 @@ DIALECT = ChatDialect()
 
 
 @websocket("/ws/chat")
-async def chat(socket: Socket, services: NamedDependency[ChatServices], sockets: NamedDependency[Sockets]) -> None:
+async def chat(socket: Socket, chats: NamedDependency[ChatServices], sockets: NamedDependency[Sockets]) -> None:
     """The query has `thread_id` (or `session_id`), `agent`, `last_event_id`, `log`, and `token`."""
     query = socket.query_params
-    await _serve(socket, services, sockets, query.get("thread_id", query.get("session_id")))
+    await _serve(socket, chats, sockets, query.get("thread_id", query.get("session_id")))
 
 
 @websocket("/ws/{thread_id:str}")
 async def thread_chat(
     socket: Socket,
     thread_id: FromPath[str],
-    services: NamedDependency[ChatServices],
+    chats: NamedDependency[ChatServices],
     sockets: NamedDependency[Sockets],
 ) -> None:
     """The query has the same, without `thread_id`. A frame may be just what the user says."""
-    await _serve(socket, services, sockets, thread_id, takes_bare_texts=True)
+    await _serve(socket, chats, sockets, thread_id, takes_bare_texts=True)
 
 
 router = Router("/", route_handlers=[chat, thread_chat], opt={"scope": "read"})
 
 
 async def _serve(
-    socket: Socket, services: ChatServices, sockets: Sockets, thread_id: str | None, *, takes_bare_texts: bool = False
+    socket: Socket, chats: ChatServices, sockets: Sockets, thread_id: str | None, *, takes_bare_texts: bool = False
 ) -> None:
     query = socket.query_params
 
     async def run(caller: Caller) -> None:
         session = Session(
-            services,
+            chats,
             caller,
             parse_thread_id(thread_id or ""),
             _parse_seen(query),

@@ -72,10 +72,10 @@ class Transcript:
 
     async def _follow(self, thread: int) -> None:
         """Send the log from the cursor on; returns when the thread was deleted."""
-        with self._feed.follow(thread) as follower:
+        with self._feed.follow(thread) as reader:
             while True:
                 self._check()
-                page = await follower.next(self._after, math.inf)
+                page = await reader.next(self._after, math.inf)
                 if page is None:
                     return
                 if page.log_end is not None:  # a failover lost the end of the log, or all of it

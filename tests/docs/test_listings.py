@@ -32,6 +32,7 @@ from tests.support.documents import DOCS, HTTP, PAGES, README, Block, blocks, he
 from tests.support.repository import ROOT
 
 METHODS = "GET|POST|PUT|PATCH|DELETE"
+HANDLER = re.compile(r"^@(get|post|put|patch|delete|websocket)\(", re.M)
 # Dialects have pages of their own and no description in OpenAPI.
 DIALECTS = tuple(
     f"service.protocols.{name}." for name in ("schema_registry", "openai", "langgraph", "mcp", "agui", "a2a")
@@ -119,8 +120,9 @@ def test_the_calls_of_a_dialect_are_listed(router: Router, page: str, heading: s
 
 
 def test_every_handler_is_served() -> None:
-    """A handler that a module of routes defines is part of a router of app.py."""
-    files = [*ROOT.glob("service/**/routes.py"), ROOT / "service/api/health.py", ROOT / "service/api/metrics.py"]
+    """A handler that a module defines is part of a router of app.py; OpenAPI serves its own files."""
+    files = [path for path in ROOT.glob("service/**/*.py") if HANDLER.search(path.read_text(encoding="utf-8"))]
+    files.remove(ROOT / "service/api/openapi.py")
     modules = [path.relative_to(ROOT).with_suffix("") for path in files]
     defined = {
         handler.fn
@@ -195,6 +197,23 @@ def commands(group: click.Group, prefix: str = "treadle") -> Iterator[str]:
 def test_every_command_is_mentioned() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [command for command in commands(main) if command not in text] == []
+
+
+def test_the_architecture_page_names_every_package_and_module_of_the_service() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    packages = {f"`service/{path.parent.name}/`" for path in ROOT.glob("service/*/__init__.py")}
+    protocols = {f"`service/protocols/{path.parent.name}/`" for path in ROOT.glob("service/protocols/*/__init__.py")}
+    modules = {f"`{path.stem}`" for path in ROOT.glob("service/*.py") if path.stem != "__init__"}
+    assert len(packages) > 20
+    assert sorted(name for name in packages | protocols | modules if name not in text) == []
+
+
+def test_the_architecture_page_has_the_layers_that_import_linter_checks() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    floors, *_ = project["tool"]["importlinter"]["contracts"]
+    layers = [re.sub(r"[()]", "", layer).split(" | ") for layer in floors["layers"]]
+    [block] = [block for block in blocks(DOCS / "architecture.md", "") if block.text.startswith("cli\n")]
+    assert [line.split(", ") for line in block.text.splitlines()] == layers
 
 
 def test_every_decision_is_listed() -> None:

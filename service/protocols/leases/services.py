@@ -1,9 +1,10 @@
 """What the routes of remote workers share."""
 
-from typing import Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
 import msgspec
+from litestar.params import PathParameter
 
 from service.access.authenticator import Access
 from service.config import Settings
@@ -20,6 +21,8 @@ from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
+
+WorkerId = Annotated[str, PathParameter(description="The id that the registration returned.")]
 
 
 class UnderLease(Protocol):

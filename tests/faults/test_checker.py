@@ -1,6 +1,7 @@
 """The checker of the fault suite finds every kind of broken promise."""
 
 import contextlib
+import copy
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -68,6 +69,18 @@ class HealthyRun:
         await topics.route()
         await topics.handle()
         self.history.published.append(value)
+
+    @contextlib.asynccontextmanager
+    async def copied(self) -> AsyncIterator["HealthyRun"]:
+        """A run with the same records, which may be damaged. What the block does to the database is undone."""
+        run = HealthyRun(self.sql_client, self.journal)
+        run.history, run.notes, run.thread = copy.deepcopy((self.history, self.notes, self.thread))
+        transaction = self.sql_client.sql.transaction()
+        await transaction.start()
+        try:
+            yield run
+        finally:
+            await transaction.rollback()
 
     async def wrong(self) -> dict[str, list[str]]:
         self.journal.write_bytes(b"".join(msgspec.json.encode(note) + b"\n" for note in self.notes))
@@ -138,12 +151,13 @@ WRONG_RECORDS: list[tuple[str, Callable[[HealthyRun], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("promise", "damage"), WRONG_RECORDS)
-async def test_wrong_records_of_clients_and_agents_are_found(
-    run: HealthyRun, promise: str, damage: Callable[[HealthyRun], object]
-) -> None:
-    damage(run)
-    assert any(known.startswith(promise) for known in await run.wrong())
+async def test_wrong_records_of_clients_and_agents_are_found(run: HealthyRun, subtests: pytest.Subtests) -> None:
+    for number, (promise, damage) in enumerate(WRONG_RECORDS):
+        with subtests.test(promise, number=number):
+            async with run.copied() as damaged:
+                damage(damaged)
+                assert any(known.startswith(promise) for known in await damaged.wrong())
+    assert await run.wrong() == {}
 
 
 # Rows of the database
@@ -189,10 +203,13 @@ WRONG_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("promise", "damage"), WRONG_ROWS)
-async def test_wrong_rows_of_the_database_are_found(run: HealthyRun, promise: str, damage: str) -> None:
-    await run.sql_client.sql.execute(damage)
-    assert any(known.startswith(promise) for known in await run.wrong())
+async def test_wrong_rows_of_the_database_are_found(run: HealthyRun, subtests: pytest.Subtests) -> None:
+    for promise, damage in WRONG_ROWS:
+        with subtests.test(promise, damage=damage):
+            async with run.copied() as damaged:
+                await damaged.sql_client.sql.execute(damage)
+                assert any(known.startswith(promise) for known in await damaged.wrong())
+    assert await run.wrong() == {}
 
 
 # Losses that faults explain
@@ -207,38 +224,37 @@ async def lose(run: HealthyRun, times: int) -> list[str]:
 FAR_FUTURE = time.time() + 1e6
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        [Fault("kill_worker", 0, FAR_FUTURE, lethal=True)],
-        [Fault("kill_worker", 0, lethal=True)],  # it has not ended
-        [Fault("agent_exits", 0, 0.1, lethal=True, keys=["scribe-0"])],  # as long as its message
-        [
-            Fault("cut_database", 0, FAR_FUTURE, cuts_off=True),
-            Fault("half_open_database", 0, FAR_FUTURE, cuts_off=True),
-        ],
-    ],
-    ids=lambda faults: faults[0].name,
-)
-async def test_a_fault_that_kills_workers_explains_a_loss(run: HealthyRun, faults: list[Fault]) -> None:
-    run.history.faults += faults
-    assert not await lose(run, 1)
-    assert await lose(run, 2)
+EXPLANATIONS = [
+    [Fault("kill_worker", 0, FAR_FUTURE, lethal=True)],
+    [Fault("kill_worker", 0, lethal=True)],  # it has not ended
+    [Fault("agent_exits", 0, 0.1, lethal=True, keys=["scribe-0"])],  # as long as its message
+    [Fault("cut_database", 0, FAR_FUTURE, cuts_off=True), Fault("half_open_database", 0, FAR_FUTURE, cuts_off=True)],
+]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("kill_worker", 0, 0.1, lethal=True),  # before it was there
-        Fault("kill_worker", FAR_FUTURE, FAR_FUTURE + 1, lethal=True),  # after its end
-        Fault("cut_database", 0, FAR_FUTURE, cuts_off=True),  # alone
-        Fault("drop_notifications", 0, FAR_FUTURE),
-    ],
-    ids=lambda fault: fault.name,
-)
-async def test_a_loss_that_no_fault_explains_is_found(run: HealthyRun, fault: Fault) -> None:
-    run.history.faults.append(fault)
-    assert await lose(run, 1)
+async def test_a_fault_that_kills_workers_explains_a_loss(run: HealthyRun, subtests: pytest.Subtests) -> None:
+    for faults in EXPLANATIONS:
+        with subtests.test(faults=faults):
+            async with run.copied() as lossy:
+                lossy.history.faults += faults
+                assert not await lose(lossy, 1)
+                assert await lose(lossy, 2)
+
+
+NO_EXPLANATIONS = [
+    Fault("kill_worker", 0, 0.1, lethal=True),  # before it was there
+    Fault("kill_worker", FAR_FUTURE, FAR_FUTURE + 1, lethal=True),  # after its end
+    Fault("cut_database", 0, FAR_FUTURE, cuts_off=True),  # alone
+    Fault("drop_notifications", 0, FAR_FUTURE),
+]
+
+
+async def test_a_loss_that_no_fault_explains_is_found(run: HealthyRun, subtests: pytest.Subtests) -> None:
+    for fault in NO_EXPLANATIONS:
+        with subtests.test(fault=fault):
+            async with run.copied() as lossy:
+                lossy.history.faults.append(fault)
+                assert await lose(lossy, 1)
 
 
 @pytest.mark.parametrize(("zombies", "found"), [(True, False), (False, True)])

@@ -1,6 +1,7 @@
 """What a principal does not see is to it as if it did not exist: every call answers as for an unknown name, and changes
 nothing."""
 
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -74,35 +75,38 @@ async def answer(call: Awaitable[Any], name: object) -> str:
     return found.replace(str(name), "NAME")
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-async def test_a_message_that_is_not_seen_does_not_exist(stores: Stores, stranger: str) -> None:
+async def test_a_message_that_is_not_seen_does_not_exist(stores: Stores, subtests: pytest.Subtests) -> None:
     seen, ended = await stores.submit(ADA, "t"), await stores.submit(ADA)
     await stores.sql_client.run(outcome="rejected")
     waiting = await stores.submit(ADA)
     before = await stores.sql_client.all_rows()
-    for message_id in (seen, ended, waiting):
-        for name, call in OF_A_MESSAGE.items():
+    for name, stranger in STRANGERS.items():
+        for message_id, (call_name, call) in itertools.product((seen, ended, waiting), OF_A_MESSAGE.items()):
             unknown = uuid7()
-            expected = await answer(call(stores, STRANGERS[stranger], unknown), unknown)
-            assert await answer(call(stores, STRANGERS[stranger], message_id), message_id) == expected, name
-    assert await stores.sql_client.all_rows() == before
+            with subtests.test(name, call=call_name):
+                expected = await answer(call(stores, stranger, unknown), unknown)
+                assert await answer(call(stores, stranger, message_id), message_id) == expected
+        with subtests.test(f"{name} changes nothing"):
+            assert await stores.sql_client.all_rows() == before
     assert (await stores.messages.status(ADA, seen)).thread_id == "t"
     assert await stores.messages.cancel(ADA, waiting) == "cancelled"
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-async def test_a_thread_that_is_not_seen_does_not_exist(stores: Stores, stranger: str) -> None:
+async def test_a_thread_that_is_not_seen_does_not_exist(stores: Stores, subtests: pytest.Subtests) -> None:
     await stores.submit(ADA, "of-ada")
     await stores.sql_client.claim()
     before = await stores.sql_client.all_rows()
-    for name, call in OF_A_THREAD.items():
-        expected = await answer(call(stores, STRANGERS[stranger], "unknown"), "unknown")
-        assert await answer(call(stores, STRANGERS[stranger], "of-ada"), "of-ada") == expected, name
-    assert await stores.threads.newest(STRANGERS[stranger], 10, None) == ([], None)
     thread, _ = await stores.threads.key(ADA, "of-ada") or (0, 0)
-    assert await stores.threads.open_messages(STRANGERS[stranger], thread) == []
+    for name, stranger in STRANGERS.items():
+        for call_name, call in OF_A_THREAD.items():
+            with subtests.test(name, call=call_name):
+                expected = await answer(call(stores, stranger, "unknown"), "unknown")
+                assert await answer(call(stores, stranger, "of-ada"), "of-ada") == expected
+        with subtests.test(name):
+            assert await stores.threads.newest(stranger, 10, None) == ([], None)
+            assert await stores.threads.open_messages(stranger, thread) == []
+            assert await stores.sql_client.all_rows() == before
     assert [agent for _, agent, _ in await stores.threads.open_messages(ADA, thread)] == ["echo"]
-    assert await stores.sql_client.all_rows() == before
     assert (await stores.threads.get(ADA, "of-ada")).message_count == 1
 
 

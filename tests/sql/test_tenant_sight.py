@@ -34,10 +34,11 @@ VIEWS = (
 )
 
 
-@pytest.mark.parametrize("name", VISIBLE + VIEWS)
-async def test_it_sees_no_row_of_another_tenant(acme: Connection, other: UUID, name: str) -> None:
-    assert await acme.fetchval(f"select count(*) from treadle.{name}") == 0
-    assert await acme.fetchval(f"select count(*) from treadle.{name} t where t::text like '%hidden%'") == 0
+async def test_it_sees_no_row_of_another_tenant(acme: Connection, other: UUID, subtests: pytest.Subtests) -> None:
+    for name in VISIBLE + VIEWS:
+        with subtests.test(name):
+            assert await acme.fetchval(f"select count(*) from treadle.{name}") == 0
+            assert await acme.fetchval(f"select count(*) from treadle.{name} t where t::text like '%hidden%'") == 0
 
 
 async def test_a_function_in_a_condition_sees_no_row_of_another_tenant(acme: Connection, other: UUID) -> None:

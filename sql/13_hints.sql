@@ -7,6 +7,11 @@
 --
 -- What is left: a transaction of a user that notified below the limit, and commits when other programs have filled the
 -- queue to its end. No lower limit avoids that, because the queue is looked at before the commit.
+--
+-- One transaction of the whole cluster at a time commits a NOTIFY, and it waits for the disk meanwhile. So a process
+-- that sends hints itself, after its commit, lets a call keep them (treadle._keep_hints), and receives them with its
+-- answer (treadle._kept_hints). The hints of all other callers, such as psql, go with the commit: these callers could
+-- tell no listener.
 
 -- How full the queue of notifications may be.
 create or replace function treadle._hint_limit() returns double precision
@@ -16,11 +21,42 @@ $$;
 
 -- Notify with the commit, while there is room. A payload that is too long for NOTIFY becomes `*` (look at everything).
 -- (One expression, so that the planner inlines it.)
-create or replace function treadle._hint(channel text, payload text) returns void
+create or replace function treadle._notify(channel text, payload text) returns void
 language sql as $$
     select case
         when pg_notification_queue_usage() < treadle._hint_limit()
             then pg_notify(channel, case when octet_length(payload) < 8000 then payload else '*' end)
+    end
+$$;
+
+-- Let the hints of this transaction be kept from now on. Returns its argument: as an argument of the call whose hints
+-- are to be kept, it runs before it.
+create or replace function treadle._keep_hints(argument anyelement) returns anyelement
+language sql as $$
+    select case when set_config('treadle.hints', E'\n', true) is not null then argument end
+$$;
+
+-- The hints that this transaction has kept, a channel and a payload in each line.
+create or replace function treadle._kept_hints() returns text
+language sql as $$
+    select ltrim(current_setting('treadle.hints', true), E'\n')
+$$;
+
+-- Keep a hint for the caller.
+create or replace function treadle._keep_hint(channel text, payload text) returns void
+language plpgsql as $$
+begin
+    perform set_config(
+        'treadle.hints', current_setting('treadle.hints') || channel || ' ' || payload || E'\n', true);
+end $$;
+
+-- Tell listeners: with the commit, or by the caller if it keeps hints. (One expression, so that the planner inlines
+-- it.)
+create or replace function treadle._hint(channel text, payload text) returns void
+language sql as $$
+    select case
+        when current_setting('treadle.hints', true) <> '' then treadle._keep_hint(channel, payload)
+        else treadle._notify(channel, payload)
     end
 $$;
 

@@ -186,6 +186,10 @@ declare
         _clock_shift         app worker tenant
         _session_tenant      app worker tenant
         _hint                app worker
+        _notify              app worker
+        _keep_hints          app worker
+        _keep_hint           app worker
+        _kept_hints          app worker
         _hint_limit          app worker
         _bytes               app tenant
         _preview             app tenant

@@ -70,7 +70,7 @@ def build_worker(
         availability=availability,
     )
     notifier = Notifier(database)
-    leases = LeaseStore(database, max_queue_size=settings.max_queue_size)
+    leases = LeaseStore(database, notifier, max_queue_size=settings.max_queue_size)
     traces = make_traces(leases) if make_traces else NoTraces()
     arrivals = ArrivalHints(notifier)
     janitor = Janitor(worker=worker_id, settings=settings, store=MaintenanceStore(database), arrivals=arrivals)

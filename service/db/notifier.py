@@ -52,6 +52,13 @@ class Notifier:
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
+    def hint_kept(self, kept: str | None) -> None:
+        """Send the hints that a call has kept for its caller (treadle._kept_hints)."""
+        for line in (kept or "").splitlines():
+            channel, payload = line.split(" ", 1)
+            for item in payload.split(","):
+                self.hint(channel, item)
+
     @contextlib.contextmanager
     def with_commit(self, *, single: bool) -> Iterator[bool]:
         """Whether the hint of the write in this context travels with its commit, as that of a `single` item may.
@@ -82,7 +89,7 @@ class Notifier:
                 payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
                 await self._database.fetchval(
                     # A hint may be lost, so its commit does not wait for the disk.
-                    "select set_config('synchronous_commit', 'off', true), count(treadle._hint(c, p))"
+                    "select set_config('synchronous_commit', 'off', true), count(treadle._notify(c, p))"
                     " from unnest($1::text[], $2::text[]) u (c, p)",
                     [channel for channel, _ in payloads],
                     [payload for _, payload in payloads],

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.db.connection import COMMAND_TIMEOUT_SECONDS
-from service.db.notifier import EVENTS
+from service.db.notifier import EVENTS, Notifier
 from service.db.pool import Database
 from service.leases.model import (
     Append,
@@ -28,20 +28,24 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-# One row without a message where nothing was claimed. The last column is computed when the claim has ended.
+# One row without a message where nothing was claimed. The last columns are computed when the claim has ended.
 CLAIM_SQL = f"""
-    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle.passed_rows()
-    from (values (1)) v left join treadle.claim($1, $2, $3, $4, $5, $6) c on true"""
+    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints(), treadle.passed_rows()
+    from (values (1)) v left join treadle.claim($1, $2, $3, treadle._keep_hints($4::float8), $5, $6) c on true"""
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND_SQL = f"""
-    select {", ".join(Appended.__struct_fields__)} from treadle.append_and_send(
-        $1, $2, $3, $4, $5, $6, max_queue_size => $7, patient => $8)"""
+    select {", ".join(Appended.__struct_fields__)}, treadle._kept_hints()
+    from treadle.append_and_send(
+        $1, $2, $3, $4, $5, $6, max_queue_size => $7, patient => treadle._keep_hints($8::boolean))"""
 FINISH_SQL = f"""
-    select {", ".join(Finished.__struct_fields__)}
-    from treadle.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
+    select {", ".join(Finished.__struct_fields__)}, treadle._kept_hints()
+    from treadle.finish(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, treadle._keep_hints($13::boolean), $14, $15)"""
 CONCLUDE_SQL = """
-    select treadle.conclude(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16, patient => $17)"""
+    select status, treadle._kept_hints()
+    from treadle.conclude(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, max_queue_size => $16,
+        patient => treadle._keep_hints($17::boolean)) c (status)"""
 HEARTBEAT_SQL = "select * from treadle.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
 
 
@@ -55,11 +59,15 @@ class Measured(Protocol):
 class LeaseStore:
     """Every call but `claim` and `heartbeat` leaves the same data when it is repeated after a lost answer.
 
-    `max_queue_size` holds for the messages that agents send; None: no limit.
+    `max_queue_size` holds for the messages that agents send; None: no limit. `notifier` sends the hints of claims,
+    sends and ends after their commits; None: they are left out.
     """
 
-    def __init__(self, database: Database, *, max_queue_size: int | None = None) -> None:
+    def __init__(
+        self, database: Database, notifier: Notifier | None = None, *, max_queue_size: int | None = None
+    ) -> None:
         self._database = database
+        self._notifier = notifier
         self._max_queue_size = max_queue_size
 
     async def instance_secret(self) -> bytes:
@@ -95,14 +103,15 @@ class LeaseStore:
             tenants or None,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
-        claims = [Claim(*row[:-1]) for row in rows if row[0] is not None]
+        self._hint_kept(rows[0][-2])
+        claims = [Claim(*row[:-2]) for row in rows if row[0] is not None]
         return Claimed(claims, rows[0][-1])
 
     async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
         """Write events to the logs. `patient`: wait a moment for locks instead of answering `busy`. `hint`: a payload
         for the listeners of events, sent with the commit itself (see Notifier)."""
         rows = await self._database.fetch(
-            APPEND_SQL if hint is None else f"{APPEND_SQL}, treadle._hint('{EVENTS}', $8)",
+            APPEND_SQL if hint is None else f"{APPEND_SQL}, treadle._notify('{EVENTS}', $8)",
             [append.message_id for append in appends],
             [append.lease for append in appends],
             [append.first_seq for append in appends],
@@ -131,7 +140,8 @@ class LeaseStore:
             timeout=call_timeout([append]),
         )
         assert row is not None
-        return Appended(*row)
+        self._hint_kept(row[-1])
+        return Appended(*row[:-1])
 
     async def finish(
         self, finishes: Sequence[Finish], patient: bool, max_losses: int, hint: str | None = None
@@ -139,7 +149,7 @@ class LeaseStore:
         """Settle attempts whose outcome is plain. `patient` and `hint` as for `append`."""
         outcomes = [finish.outcome for finish in finishes]
         rows = await self._database.fetch(
-            FINISH_SQL if hint is None else f"{FINISH_SQL}, treadle._hint('{EVENTS}', $16)",
+            FINISH_SQL if hint is None else f"{FINISH_SQL}, treadle._notify('{EVENTS}', $16)",
             [finish.message_id for finish in finishes],
             [finish.lease for finish in finishes],
             [outcome.kind for outcome in outcomes],
@@ -156,12 +166,13 @@ class LeaseStore:
             *([] if hint is None else [hint]),
             timeout=call_timeout(finishes),
         )
-        return [Finished(*row) for row in rows]
+        self._hint_kept(rows[0][-1])
+        return [Finished(*row[:-1]) for row in rows]
 
     async def conclude(self, finish: Finish, patient: bool, max_losses: int) -> Finished:
         """Settle one attempt whose outcome is not plain. Raises as `append_and_send` does."""
         outcome = finish.outcome
-        status = await self._database.fetchval(
+        row = await self._database.fetchrow(
             CONCLUDE_SQL,
             finish.message_id,
             finish.lease,
@@ -181,7 +192,9 @@ class LeaseStore:
             patient,
             timeout=call_timeout([finish]),
         )
-        return Finished(finish.message_id, status)
+        assert row is not None
+        self._hint_kept(row[-1])
+        return Finished(finish.message_id, row[0])
 
     async def earlier_results(self, message_id: UUID) -> EarlierResults:
         """What earlier attempts left in the message's log."""
@@ -266,6 +279,10 @@ class LeaseStore:
     async def sign_off(self, worker: str) -> None:
         """Remove the worker from the list of workers."""
         await self._database.fetchval("select treadle.sign_off($1)", worker)
+
+    def _hint_kept(self, kept: str | None) -> None:
+        if kept and self._notifier is not None:
+            self._notifier.hint_kept(kept)
 
 
 def call_timeout(items: Sequence[Measured]) -> float:

@@ -46,6 +46,7 @@ class RemoteServices:
         self.lease_seconds = lease_seconds(settings.worker_timeout)
         self.store = RemoteLeaseStore(
             database,
+            notifier,
             max_losses=settings.max_losses,
             retry_base=settings.retry_base_seconds,
             retry_max=settings.retry_max_seconds,

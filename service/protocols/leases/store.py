@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import LeaseLost
 from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome, SentMessage
@@ -13,16 +14,19 @@ from service.leases.store import call_timeout, flatten, types_and_data
 from service.messages.model import Priority
 from service.protocols.leases.model import HeldLease, LeaseVerdict
 
-CLAIM_SQL = f"select {', '.join(Claim.__struct_fields__)} from treadle.remote_claim($1, $2, $3, $4, $5)"
+# One row without a message where nothing was claimed.
+CLAIM_SQL = f"""
+    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints()
+    from (values (1)) v left join treadle.remote_claim($1, $2, $3, treadle._keep_hints($4::float8), $5) c on true"""
 APPEND_SQL = """
     select status, cancel_requested, thread from treadle.remote_append($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 APPEND_AND_SEND_SQL = """
-    select status, cancel_requested, thread
-    from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
+    select status, cancel_requested, thread, treadle._kept_hints()
+    from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, treadle._keep_hints($10::boolean))"""
 CONCLUDE_SQL = """
-    select status, thread, queue, subscription
+    select status, thread, queue, subscription, treadle._kept_hints()
     from treadle.remote_conclude_attempt(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"""
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, treadle._keep_hints($17::boolean))"""
 CHILDREN_SQL = """
     select child, coalesce(state, 'deleted') as state, result, error, parent, thread_id
     from treadle.remote_children($1, $2, $3, $4, $5)
@@ -31,8 +35,10 @@ SENDER_SQL = """
     select thread, ord, depth, delivery, traceparent, sent, cancelled, retries
     from treadle.remote_sender($1, $2, $3, $4)"""
 FINISH_SQL = """
-    select status, thread, queue, subscription
-    from treadle.remote_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"""
+    select status, thread, queue, subscription, treadle._kept_hints()
+    from treadle.remote_finish(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, treadle._keep_hints($15::boolean), $16, $17,
+        $18)"""
 
 
 LOST = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
@@ -112,12 +118,21 @@ class RemoteFinished(NamedTuple):
 
 
 class RemoteLeaseStore:
-    """`retry_base` and `retry_max`: seconds of the backoff where a worker names no delay."""
+    """`retry_base` and `retry_max`: seconds of the backoff where a worker names no delay. `notifier` sends the hints of
+    claims, sends and ends after their commits."""
 
     def __init__(
-        self, database: Database, *, max_losses: int, retry_base: float, retry_max: float, max_queue_size: int | None
+        self,
+        database: Database,
+        notifier: Notifier,
+        *,
+        max_losses: int,
+        retry_base: float,
+        retry_max: float,
+        max_queue_size: int | None,
     ) -> None:
         self._database = database
+        self._notifier = notifier
         self._rules = (max_losses, retry_base, retry_max)
         self._max_losses = max_losses
         self._max_queue_size = max_queue_size
@@ -165,7 +180,8 @@ class RemoteLeaseStore:
             first_lane,
             repeatable=False,  # if the answer is lost, a heartbeat releases the claimed messages
         )
-        return [Claim(*row) for row in rows]
+        self._notifier.hint_kept(rows[0][-1])
+        return [Claim(*row[:-1]) for row in rows if row[0] is not None]
 
     async def earlier(self, message_ids: Sequence[UUID]) -> dict[UUID, Earlier]:
         """What earlier attempts left, by message."""
@@ -209,7 +225,8 @@ class RemoteLeaseStore:
             timeout=call_timeout([append]),
         )
         assert row is not None
-        return RemoteAppended(*row)
+        self._notifier.hint_kept(row[-1])
+        return RemoteAppended(*row[:-1])
 
     async def conclude(self, finish: RemoteFinish, patient: bool) -> RemoteFinished:
         """Raises as append_and_send."""
@@ -235,7 +252,8 @@ class RemoteLeaseStore:
             timeout=call_timeout([finish]),
         )
         assert row is not None
-        return RemoteFinished(*row)
+        self._notifier.hint_kept(row[-1])
+        return RemoteFinished(*row[:-1])
 
     async def append(self, appends: Sequence[RemoteAppend], patient: bool) -> list[RemoteAppended]:
         rows = await self._database.fetch(
@@ -265,7 +283,8 @@ class RemoteLeaseStore:
             *self._rules,
             timeout=call_timeout(finishes),
         )
-        return [RemoteFinished(*row) for row in rows]
+        self._notifier.hint_kept(rows[0][-1])
+        return [RemoteFinished(*row[:-1]) for row in rows]
 
     async def heartbeat(
         self,

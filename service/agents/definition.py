@@ -63,6 +63,8 @@ class Agent:
 
     def decode(self, body: Any) -> Any:
         """Convert the message to the type that the agent declares. Raises Rejected if it does not fit."""
+        if self.input_type is str and isinstance(body, str):
+            return body
         try:
             return msgspec.convert(body, self.input_type, str_keys=True, dec_hook=from_json)
         except msgspec.ValidationError as error:

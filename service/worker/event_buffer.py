@@ -50,8 +50,7 @@ class EventBuffer:
         self._next_seq = claim.last_seq + 1
         self._unsent: deque[EventToAppend] = deque()
         self._unsent_chars = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None  # of emitters that wait, because too much is unsent
         self._sender: asyncio.Task[None] | None = None
         self._sent = 0  # so many of the events that were put are in the log
         self._in_flight: Part | None = None  # the append without an answer
@@ -84,7 +83,7 @@ class EventBuffer:
         if self._sender is None:
             self._sender = asyncio.create_task(self._send())
         if self._unsent_chars > HIGH_WATER_CHARS:
-            self._room.clear()
+            self._room = self._room or asyncio.Event()
             await self._room.wait()
 
     async def save(self, event: EventToAppend) -> None:
@@ -101,7 +100,10 @@ class EventBuffer:
         """Accept no more events; wait for the append in flight; returns the seq of the first unsent event, and the
         unsent events."""
         self._closed = True
-        self._room.set()
+        if self._sender is None and not self._unsent and self._in_flight is None:  # the agent has written nothing more
+            self._attempt = None
+            return self._next_seq, []
+        self._let_emitters_go()
         self._cancel_saves()
         if self._sender is not None:
             await asyncio.wait({self._sender})
@@ -143,15 +145,20 @@ class EventBuffer:
             if not saved.done():
                 saved.set_result(None)
         if self._unsent_chars <= HIGH_WATER_CHARS:
-            self._room.set()
+            self._let_emitters_go()
 
     def _stop_writing(self, reason: StopReason | Exception) -> None:
         self._log_unwritable = True
         self._unsent.clear()
         self._in_flight = None
-        self._room.set()
+        self._let_emitters_go()
         self._cancel_saves()
         self._stop(reason)
+
+    def _let_emitters_go(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def _stop(self, reason: StopReason | Exception) -> None:
         if self._attempt is not None:

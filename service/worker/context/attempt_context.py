@@ -1,9 +1,11 @@
 """The context of an attempt, as its agent uses it."""
 
 import asyncio
+import functools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,7 +31,7 @@ _to_json = msgspec.json.Encoder().encode
 
 
 class AttemptContext:
-    """Implements service.agents.contract.Context."""
+    """Implements service.agents.contract.Context. What few agents use is made when it is used."""
 
     def __init__(
         self,
@@ -46,20 +48,30 @@ class AttemptContext:
         self.tenant = claim.tenant
         self.attempt = claim.attempt
         self.metadata = metadata
-        self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
-        self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
-        stored = msgspec.json.decode(claim.memory or "{}")
-        given = state_of_client(metadata, client_state)
+        stored = msgspec.json.decode(claim.memory) if claim.memory else {}
+        given = state_of_client(metadata, client_state) if client_state else {}
         self.memory: dict[str, Any] = (stored if isinstance(stored, dict) else {}) | given
+        self._ends_at = time.time() + claim.timeout_seconds
         self._claim = claim
         self._backend = backend
         self._scope = AttemptScope(claim, backend, max_event_bytes=max_event_bytes)
         self._chunk_characters = max(1, max_event_bytes // MAX_JSON_BYTES_PER_CHARACTER)
         self._in_thread = in_thread  # the agent is sync and runs in a thread
         self._incoming = 0  # messages that the agent has received
-        self._tools = ToolCalls(claim)
         if given and not self.memory_fits():
             raise Rejected("The memory of the thread is too large with the state that the client sent.")
+
+    @functools.cached_property
+    def deadline(self) -> datetime:
+        return datetime.fromtimestamp(self._ends_at, UTC)
+
+    @functools.cached_property
+    def log(self) -> "logging.LoggerAdapter[logging.Logger]":
+        return logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": self.attempt})
+
+    @functools.cached_property
+    def _tools(self) -> ToolCalls:
+        return ToolCalls(self._claim)
 
     @property
     def cancelled(self) -> bool:

@@ -53,7 +53,7 @@ def calls(database: Database, messages: MessageStore, newest: Callable[[], UUID]
         "GET /queues": lambda: queues.all(COMMAND_LINE),
         "GET /queues/{name}/dead-letters": lambda: queues.dead_letter_page(COMMAND_LINE, "default", LISTED, None),
         "GET /threads": lambda: threads.newest(COMMAND_LINE, LISTED, None),
-        "GET /threads?q=none": lambda: threads.newest(COMMAND_LINE, LISTED, None, "none"),
+        "GET /threads?q=none": lambda: threads.find(COMMAND_LINE, "none", LISTED, None),
         "GET /stats": lambda: statistics.read(COMMAND_LINE),
         "GET /stats?by=agent": lambda: statistics.read(COMMAND_LINE, by="agent"),
         "GET /agents": lambda: queues.agents(COMMAND_LINE),

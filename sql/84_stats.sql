@@ -171,15 +171,14 @@ end $$;
 comment on function treadle.purge_stats is 'Delete a chunk of old rows of the statistics';
 
 -- The rows of the statistics from `first` to before `past`, in steps of `step` seconds: those of one tenant or (null)
--- of all, of one queue, of one agent, and apart for each queue or agent where `by` says so. Deliveries of webhooks
--- count where a queue or an agent is named, but not among all messages.
+-- of all, of one queue, of one agent, and apart for each queue or agent where `by` says so. `step` null: one step.
+-- Deliveries of webhooks count where a queue or an agent is named, but not among all messages.
 create or replace function treadle._stat_steps(
     of_tenant text, queue text, agent text, first timestamptz, past timestamptz, step integer, row_seconds integer,
     by text)
 returns table (at timestamptz, name text, r treadle.stat_rows)
 language sql stable as $$
-    select greatest(
-            date_bin(make_interval(secs => step), s.at, timestamptz '2020-01-01 00:00:00+00'), '-infinity'),
+    select coalesce(date_bin(make_interval(secs => step), s.at, timestamptz '2020-01-01 00:00:00+00'), first),
         case by when 'queue' then s.queue when 'agent' then s.agent end, s
     from treadle.stat_rows s
     where s.seconds = row_seconds
@@ -192,7 +191,8 @@ language sql stable as $$
 $$;
 
 -- For each step from `first` to before `past` in which something happened: sums and percentiles (in seconds). Rows of
--- minutes are read for up to 26 hours, else those of hours, and then a step has at least an hour.
+-- minutes are read for up to 26 hours, else those of hours, and then a step has at least an hour. `step` null: one step
+-- from `first` to `past`, of hours where it begins with one.
 create or replace function treadle.read_stats(
     of_tenant text, first timestamptz, past timestamptz, step integer default 60, queue text default null,
     agent text default null, by text default null)
@@ -205,7 +205,8 @@ language plpgsql stable security definer
 #variable_conflict use_column
 declare
     v_row_seconds constant integer := case
-        when past - first <= interval '26 hours' and first >= treadle.clock() - interval '8 days' and step % 3600 <> 0
+        when past - first <= interval '26 hours' and first >= treadle.clock() - interval '8 days'
+            and coalesce(step % 3600 <> 0, first <> date_trunc('hour', first))
             then 60
         else 3600
     end;
@@ -216,7 +217,8 @@ begin
             select s.*
             from treadle._stat_steps(
                 of_tenant => of_tenant, queue => read_stats.queue, agent => read_stats.agent, first => first,
-                past => past, step => greatest(step, v_row_seconds), row_seconds => v_row_seconds, by => by) s
+                past => past, step => case when step is not null then greatest(step, v_row_seconds) end,
+                row_seconds => v_row_seconds, by => by) s
         ), counted as (
             select f.at, f.name, sum((f.r).submitted)::bigint, sum((f.r).completed)::bigint,
                 sum((f.r).failed)::bigint, sum((f.r).retried)::bigint, sum((f.r).cancelled)::bigint,

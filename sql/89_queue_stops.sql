@@ -61,35 +61,90 @@ language sql stable as $$
         where q.queue = _queue_is_full.queue and q.concurrency is not null), false)
 $$;
 
+-- The transactions that may lock a row with this xmax: the one with this id, or those that share the lock with this
+-- id. (The row does not say which of the two its xmax is.)
+create or replace function treadle._lockers(xmax xid) returns xid[]
+language plpgsql stable as $$
+begin
+    return _lockers.xmax || array(
+        select m.xid
+        from pg_get_multixact_members(_lockers.xmax) m);
+exception
+    when internal_error or invalid_parameter_value then
+        return array[_lockers.xmax];  -- no shared lock has this id
+end $$;
+
+-- Whether another transaction locks a message (or, if its key is given, its thread) so that a claim passes over it. Not
+-- every lock does: a foreign key to a thread lets claims take its messages. So this takes the lock of a claim, and
+-- gives it back at once.
+create or replace function treadle._is_passed_over(message_id uuid, thread bigint) returns boolean
+language plpgsql as $$
+#variable_conflict use_variable
+declare
+    v_free boolean := false;
+begin
+    if thread is null then
+        perform from treadle.messages m
+            where m.message_id = _is_passed_over.message_id
+            for update skip locked;
+    else
+        perform from treadle.threads t
+            where t.id = thread
+            for no key update skip locked;
+    end if;
+    v_free := found;
+    raise exception using errcode = 'TR001';  -- undoes the lock
+exception
+    when sqlstate 'TR001' then
+        return not v_free;
+    when serialization_failure then
+        return false;  -- another transaction has changed the row and committed
+    when read_only_sql_transaction then
+        return true;  -- a lock that claims do not mind is rare
+end $$;
+
 -- The transaction that has held a message or its thread for a second or longer, so that claims pass over the message.
--- pid null: it is prepared. seconds null: PostgreSQL does not tell us its age. A lock that several transactions share
--- is not seen: the xmax of the row does not name them.
+-- pid null: it is prepared. seconds null: it holds it now, and PostgreSQL tells the owner of this function (which is
+-- not a member of pg_read_all_stats) no ages of other users' transactions.
 create or replace function treadle._holder_of(message_id uuid)
 returns table (pid integer, program text, seconds double precision)
-language sql stable as $$
-    select l.pid, coalesce(nullif(a.application_name, ''), a.usename::text),
-        extract(epoch from clock_timestamp() - a.xact_start)::double precision
-    from (
-        select m.xmax as xid
-        from treadle.messages m
-        where m.message_id = _holder_of.message_id and m.xmax <> '0'
-        union all
-        select t.xmax
-        from treadle.messages m
-        join treadle.threads t on t.id = any(array[m.thread])
-        where m.message_id = _holder_of.message_id and t.xmax <> '0'
-    ) held
-    join pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = held.xid
-    left join pg_stat_activity a on a.pid = l.pid
-    where a.xact_start is null or a.xact_start < clock_timestamp() - interval '1 second'
-    limit 1
-$$;
+language plpgsql stable as $$
+#variable_conflict use_column
+declare
+    v record;
+begin
+    for v in
+        select l.pid, coalesce(nullif(a.application_name, ''), a.usename::text) as program, held.thread,
+            date_part('epoch', clock_timestamp() - coalesce(a.xact_start, p.prepared)) as seconds
+        from (
+            select m.xmax as xid, null as thread
+            from treadle.messages m
+            where m.message_id = _holder_of.message_id and m.xmax <> '0'
+            union all
+            select t.xmax, t.id
+            from treadle.messages m
+            join treadle.threads t on t.id = any(array[m.thread])
+            where m.message_id = _holder_of.message_id and t.xmax <> '0'
+        ) held
+        cross join lateral unnest(treadle._lockers(held.xid)) u (xid)
+        join pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = u.xid
+        left join pg_stat_activity a on a.pid = l.pid
+        left join pg_prepared_xacts p on l.pid is null and p.transaction = u.xid
+        where coalesce(a.xact_start, p.prepared, '-infinity') < clock_timestamp() - interval '1 second'
+        order by a.xact_start
+    loop
+        if treadle._is_passed_over(_holder_of.message_id, v.thread) then
+            return query select v.pid, v.program, v.seconds;
+            return;
+        end if;
+    end loop;
+end $$;
 
 -- What keeps the first message of a lane waiting, although nothing stops its queue.
 create or replace function treadle._head_stop(m treadle.messages) returns text
 language sql stable as $$
     select case
-        when exists (select from treadle._holder_of(m.message_id)) then 'locked'
+        when exists (select from treadle._holder_of(m.message_id) h where h.seconds >= 1) then 'locked'
         when treadle._runs_all_it_may(tenant => m.tenant, queue => m.queue) then 'tenant_running'
         when treadle._queue_is_full(m.queue) then 'queue_concurrency'
     end

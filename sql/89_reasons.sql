@@ -187,12 +187,15 @@ language sql stable as $$
     select 'locked',
         case
             when not for_operator then 'An open transaction holds it or its thread, and claims pass over it.'
-            else format('%s has held it or its thread%s, and claims pass over it.',
+            else format('%s %s, and claims pass over it.',
                 case
                     when h.pid is null then 'A prepared transaction'
                     else format('The transaction of process %s (%s)', h.pid, h.program)
                 end,
-                case when h.seconds is not null then ' for ' || treadle._span(make_interval(secs => h.seconds)) end)
+                case
+                    when h.seconds is null then 'holds it or its thread now'
+                    else 'has held it or its thread for ' || treadle._span(make_interval(secs => h.seconds))
+                end)
         end,
         case
             when not for_operator then 'It starts once that transaction has ended.'

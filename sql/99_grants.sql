@@ -69,6 +69,7 @@ declare
         thread_logs          app
         thread_place         app
         thread_usage         app
+        find_threads         app tenant
         read_stats           app tenant
         changed_tenants      app
         _quantile            app tenant

@@ -20,6 +20,7 @@ StepSeconds = Annotated[
     int,  # never None: `step=null` would be taken for it
     QueryParameter(name="step", ge=0, le=31_536_000, description="a number of seconds, a multiple of 60, or 0 for any"),
 ]
+Whole = Annotated[bool, QueryParameter(description="One step from `from` to `to`, with the percentiles of all of it.")]
 By = Annotated[str | None, QueryParameter(name="by", description="`queue` or `agent`: figures of each by itself.")]
 
 
@@ -41,9 +42,12 @@ async def get_statistics(
     to: To = None,
     step: StepSeconds = 0,
     by: By = None,
+    whole: Whole = False,
 ) -> Statistics:
     if by not in (None, "queue", "agent"):
         raise Unprocessable("by must be queue or agent.")
+    if whole and step:
+        raise Unprocessable("With whole there is one step: leave step out.")
     if step % 60:
         raise Unprocessable("step must be a number of seconds, a multiple of 60.")
     return await statistics.read(
@@ -54,6 +58,7 @@ async def get_statistics(
         queue=queue,
         agent=agent,
         by=by,  # type: ignore[arg-type]
+        whole=whole,
     )
 
 

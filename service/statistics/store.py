@@ -1,6 +1,7 @@
 """Statistics in PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Literal, TypeAlias
 
 from asyncpg import Record
@@ -13,7 +14,9 @@ from service.errors import Unprocessable
 from service.statistics.model import Percentiles, Statistics, Step
 
 By: TypeAlias = Literal["queue", "agent"]
-Asked: TypeAlias = tuple[str | None, datetime, datetime, int, str | None, str | None, By | None]  # values of READ
+Asked: TypeAlias = tuple[
+    str | None, datetime, datetime, int | None, str | None, str | None, By | None
+]  # values of READ
 
 MAX_STEPS = 500
 MINUTES_HOURS = 26.0  # that statistics by the minute may span
@@ -49,17 +52,18 @@ class StatisticsStore:
         queue: str | None = None,
         agent: str | None = None,
         by: By | None = None,
+        whole: bool = False,
     ) -> Statistics:
-        """Of the last hour, unless `begin` or `end` say otherwise; of all tenants for an operator. Raises
-        Unprocessable for a span that is empty or has too many steps."""
+        """Of the last hour, unless `begin` or `end` say otherwise; of all tenants for an operator. `whole`: in one
+        step. Raises Unprocessable for a span that is empty or has too many steps."""
         end = end or datetime.now(UTC) + timedelta(seconds=1)
         begin = begin or end - timedelta(hours=1)
         span = (end - begin).total_seconds()
-        step = _step(span, begin, step_seconds)
+        step = max(1, ceil(span)) if whole else _step(span, begin, step_seconds)
         if not 0 < span <= step * MAX_STEPS:
             raise Unprocessable(f"From from to to there must be 1 to {MAX_STEPS} steps: send another step.")
         tenant = None if principal.is_operator else principal.tenant
-        rows = await self._reads.ask((tenant, begin, end, step, queue, agent, by))
+        rows = await self._reads.ask((tenant, begin, end, None if whole else step, queue, agent, by))
         return Statistics(begin, end, step, [_step_of(row) for row in rows])
 
     async def _rows(self, asked: Asked) -> list[Record]:

@@ -29,10 +29,15 @@ SearchText = Annotated[
     operation_id="listThreads",
     scope="read",
     summary="List threads, the most recently active first",
-    description="With `q`, those that have this text in their id, metadata or last message. A call looks at 2,000"
-    " threads.",
+    description="With `q`, those that have this text in their id, metadata or last message. A call looks at 1,000"
+    " threads at most, so that a page may be empty although another one follows.",
     response_headers=[
-        ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True)
+        ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True),
+        ResponseHeader(
+            name="Searched-Until",
+            description="Where a search has stopped: the last activity of the last thread that it looked at.",
+            documentation_only=True,
+        ),
     ],
 )
 async def list_threads(
@@ -46,8 +51,13 @@ async def list_threads(
     before = None if cursor is None else parse_position(cursor)
     if q is not None and "\0" in q:
         raise Unprocessable("q must not contain the NUL character (U+0000).")
-    page, next_position = await threads.newest(principal, limit, before, q)
     headers = {}
+    if q is None:
+        page, next_position = await threads.newest(principal, limit, before)
+    else:
+        page, next_position = await threads.find(principal, q, limit, before)
+        if next_position is not None:
+            headers["Searched-Until"] = next_position.at.isoformat().replace("+00:00", "Z")
     if next_position is not None:
         query = urlencode({"limit": limit, **({"q": q} if q else {}), "cursor": format_position(next_position)})
         headers["Link"] = f'</threads?{query}>; rel="next"'

@@ -18,7 +18,6 @@ THREAD_COLUMNS = """
     t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
     t.cancelled, t.metadata::text, t.memory::text"""
 RECENT_PROGRESS_EVENTS = 50
-SEARCHED_THREADS = 2_000  # in one call
 CONCURRENT_DELETIONS = 2  # each holds a connection
 
 
@@ -66,16 +65,12 @@ class ThreadStore:
         self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
     async def newest(
-        self, principal: Principal, limit: int, before: Position | None, text: str | None = None
+        self, principal: Principal, limit: int, before: Position | None
     ) -> tuple[list[ThreadSummary], Position | None]:
         """A page of threads, the last active first, and where the next page begins (None: this is the last page). The
-        threads of keys of records are left out. With `text`, the threads that have it in their id, their metadata or
-        the beginning of their last message, among the next SEARCHED_THREADS."""
-        looked_at = limit if text is None else max(limit, SEARCHED_THREADS)
+        threads of keys of records are left out."""
         rows = await self._lists.fetch(
-            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview,"
-            " $6::text is null or strpos(lower(concat_ws(E'\n', t.thread_id, t.metadata, t.last_message_preview)),"
-            " lower($6)) > 0 as wanted"
+            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
             " from treadle.thread_overview t where t.tenant = $1 and t.thread_id not like 'records/%'"
             " and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents,"
             " thread_id => t.thread_id)"
@@ -84,13 +79,32 @@ class ThreadStore:
             principal.tenant,
             principal.reach,
             *(before or (None, None)),
-            looked_at + 1,
-            text,
+            limit + 1,
         )
-        wanted = [number for number, row in enumerate(rows[:looked_at]) if row["wanted"]][:limit]
-        last = wanted[-1] if len(wanted) == limit else looked_at - 1
-        following = Position(rows[last]["last_activity"], rows[last]["thread"]) if len(rows) > last + 1 else None
-        return msgspec.convert([rows[number] for number in wanted], list[ThreadSummary]), following
+        following = Position(rows[limit - 1]["last_activity"], rows[limit - 1]["thread"]) if len(rows) > limit else None
+        return msgspec.convert(rows[:limit], list[ThreadSummary]), following
+
+    async def find(
+        self, principal: Principal, text: str, limit: int, before: Position | None
+    ) -> tuple[list[ThreadSummary], Position | None]:
+        """Threads that have the text in their id, their metadata or the beginning of their last message, the last
+        active first, and the last one that was looked at (None: all were). It looks at a bounded number of threads, so
+        that there may be others although it found few."""
+        rows = await self._lists.fetch(
+            "select thread, thread_id, message_count, created_at, last_activity, last_message_preview"
+            " from treadle.find_threads(q => $1, before => $2, before_thread => $3, quantity => $4, tenant => $5,"
+            " reach => $6::jsonb) order by last_activity desc, thread desc, thread_id",
+            text,
+            *(before or (None, None)),
+            limit,
+            principal.tenant,
+            principal.reach,
+        )
+        following = None
+        if rows and rows[-1]["thread_id"] is None:
+            following = Position(rows[-1]["last_activity"], rows[-1]["thread"])
+            rows = rows[:-1]
+        return msgspec.convert(rows, list[ThreadSummary]), following
 
     async def get(self, principal: Principal, thread_id: str) -> Thread:
         """Raises NotFound."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, Route, expect
 
 from service.agents.builtin.echo import echo
 from service.config import Settings
@@ -18,6 +18,7 @@ from tests.support.browser import open_browser
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.programs import NODE_MODULES
 from tests.support.requirements import require_or_skip
+from tests.support.sql_client import SqlClient
 from treadle import Context, Rejected, agent
 
 BOARD = Path(routes.__file__).parent / "static/board"
@@ -97,6 +98,49 @@ async def test_a_failing_agent_is_found_explained_and_redriven(settings: Setting
         await api.submit("waits")
         await expect(page.locator(".wrong")).to_contain_text("The queue default is paused, and 1 message waits in it.")
         await api.aclose()
+
+
+async def test_a_busy_button_stays_busy_while_its_table_is_drawn_again(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    await start_worker(echo)
+    async with (
+        api_server(settings) as served,
+        open_browser() as browser,
+        Client(f"http://127.0.0.1:{served.port}") as api,
+    ):
+        page = await open_view(browser, served.port, "overview")
+        asked, let_go = [], asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            asked.append(route.request.url)
+            await let_go.wait()
+            await route.continue_()
+
+        await page.route("**/queues/default/pause", hold)
+        button = page.get_by_role("button", name="Pause")
+        await button.click()
+        await expect(button).to_have_attribute("aria-disabled", "true")
+        for _ in range(2):  # the first answer may have been on its way
+            async with page.expect_response(lambda response: response.url.endswith("/queues")):
+                await api.settled(await api.submit("x"))
+        await expect(button).to_have_attribute("aria-disabled", "true")
+        await button.click(force=True)
+        let_go.set()
+        await expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        assert len(asked) == 1
+
+
+async def test_a_search_of_threads_says_how_far_it_looked(settings: Settings, sql_client: SqlClient) -> None:
+    await sql_client.submit("find me", thread_id="oldest")
+    await sql_client.submit_many(*[{"message": "x", "thread_id": f"t{number}"} for number in range(1000)])
+    async with api_server(settings) as served, open_browser() as browser:
+        page = await open_view(browser, served.port, "threads?q=find%20me")
+        await expect(page.locator("main")).to_contain_text("None of the threads that were looked at has this text.")
+        await expect(page.locator("main")).to_contain_text("Looked at the threads that were active until")
+        await page.get_by_role("button", name="Look further").click()
+        await expect(page.get_by_role("link", name="oldest")).to_be_visible()
+        await expect(page.get_by_role("button", name="Look further")).to_have_count(0)
 
 
 async def test_each_view_has_no_grave_finding_and_fits_a_phone(settings: Settings, start_worker: StartWorker) -> None:

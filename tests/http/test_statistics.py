@@ -39,6 +39,12 @@ async def test_what_workers_did_is_told_in_steps(start_api: StartApi, start_work
     hour = await get(api, "/stats", queue="default")
     assert (hour["step_seconds"], sum(step["completed"] for step in hour["steps"])) == (60, 3)
     assert (await get(api, "/stats", agent="nope"))["steps"] == []
+    begin = datetime.now(UTC) - timedelta(hours=24)
+    for since in (begin, begin.replace(minute=0, second=0, microsecond=0)):  # by the minute, by the hour
+        day = await get(api, "/stats", by="agent", whole="true", **{"from": since.isoformat()})
+        assert {step["name"]: step["completed"] for step in day["steps"]} == {"echo": 1, "writer": 2}
+        assert {step["at"] for step in day["steps"]} == {day["begin"]}
+        assert day["steps"][1]["run"]["p95"] > 0
     week = {"from": (datetime.now(UTC) - timedelta(days=7)).isoformat()}
     assert (await get(api, "/stats", **week))["step_seconds"] == 21_600
     told = json.loads((await cli("stats", "--by", "agent", "--json")).stdout)
@@ -49,6 +55,7 @@ async def test_what_workers_did_is_told_in_steps(start_api: StartApi, start_work
 
 async def test_spans_and_steps_that_fit_nothing_are_refused(api: Client) -> None:
     problem(await api.get("/stats", params={"by": "tenant"}), 422, "queue or agent")
+    problem(await api.get("/stats", params={"step": 60, "whole": True}), 422, "leave step out")
     problem(await api.get("/stats", params={"step": 90}), 422, "multiple of 60")
     problem(await api.get("/stats", params={"step": "null"}), 400, "step must be")
     problem(await api.get("/stats", params={"from": "today"}), 400, "from must be")

@@ -193,6 +193,8 @@ async def test_threads_are_searched_by_id_metadata_and_last_message(api: Client)
     assert [thread["thread_id"] for thread in following.json()] == ["order-7"]
     assert "next" not in following.links
     assert await get(api, "/threads", q="no such thread") == []
+    assert "Searched-Until" in first.headers
+    assert "Searched-Until" not in following.headers
     assert (await api.get("/threads", params={"q": ""})).status_code == 400
     alone = await api.post("/messages", json={"message": "x", "thread_metadata": {"a": 1}})
     assert (alone.status_code, alone.json()["detail"]) == (422, "thread_metadata needs a thread_id.")

@@ -12,6 +12,22 @@ from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 
 Reasons = dict[str, tuple[str, str]]
+OPEN_FOR_A_SECOND = """
+    select count(*)
+    from pg_stat_activity
+    where datname = current_database()
+        and state = 'idle in transaction'
+        and xact_start < clock_timestamp() - interval '1 second'"""
+# The functions that explain run with the rights of a role that owns the tables, and is no superuser.
+OWNED_BY = """
+    grant create, usage on schema treadle to {role};
+    grant usage on schema pgmq to {role};
+    grant all on all tables in schema pgmq to {role};
+    grant all on all tables in schema treadle to {role};
+    grant execute on all functions in schema treadle to {role};
+    alter table treadle.messages owner to {role};
+    alter table treadle.threads owner to {role};
+    alter function treadle.explain owner to {role}"""
 
 
 async def explain(client: SqlClient, message_id: UUID, tenant: str = "default", reach: Any = None) -> Reasons:
@@ -101,6 +117,52 @@ async def test_a_message_that_an_open_transaction_holds(sql_client: SqlClient) -
     assert restricted["locked"][0] == "An open transaction holds it or its thread, and claims pass over it."
     await user.sql.execute("commit")
     assert list(await explain(sql_client, message_id)) == ["position"]
+
+
+async def test_a_lock_that_claims_pass_by_is_no_reason(sql_client: SqlClient) -> None:
+    """Two transactions share a lock on the message, or on its thread. Claims pass over the message in the first case,
+    and take it in the second."""
+    message_id = await sql_client.submit(thread_id="t")
+    await living(sql_client)
+    users = [await sql_client.connect(), await sql_client.connect()]
+    held = "select exists (select from treadle._holder_of($1))"
+    for statement, causes in {
+        "select from treadle.messages for key share": ["locked", "position"],
+        "select from treadle.threads for key share": ["position"],
+        "select from treadle.threads for share": ["locked", "position"],
+    }.items():
+        for user in users:
+            await user.sql.execute(f"begin; {statement}")
+        await until(lambda: sql_client.sql.fetchval(OPEN_FOR_A_SECOND), lambda count: count == 2)
+        assert await sql_client.sql.fetchval(held, message_id) == ("locked" in causes), statement
+        assert list(await explain(sql_client, message_id)) == causes, statement
+        for user in users:
+            await user.sql.execute("rollback")
+    assert len(await sql_client.claim()) == 1  # to explain has left no lock
+
+
+async def test_a_holder_whose_age_its_reader_may_not_see(sql_client: SqlClient) -> None:
+    """PostgreSQL hides the ages of other users' transactions from roles outside pg_read_all_stats: the sentence says
+    what holds the message now, and streams say nothing of a lock that may be a moment old."""
+    message_id = await sql_client.submit(thread_id="t")
+    await living(sql_client)
+    role = f"{await sql_client.sql.fetchval('select current_database()')}_blind"
+    await sql_client.sql.execute(f"create role {role}")
+    await sql_client.sql.execute(f"grant treadle_app, treadle_worker to {role}; {OWNED_BY.format(role=role)}")
+    user = await sql_client.connect()
+    await user.sql.execute("begin")
+    await user.submit(thread_id="t")
+    stop = "select treadle._head_stop(m) from treadle.messages m where m.message_id = $1"
+    await until(lambda: sql_client.sql.fetchval(stop, message_id), lambda reason: reason == "locked")
+    said = (await explain(sql_client, message_id))["locked"][0]
+    pid = user.sql.get_server_pid()
+    assert said.startswith(f"The transaction of process {pid} (")
+    assert said.endswith(") holds it or its thread now, and claims pass over it.")
+    await sql_client.sql.execute(f"set role {role}")
+    assert await sql_client.sql.fetchval(stop, message_id) is None
+    await user.sql.execute("rollback")
+    await sql_client.sql.execute("reset role")
+    await sql_client.sql.execute(f"reassign owned by {role} to treadle; drop owned by {role}; drop role {role}")
 
 
 async def test_a_message_whose_workers_claim_for_other_tenants(sql_client: SqlClient) -> None:

@@ -85,6 +85,7 @@ READERS = {
     "dead_letter_page": "select * from treadle.dead_letter_page('default', 10, tenant => {tenant})",
     "read_stats": "select submitted from treadle.read_stats({tenant}, now() - interval '1 hour', now(), 3600)",
     "find_messages": "select * from treadle.find_messages(tenant => {tenant})",
+    "find_threads": "select thread_id from treadle.find_threads('t', tenant => {tenant})",
     "explain": "select * from treadle.explain('{other}', tenant => {tenant})",
 }
 

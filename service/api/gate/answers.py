@@ -25,8 +25,8 @@ REQUEST_HEADERS = (
     *(f"X-Stainless-{name}" for name in ("Retry-Count", "Runtime", "Runtime-Version", "Timeout")),
 )
 ANSWER_HEADERS = (
-    *("Allow", "Content-Location", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Retry-After"),
-    "WWW-Authenticate",
+    *("Allow", "Content-Location", "Link", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy"),
+    *("Retry-After", "Searched-Until", "WWW-Authenticate"),
 )
 PREFLIGHT_SECONDS = 7200  # that a browser keeps the answer; Chromium keeps none longer
 PREFLIGHT_VARY = b"Access-Control-Request-Headers, Access-Control-Request-Method, Origin"

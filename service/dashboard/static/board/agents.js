@@ -4,16 +4,20 @@ import { call, get, may, part } from "./api.js";
 import { action, address, asText, el, facts, link, moment, number, put, span, table } from "./show.js";
 
 const SECONDS = 15;
-const DAY_SECONDS = 86_400;
+const HOUR = 3_600_000; // milliseconds
+
+const NOTHING = { completed: 0, failed: 0, retried: 0, run: null, wait: null, input_tokens: 0, output_tokens: 0, cost: 0 };
 
 export function agents(root, at) {
   const list = el("div");
   const [said, kept] = [el("p", { role: "status" }), el("div")];
-  root.append(el("div.title", {}, el("h1", {}, "Agents"), el("span.quiet", {}, "figures of the last 24 hours")), list);
+  const since = el("span.quiet");
+  root.append(el("div.title", {}, el("h1", {}, "Agents"), since), list);
   if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
-    const begin = new Date(Date.now() - DAY_SECONDS * 1000).toISOString();
-    const [known, stats] = await Promise.all([get("agents", {}, at.signal), get("stats", { from: begin, step: DAY_SECONDS, by: "agent" }, at.signal).catch(() => null)]);
+    const begin = new Date(Math.floor(Date.now() / HOUR - 24) * HOUR); // the service keeps figures of whole hours
+    const [known, stats] = await Promise.all([get("agents", {}, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
+    since.textContent = stats ? `figures since ${begin.toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" })}` : "";
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
     put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
   }, list);
@@ -22,24 +26,22 @@ export function agents(root, at) {
 }
 
 function card(agent, stats, open) {
-  const steps = (stats?.steps ?? []).filter(({ name }) => name === agent.agent);
-  const sum = (value) => steps.reduce((total, step) => total + value(step), 0);
-  const over = sum((step) => step.completed + step.failed);
-  const last = steps.at(-1);
+  const found = stats?.steps.find(({ name }) => name === agent.agent) ?? NOTHING;
+  const over = found.completed + found.failed;
   const { settings } = agent;
   return el("section.card", { "aria-label": agent.agent },
     el("h2", {}, link(address("messages", { agent: agent.agent }), agent.agent), agent.is_default ? el("span.badge", {}, "default") : ""),
     agent.description ? el("p", {}, agent.description) : "",
     settings.framework ? el("p.quiet", {}, settings.framework) : "",
     stats === null ? "" : facts([
-      ["Succeed", over ? `${number(Math.round((sum((step) => step.completed) / over) * 1000) / 10)} %` : "–"],
-      ["Completed", number(sum((step) => step.completed))],
-      ["Failed", el("a", { href: `#${address("messages", { agent: agent.agent, state: "failed" })}` }, number(sum((step) => step.failed)))],
-      ["Retries", number(sum((step) => step.retried))],
-      ["Run p50, p95", both(last?.run)],
-      ["Wait p50, p95", both(last?.wait)],
-      ["Tokens", number(sum((step) => step.input_tokens + step.output_tokens))],
-      ["Cost", number(sum((step) => step.cost))],
+      ["Succeed", over ? `${number(Math.round((found.completed / over) * 1000) / 10)} %` : "–"],
+      ["Completed", number(found.completed)],
+      ["Failed", el("a", { href: `#${address("messages", { agent: agent.agent, state: "failed" })}` }, number(found.failed))],
+      ["Retries", number(found.retried)],
+      ["Run p50, p95", both(found.run)],
+      ["Wait p50, p95", both(found.wait)],
+      ["Tokens", number(found.input_tokens + found.output_tokens)],
+      ["Cost", number(found.cost)],
     ]),
     el("details", { open: open.has(agent.agent), data: { name: agent.agent } }, el("summary", {}, "Settings"),
       facts([

@@ -16,7 +16,19 @@ export class Refusal extends Error {
 }
 
 /** The answer as JSON; throws a Refusal. `query`: parameters, of which empty ones are left out. */
-export async function call(method, path, { query = {}, body, signal } = {}) {
+export async function call(method, path, more = {}) {
+  return (await ask(method, path, more)).found;
+}
+
+/** A page of a list whose next page is told in the header `Link`: its items, the `cursor` of the next page (null: this
+ * is the last one), and until when a search has looked (null: at all). */
+export async function page(path, query, signal) {
+  const { found, answer } = await ask("GET", path, { query, signal });
+  const next = /<([^>]*)>; rel="next"/.exec(answer.headers.get("Link") ?? "");
+  return { items: found, cursor: next && new URL(next[1], serviceUrl).searchParams.get("cursor"), until: answer.headers.get("Searched-Until") };
+}
+
+async function ask(method, path, { query = {}, body, signal } = {}) {
   const url = new URL(path, serviceUrl);
   for (const [name, value] of Object.entries(query)) if (value !== "" && value !== null && value !== undefined) url.searchParams.set(name, value);
   const sent = body === undefined ? {} : { "Content-Type": "application/json" };
@@ -27,11 +39,11 @@ export async function call(method, path, { query = {}, body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "The service cannot be reached.");
   }
-  if (answer.status === 204) return null;
+  if (answer.status === 204) return { found: null, answer };
   const found = await answer.json().catch(() => null);
   // The health is told with 503, too.
   if (!answer.ok && !(path === "health" && found?.status)) throw new Refusal(answer.status, found?.detail ?? answer.statusText);
-  return found;
+  return { found, answer };
 }
 
 export const get = (path, query = {}, signal = undefined) => call("GET", path, { query, signal });

@@ -84,8 +84,18 @@ export function table(caption, columns, rows, empty) {
 export const facts = (pairs) =>
   el("dl.facts", {}, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 
-/** Show these in a place, unless it shows the same. The element with the focus keeps it, and fields keep what was typed. */
+const postponed = new Map(); // by place: what it shows once its buttons are done
+
+/**
+ * Show these in a place, unless it shows the same. The element with the focus keeps it, and fields keep what was typed.
+ * A place in which a button is busy waits for it: a fresh button could be pressed a second time.
+ */
 export function put(place, ...children) {
+  postponed.delete(place);
+  if (place.querySelector("button[aria-disabled]")) {
+    postponed.set(place, children);
+    return;
+  }
   const fresh = el("div", {}, ...children);
   if (place.innerHTML === fresh.innerHTML) return;
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
@@ -149,6 +159,7 @@ export function action(text, act, { danger = false, out = null } = {}) {
       tell(out, error.message, true);
     } finally {
       button.ariaDisabled = null;
+      for (const [place, children] of [...postponed]) if (place.contains(button)) put(place, ...children);
     }
   });
   return button;

@@ -1,11 +1,12 @@
 // The threads, and one of them as a conversation.
 
 import { render } from "../chat/markdown.js";
-import { call, get, may, part } from "./api.js";
+import { call, get, may, page, part } from "./api.js";
 import { action, address, ask, asText, badge, el, facts, link, moment, number, put, shorten, table } from "./show.js";
 
 const SECONDS = 5;
 const PAGE = 50;
+const MOST_LOOKS = 16;
 
 export function threads(root, at) {
   const list = el("div");
@@ -20,18 +21,30 @@ export function threads(root, at) {
   });
   root.append(el("div.title", {}, el("h1", {}, "Threads")), open, list, more);
   let limit = PAGE;
+  let looks = 1; // calls of a search, each of which looks at a part of the threads
   const refresh = async () => {
-    const rows = await get("threads", { limit, q }, at.signal);
+    const rows = [];
+    let [cursor, until] = [null, null];
+    for (let look = 0; look < looks && rows.length < limit; look += 1) {
+      const found = await page("threads", { limit: limit - rows.length, q, cursor }, at.signal);
+      rows.push(...found.items);
+      ({ cursor, until } = found);
+      if (!cursor) break;
+    }
     put(list, table("Threads", [
       ["Thread", (row) => link(`threads/${part(row.thread_id)}`, row.thread_id), { wide: true }],
       ["Last message", (row) => shorten(row.last_message_preview ?? "", 120), { wide: true }],
       ["Messages", (row) => number(row.message_count), { number: true }],
       ["Last active", (row) => moment(row.last_activity)],
-    ], rows, q ? "None of the newest 2,000 threads has this text." : "There are no threads yet."));
-    put(more, rows.length === limit && limit < 1000 ? action("Show more", async () => {
-      limit = Math.min(limit * 2, 1000);
-      await refresh();
-    }) : "");
+    ], rows, until ? "None of the threads that were looked at has this text." : q ? "No thread has this text." : "There are no threads yet."));
+    const isFull = rows.length >= limit;
+    put(more,
+      until && !isFull ? el("span", {}, "Looked at the threads that were active until ", moment(until), ". ") : "",
+      cursor && (isFull ? limit < 1000 : looks < MOST_LOOKS) ? action(isFull ? "Show more" : "Look further", async () => {
+        if (isFull) limit = Math.min(limit * 2, 1000);
+        else looks = Math.min(looks * 2, MOST_LOOKS);
+        await refresh();
+      }) : "");
   };
   at.every(SECONDS, refresh, list, ["messages"]);
 }

@@ -127,11 +127,14 @@ begin
 end $$;
 
 -- Append events to messages that remote workers hold. The arguments and statuses are those of treadle.append, with the
--- tenant and the worker of each item. `thread`: the key of the message's thread.
-create or replace function treadle.remote_append(
+-- tenant and the worker of each item. `thread`: the key of the message's thread. The other columns tell what telemetry
+-- measures: `former_seq`: where the log ended before; `seconds`: since the claim; and, where the attempt had written no
+-- chunk yet, whose message it is.
+create or replace function treadle.remote_append_events(
     tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[],
     event_types text[], event_datas text[], patient boolean)
-returns table (status text, cancel_requested boolean, thread bigint)
+returns table (status text, cancel_requested boolean, thread bigint, former_seq integer, seconds double precision,
+    queue text, agent text, attempt integer, created_at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -141,16 +144,37 @@ declare
 begin
     v := treadle._remote_leases(tenants => tenants, workers => workers, ids => ids, leases => leases);
     return query
-        select case when v.again[a.item] then 'busy' else a.status end, a.cancel_requested, (v.held[a.item]).thread
+        select case when v.again[a.item] then 'busy' else a.status end, a.cancel_requested, (v.held[a.item]).thread,
+            (v.held[a.item]).last_seq, date_part('epoch', treadle.clock() - (v.held[a.item]).claimed_at), m.queue,
+            m.agent, m.attempt, m.created_at
         from treadle.append(
             ids => array(select h.message_id from unnest(v.held) h),
             leases => array(select h.lease from unnest(v.held) h),
             first_seqs => first_seqs, event_items => event_items, event_types => event_types,
             event_datas => event_datas, patient => patient)
             with ordinality a (message_id, status, cancel_requested, item)
+        left join treadle.messages m on (v.held[a.item]).first_chunk_at is null
+            and m.message_id = any(array[(v.held[a.item]).message_id])
         order by a.item;
 end $$;
-comment on function treadle.remote_append is 'Append events to messages that remote workers hold; repeatable';
+comment on function treadle.remote_append_events is 'Append events to messages that remote workers hold; repeatable';
+
+-- The same without what telemetry measures, for API processes of the release before.
+create or replace function treadle.remote_append(
+    tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[],
+    event_types text[], event_datas text[], patient boolean)
+returns table (status text, cancel_requested boolean, thread bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    return query
+        select a.status, a.cancel_requested, a.thread
+        from treadle.remote_append_events(
+            tenants => tenants, workers => workers, ids => ids, leases => leases, first_seqs => first_seqs,
+            event_items => event_items, event_types => event_types, event_datas => event_datas,
+            patient => patient) a;
+end $$;
+comment on function treadle.remote_append is 'As remote_append_events; older API processes call it';
 
 -- Seconds until the next attempt of each message whose worker names none: exponential with full jitter.
 create or replace function treadle._backoffs(
@@ -169,13 +193,17 @@ end $$;
 
 -- End attempts of remote workers. The arguments and statuses are those of treadle.finish, with the tenant, the worker
 -- and the number of the attempt of each item. An end that went through before, and whose answer was lost, is answered
--- with the final state of the message. `thread`, `queue` and `subscription` (tenant/subscription) are for the hints.
-create or replace function treadle.remote_finish(
+-- with the final state of the message, and `repeated`. `thread`, `queue` and `subscription` (tenant/subscription) are
+-- for the hints; the other columns tell what telemetry measures, as in treadle.remote_append_events. `chunked`: the
+-- attempt had written a chunk before; `delay_seconds`: until the next attempt.
+create or replace function treadle.remote_end_attempts(
     tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[],
     errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[],
     event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision,
     retry_max double precision)
-returns table (status text, thread bigint, queue text, subscription text)
+returns table (status text, thread bigint, queue text, subscription text, repeated boolean, agent text,
+    created_at timestamptz, former_seq integer, seconds double precision, chunked boolean,
+    delay_seconds double precision)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off
@@ -201,17 +229,44 @@ begin
     return query
         select case
                 when v.again[n.item] then 'busy'
-                when v_statuses[n.item] = 'lost' and m.attempt = n.attempt and m.worker_id = n.worker
-                    and m.state in ('completed', 'failed', 'cancelled') then m.state
+                when r.repeated then m.state
                 else v_statuses[n.item]
             end,
-            m.thread, m.queue, s.tenant || '/' || s.subscription
+            m.thread, m.queue, s.tenant || '/' || s.subscription, r.repeated, m.agent, m.created_at,
+            (v.held[n.item]).last_seq, date_part('epoch', treadle.clock() - (v.held[n.item]).claimed_at),
+            (v.held[n.item]).first_chunk_at is not null, date_part('epoch', m.run_at - treadle.clock())
         from unnest(tenants, workers, ids, attempts) with ordinality n (tenant, worker, message_id, attempt, item)
         left join treadle.messages m on m.message_id = any(array[n.message_id]) and m.tenant = n.tenant
         left join treadle.subscriptions s on s.id = any(array[m.subscription])
+        cross join lateral (
+            select coalesce(v_statuses[n.item] = 'lost' and not v.again[n.item] and m.attempt = n.attempt
+                and m.worker_id = n.worker and m.state in ('completed', 'failed', 'cancelled'), false) as repeated
+        ) r
         order by n.item;
 end $$;
-comment on function treadle.remote_finish is 'End attempts of remote workers; repeatable where the message is over';
+comment on function treadle.remote_end_attempts
+    is 'End attempts of remote workers; repeatable where the message is over';
+
+-- The same without what telemetry measures, for API processes of the release before.
+create or replace function treadle.remote_finish(
+    tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[],
+    errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[],
+    event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision,
+    retry_max double precision)
+returns table (status text, thread bigint, queue text, subscription text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    return query
+        select e.status, e.thread, e.queue, e.subscription
+        from treadle.remote_end_attempts(
+            tenants => tenants, workers => workers, ids => ids, leases => leases, attempts => attempts,
+            outcomes => outcomes, results => results, errors => errors, delays => delays, usages => usages,
+            first_seqs => first_seqs, event_items => event_items, event_types => event_types,
+            event_datas => event_datas, patient => patient, max_losses => max_losses, retry_base => retry_base,
+            retry_max => retry_max) e;
+end $$;
+comment on function treadle.remote_finish is 'As remote_end_attempts; older API processes call it';
 
 -- A remote worker lives and holds these leases: see treadle.heartbeat. Its row is locked first, so that it is not taken
 -- for dead meanwhile.

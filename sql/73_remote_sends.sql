@@ -53,29 +53,40 @@ end $$;
 comment on function treadle.remote_earlier
     is 'The steps, questions and answers of messages, for a remote worker that tries them again';
 
+-- The lease, where a remote worker of the tenant holds it.
+create or replace function treadle._remote_lease(tenant text, worker text, message_id uuid, lease uuid)
+returns setof treadle.leases language sql stable as $$
+    select l.*
+    from treadle.leases l
+    where l.message_id = any(array[_remote_lease.message_id])
+        and l.lease = _remote_lease.lease
+        and l.worker_id = _remote_lease.worker
+        and l.tenant = _remote_lease.tenant
+$$;
+
 -- Whether a remote worker of the tenant holds the lease.
 create or replace function treadle._holds_remotely(tenant text, worker text, message_id uuid, lease uuid)
 returns boolean language sql stable as $$
     select exists (
         select
-        from treadle.leases l
-        where l.message_id = any(array[_holds_remotely.message_id])
-            and l.lease = _holds_remotely.lease
-            and l.worker_id = _holds_remotely.worker
-            and l.tenant = _holds_remotely.tenant)
+        from treadle._remote_lease(tenant => tenant, worker => worker, message_id => message_id, lease => lease))
 $$;
 
--- treadle.append_and_send for a remote worker. `thread`: the key of the message's thread.
-create or replace function treadle.remote_append_and_send(
+-- treadle.append_and_send for a remote worker. `thread`: the key of the message's thread; `former_seq`: where the log
+-- ended before.
+create or replace function treadle.remote_append_step(
     tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[],
     messages text, max_queue_size integer, patient boolean,
-    out status text, out cancel_requested boolean, out thread bigint)
+    out status text, out cancel_requested boolean, out thread bigint, out former_seq integer)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
-    if not treadle._holds_remotely(tenant => tenant, worker => worker, message_id => message_id, lease => lease) then
+    former_seq := (
+        select l.last_seq
+        from treadle._remote_lease(tenant => tenant, worker => worker, message_id => message_id, lease => lease) l);
+    if former_seq is null then
         status := 'lost';
         return;
     end if;
@@ -86,8 +97,25 @@ begin
         event_datas => event_datas, messages => messages, max_queue_size => max_queue_size, patient => patient) a
     join treadle.messages m on m.message_id = any(array[a.message_id]);
 end $$;
-comment on function treadle.remote_append_and_send
-    is 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
+comment on function treadle.remote_append_step
+    is 'Append a step to a message that a remote worker holds, and submit what it sends, in one transaction';
+
+-- The same without the place in the log, for API processes of the release before.
+create or replace function treadle.remote_append_and_send(
+    tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[],
+    messages text, max_queue_size integer, patient boolean,
+    out status text, out cancel_requested boolean, out thread bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    select a.status, a.cancel_requested, a.thread
+    into status, cancel_requested, thread
+    from treadle.remote_append_step(
+        tenant => tenant, worker => worker, message_id => message_id, lease => lease, first_seq => first_seq,
+        event_types => event_types, event_datas => event_datas, messages => messages,
+        max_queue_size => max_queue_size, patient => patient) a;
+end $$;
+comment on function treadle.remote_append_and_send is 'As remote_append_step; older API processes call it';
 
 -- The messages that a remote worker's message waits for: see treadle.children. No row where the worker does not hold
 -- the lease.
@@ -110,21 +138,27 @@ end $$;
 comment on function treadle.remote_children
     is 'State and outcome of messages that a remote worker''s message waits for';
 
--- treadle.conclude for a remote worker; the answer is that of treadle.remote_finish.
-create or replace function treadle.remote_conclude_attempt(
+-- treadle.conclude for a remote worker; the answer is that of treadle.remote_end_attempts.
+create or replace function treadle.remote_end_attempt(
     tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text,
     first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text,
     children uuid[], max_queue_size integer, patient boolean,
-    out status text, out thread bigint, out queue text, out subscription text)
+    out status text, out thread bigint, out queue text, out subscription text, out repeated boolean, out agent text,
+    out created_at timestamptz, out former_seq integer, out seconds double precision, out chunked boolean,
+    out delay_seconds double precision)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
     m treadle.messages;
+    l treadle.leases;
 begin
+    select *
+    into l
+    from treadle._remote_lease(tenant => tenant, worker => worker, message_id => message_id, lease => lease);
     status := 'lost';
-    if treadle._holds_remotely(tenant => tenant, worker => worker, message_id => message_id, lease => lease) then
+    if l.lease is not null then
         status := treadle.conclude(
             id => message_id, lease => lease, outcome => outcome, result => result, error => null, traceback => null,
             delay => null, usage => usage, first_seq => first_seq, event_types => event_types,
@@ -134,18 +168,36 @@ begin
     select *
     into m
     from treadle.messages x
-    where x.message_id = any(array[remote_conclude_attempt.message_id])
-        and x.tenant = remote_conclude_attempt.tenant;
-    if status = 'lost' and m.attempt = remote_conclude_attempt.attempt and m.worker_id = worker
-        and m.state in ('completed', 'failed', 'cancelled') then
-        status := m.state;
-    end if;
-    thread := m.thread;
-    queue := m.queue;
-    subscription := (
-        select s.tenant || '/' || s.subscription
-        from treadle.subscriptions s
-        where s.id = m.subscription);
+    where x.message_id = any(array[remote_end_attempt.message_id])
+        and x.tenant = remote_end_attempt.tenant;
+    repeated := coalesce(status = 'lost' and m.attempt = remote_end_attempt.attempt and m.worker_id = worker
+        and m.state in ('completed', 'failed', 'cancelled'), false);
+    status := case when repeated then m.state else status end;
+    select m.thread, m.queue, m.agent, m.created_at, l.last_seq, date_part('epoch', treadle.clock() - l.claimed_at),
+        l.first_chunk_at is not null, date_part('epoch', m.run_at - treadle.clock()), (
+            select s.tenant || '/' || s.subscription
+            from treadle.subscriptions s
+            where s.id = m.subscription)
+    into thread, queue, agent, created_at, former_seq, seconds, chunked, delay_seconds, subscription;
 end $$;
-comment on function treadle.remote_conclude_attempt
+comment on function treadle.remote_end_attempt
     is 'End an attempt of a remote worker, and with it submit what it sends, save the memory of its thread, or park it';
+
+-- The same without what telemetry measures, for API processes of the release before.
+create or replace function treadle.remote_conclude_attempt(
+    tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text,
+    first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text,
+    children uuid[], max_queue_size integer, patient boolean,
+    out status text, out thread bigint, out queue text, out subscription text)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    select e.status, e.thread, e.queue, e.subscription
+    into status, thread, queue, subscription
+    from treadle.remote_end_attempt(
+        tenant => tenant, worker => worker, message_id => message_id, lease => lease, attempt => attempt,
+        outcome => outcome, result => result, usage => usage, first_seq => first_seq, event_types => event_types,
+        event_datas => event_datas, max_losses => max_losses, messages => messages, memory => memory,
+        children => children, max_queue_size => max_queue_size, patient => patient) e;
+end $$;
+comment on function treadle.remote_conclude_attempt is 'As remote_end_attempt; older API processes call it';

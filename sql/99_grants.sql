@@ -115,10 +115,14 @@ declare
         remote_claim         app
         remote_sender        app
         remote_earlier       app
+        remote_append_step   app
         remote_append_and_send app
         remote_children      app
+        remote_end_attempt   app
         remote_conclude_attempt app
+        remote_append_events app
         remote_append        app
+        remote_end_attempts  app
         remote_finish        app
         remote_heartbeat     app
         remote_sign_off      app

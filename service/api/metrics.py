@@ -16,6 +16,7 @@ from service.metrics.exposition import encode, new_registry
 from service.metrics.process import Pool, ProcessMetrics
 
 TEXT = "text/plain"
+AGENT_LABELS = 200  # agents of remote workers that have figures of their own; all others are `other`
 OF_QUEUES = {
     "queued": ("treadle_queue_depth", "Messages that wait, with those that are held."),
     "ready": ("treadle_queue_ready", "Messages that a worker could claim now; exact to 1,000 a lane."),
@@ -38,7 +39,7 @@ class Scrapes:
     """Answers scrapes. Those that arrive at the same time share one query."""
 
     def __init__(self, installation: InstallationStore, pools: Sequence[Pool]) -> None:
-        self.metrics = ProcessMetrics(pools=pools)
+        self.metrics = ProcessMetrics(pools=pools, more_agents=AGENT_LABELS)
         self._installation = installation
         self._figures: Batcher[None, Figures] = Batcher(self._read, limit=1_000)
 

@@ -33,17 +33,21 @@ class Pool(Protocol):
 
 
 class ProcessMetrics(Collector):
-    """`agents`: the names that become values of a label. `running`: how many messages this worker runs, of how many."""
+    """`agents`: the names that become values of a label. `more_agents`: how many other names do as well, the first that
+    it meets (remote workers claim for registered agents only). `running`: how many messages this worker runs, of how
+    many."""
 
     def __init__(
         self,
         *,
         pools: Sequence[Pool] = (),
         agents: Collection[str] = (),
+        more_agents: int = 0,
         running: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self._pools = pools
-        self._agents = frozenset(agents)
+        self._agents = set(agents)
+        self._more_agents = more_agents
         self._running = running
         self._open: Tally[str] = Tally()
         self._tallies = ProcessTallies()
@@ -93,7 +97,12 @@ class ProcessMetrics(Collector):
             yield GaugeMetricFamily("treadle_worker_concurrency", "Messages that it may run at once.", limit)
 
     def _agent(self, work: Work) -> str:
-        return work.agent if work.agent in self._agents else OTHER
+        if work.agent not in self._agents:
+            if not self._more_agents:
+                return OTHER
+            self._more_agents -= 1
+            self._agents.add(work.agent)
+        return work.agent
 
     def _submit(self, *, tenant: str, messages: Sequence[Asked], answers: Sequence[Answered], seconds: float) -> None:
         for answer in answers:

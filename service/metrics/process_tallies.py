@@ -17,7 +17,9 @@ class ProcessTallies:
         self.submitted = Counter(
             "treadle_messages_submitted", "Messages of clients, by the answer.", ("queue", "state")
         )
-        self.claimed = Counter("treadle_messages_claimed", "Messages that this worker has leased.", ("queue",))
+        self.claimed = Counter(
+            "treadle_messages_claimed", "Messages that were leased, by this worker or by remote workers.", ("queue",)
+        )
         self.attempts = Counter("treadle_attempts", "Attempts whose agent has ended.", (*work, "outcome"))
         self.finished = Counter("treadle_messages_finished", "Messages that have ended.", (*work, "state"))
         self.tokens = Counter(

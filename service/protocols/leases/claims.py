@@ -18,6 +18,7 @@ from service.db.notifier import EVERYTHING
 from service.leases.model import Claim
 from service.messages.model import Priority
 from service.patience import client_leaves
+from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.store import RemoteLeaseStore
 from service.waiting import retrieve_exception, wait_for
 
@@ -46,9 +47,18 @@ class Group:
 class RemoteClaims:
     """The waiting claims of one API process. Intervals in seconds."""
 
-    def __init__(self, store: RemoteLeaseStore, access: Access, *, lease_seconds: float, poll_interval: float) -> None:
+    def __init__(
+        self,
+        store: RemoteLeaseStore,
+        access: Access,
+        moments: RemoteMoments,
+        *,
+        lease_seconds: float,
+        poll_interval: float,
+    ) -> None:
         self._store = store
         self._access = access
+        self._moments = moments
         self._lease_seconds = lease_seconds
         self._poll_interval = poll_interval
         self._groups: dict[GroupKey, Group] = {}
@@ -100,13 +110,16 @@ class RemoteClaims:
         return []
 
     async def _look(self, tenant: str, worker: str, quantity: int) -> list[Claim]:
-        return await self._store.claim(
+        began = time.monotonic()
+        claims = await self._store.claim(
             tenant=tenant,
             worker=worker,
             quantity=quantity,
             lease_seconds=self._lease_seconds,
             first_lane=OTHER_FIRST_LANES.get(next(self._numbers) % CLAIMS_PER_ROUND, "high"),
         )
+        self._moments.claimed(claims, quantity, began)
+        return claims
 
     @contextlib.contextmanager
     def _joined(self, key: GroupKey) -> Iterator[Group]:

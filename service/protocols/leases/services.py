@@ -14,6 +14,7 @@ from service.errors import Unprocessable
 from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds
 from service.protocols.leases.claims import RemoteClaims
+from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.sends import Placed
 from service.protocols.leases.store import RemoteLeaseStore, Sender
 from service.protocols.leases.writer import RemoteWriter
@@ -52,10 +53,11 @@ class RemoteServices:
             retry_max=settings.retry_max_seconds,
             max_queue_size=settings.max_queue_size,
         )
+        moments = RemoteMoments()
         self.claims = RemoteClaims(
-            self.store, access, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval
+            self.store, access, moments, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval
         )
-        self.writer = RemoteWriter(self.store, notifier)
+        self.writer = RemoteWriter(self.store, notifier, moments)
 
     async def check(self, tenant: str, placed: Placed) -> Placed:
         """What an attempt sends; a record has the id of its schema. Raises Unprocessable for a message that does not

@@ -1,6 +1,7 @@
 """The calls of remote workers: each method calls one SQL function, which checks that the worker is the tenant's."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,13 +20,16 @@ CLAIM_SQL = f"""
     select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints()
     from (values (1)) v left join treadle.remote_claim($1, $2, $3, treadle._keep_hints($4::float8), $5) c on true"""
 APPEND_SQL = """
-    select status, cancel_requested, thread from treadle.remote_append($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+    select status, cancel_requested, thread, former_seq, seconds, queue, agent, attempt, created_at
+    from treadle.remote_append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 APPEND_AND_SEND_SQL = """
-    select status, cancel_requested, thread, treadle._kept_hints()
-    from treadle.remote_append_and_send($1, $2, $3, $4, $5, $6, $7, $8, $9, treadle._keep_hints($10::boolean))"""
-CONCLUDE_SQL = """
-    select status, thread, queue, subscription, treadle._kept_hints()
-    from treadle.remote_conclude_attempt(
+    select status, cancel_requested, thread, former_seq, treadle._kept_hints()
+    from treadle.remote_append_step($1, $2, $3, $4, $5, $6, $7, $8, $9, treadle._keep_hints($10::boolean))"""
+ENDED = """
+    status, thread, queue, subscription, repeated, agent, created_at, former_seq, seconds, chunked, delay_seconds"""
+CONCLUDE_SQL = f"""
+    select {ENDED}, treadle._kept_hints()
+    from treadle.remote_end_attempt(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, treadle._keep_hints($17::boolean))"""
 CHILDREN_SQL = """
     select child, coalesce(state, 'deleted') as state, result, error, parent, thread_id
@@ -34,9 +38,9 @@ CHILDREN_SQL = """
 SENDER_SQL = """
     select thread, ord, depth, delivery, traceparent, sent, cancelled, retries
     from treadle.remote_sender($1, $2, $3, $4)"""
-FINISH_SQL = """
-    select status, thread, queue, subscription, treadle._kept_hints()
-    from treadle.remote_finish(
+FINISH_SQL = f"""
+    select {ENDED}, treadle._kept_hints()
+    from treadle.remote_end_attempts(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, treadle._keep_hints($15::boolean), $16, $17,
         $18)"""
 
@@ -105,16 +109,36 @@ class Earlier(msgspec.Struct):
 
 
 class RemoteAppended(NamedTuple):
+    """`former_seq`: where the log ended before. `seconds`: since the claim. The message is named where its attempt had
+    written no chunk before (and where it sends nothing)."""
+
     status: AppendStatus
     cancel_requested: bool
     thread: int | None
+    former_seq: int | None
+    seconds: float | None = None
+    queue: str | None = None
+    agent: str | None = None
+    attempt: int | None = None
+    created_at: datetime | None = None
 
 
 class RemoteFinished(NamedTuple):
+    """`repeated`: the attempt had ended before. `former_seq`: where the log ended before; `seconds`: since the claim;
+    `chunked`: the attempt had written a chunk; all three of an attempt that ends now. `delay_seconds`: until the next
+    attempt. The message is not named where the tenant has no such message."""
+
     status: FinishStatus
     thread: int | None
     queue: str | None
     subscription: str | None
+    repeated: bool
+    agent: str | None
+    created_at: datetime | None
+    former_seq: int | None
+    seconds: float | None
+    chunked: bool
+    delay_seconds: float | None
 
 
 class RemoteLeaseStore:

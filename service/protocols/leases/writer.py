@@ -1,5 +1,6 @@
 """What remote workers write: the calls of the same moment go in one statement, and its hints follow the commit."""
 
+import time
 from collections.abc import Sequence
 
 from service.batching import Batcher
@@ -7,6 +8,7 @@ from service.db.notifier import EVENTS, RECORDS, WORK, Notifier, event_hint
 from service.errors import Busy, Conflict, LeaseLost
 from service.leases.model import Claim
 from service.patience import HELD_SECONDS, Patience
+from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.store import (
     LOST,
     RemoteAppend,
@@ -23,9 +25,10 @@ GAP = "Events before first_seq are not in the log: send them first."
 
 
 class RemoteWriter:
-    def __init__(self, store: RemoteLeaseStore, notifier: Notifier) -> None:
+    def __init__(self, store: RemoteLeaseStore, notifier: Notifier, moments: RemoteMoments) -> None:
         self._store = store
         self._notifier = notifier
+        self._moments = moments
         self._appends: Batcher[RemoteAppend, RemoteAppended] = Batcher(
             self._append,
             limit=APPEND_BATCH_ITEMS,
@@ -54,20 +57,24 @@ class RemoteWriter:
         self._notifier.hint(EVENTS, event_hint(claim.message_id, claim.thread))
 
     async def _append(self, batch: Sequence[RemoteAppend], patient: bool) -> list[RemoteAppended | Exception]:
+        began = time.monotonic()
         if batch[0].sends is not None:
             answers = [await self._store.append_and_send(batch[0], patient)]
         else:
             answers = await self._store.append(batch, patient)
+        self._moments.appended(batch, answers, began)
         for append, answer in zip(batch, answers, strict=True):
             if answer.status == "ok":
                 self._notifier.hint(EVENTS, event_hint(append.message_id, answer.thread))
         return [_refusal(answer.status) or answer for answer in answers]
 
     async def _finish(self, batch: Sequence[RemoteFinish], patient: bool) -> list[RemoteFinished | Exception]:
+        began = time.monotonic()
         if not batch[0].outcome.is_plain:
             answers = [await self._store.conclude(batch[0], patient)]
         else:
             answers = await self._store.finish(batch, patient)
+        self._moments.ended(batch, answers, began)
         for finish, answer in zip(batch, answers, strict=True):
             if answer.status not in {"lost", "gap", "busy"}:
                 self._hint_ended(finish, answer)

@@ -265,7 +265,7 @@ grant select on
 -- A tenant's login role reads the rows of its tenant, and which agents and queues there are.
 grant select on
     treadle.message_overview, treadle.thread_overview, treadle.queue_overview, treadle.queue_counts,
-    treadle.agent_overview, treadle.stats, treadle.stat_rows,
+    treadle.agent_overview, treadle.instance_overview, treadle.instances, treadle.stats, treadle.stat_rows,
     treadle.messages, treadle.threads, treadle.thread_turns, treadle.events, treadle.parked,
     treadle.counters, treadle.queues, treadle.agents, treadle.topics, treadle.topic_ends, treadle.topic_log,
     treadle.records, treadle.subscriptions, treadle.subscription_topics, treadle.subscription_positions,

@@ -1,9 +1,11 @@
 """The audit: who did what."""
 
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import click
 
+from service.audit.model import Act
 from service.cli import common, show
 from service.cli.durations import Duration
 from service.config import Settings
@@ -30,5 +32,19 @@ def audit(settings: Settings, tenant: str | None, since: float | None, limit: in
     rows, _ = common.ask(
         settings, lambda database: AuditStore(database).page(tenant, since=begin, before=None, limit=limit)
     )
-    columns = {"at": "at", "tenant": "tenant", "principal": "principal", "action": "action", "target": "target"}
-    show.as_json(rows) if as_json else show.table(rows, columns, "The audit is empty.", whole=["target"])
+    if as_json:
+        show.as_json(rows)
+        return
+    deeds = [Deed(row.at, _sentence(row)) for row in rows]  # columns of their own would not fit a terminal
+    show.table(deeds, {"at": "at", "what": "what"}, "The audit is empty.")
+
+
+class Deed(NamedTuple):
+    at: datetime
+    what: str
+
+
+def _sentence(act: Act) -> str:
+    """`key.revoke 4f2a by auth off (acme)`; the tenant default is left out."""
+    tenant = "" if act.tenant == "default" else f" ({act.tenant})"
+    return f"{act.action} {act.target} by {act.principal}{tenant}"

@@ -162,7 +162,7 @@ def workers(settings: Settings, as_json: bool) -> None:
     from service.queues.store import QueueStore
 
     rows = common.ask(settings, lambda database: QueueStore(database).workers())
-    show.as_json(rows) if as_json else show.table(rows, WORKER_COLUMNS, "No worker is alive.")
+    show.as_json(rows) if as_json else show.table(rows, WORKER_COLUMNS, "No worker is alive.", whole=WORKER_WHOLE)
 
 
 @click.command()
@@ -184,10 +184,11 @@ def instances(
     """
     from service.queues.store import QueueStore
 
-    rows = common.ask(
-        settings,
-        lambda database: QueueStore(database).instances(principal, agent=agent, thread_id=thread_id, limit=limit),
-    )
+    async def find(database: Any) -> list[Any]:
+        own = await common.own(database, principal)
+        return await QueueStore(database).instances(own, agent=agent, thread_id=thread_id, limit=limit)
+
+    rows = common.ask(settings, find)
     columns = {
         "agent": "agent",
         "thread": "thread_id",
@@ -219,9 +220,9 @@ WORKER_COLUMNS = {
     "queues": "queues",
     "running": "in_flight",
     "of": "concurrency",
-    "started": "started_at",
     "heartbeat": "heartbeat_at",
 }
+WORKER_WHOLE = ["worker"]
 QUEUE_COLUMNS = {
     "queue": "name",
     "queued": "depth",
@@ -244,6 +245,8 @@ NEWEST = 10
 def top(settings: Settings, once: bool, principal: Principal) -> None:
     """Watch the queues, the workers and the newest messages; Ctrl-C ends it.
 
+    A tenant's login sees its own queues and messages.
+
     \b
     Examples:
       treadle top
@@ -253,18 +256,28 @@ def top(settings: Settings, once: bool, principal: Principal) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from service.access.sql_roles.store import SqlRoleStore
     from service.inspection.store import InspectionStore
     from service.installation.store import InstallationStore
     from service.queues.store import QueueStore
 
+    async def of_installation(database: Any, queues: QueueStore) -> tuple[list[Any], list[Any]]:
+        """What is wrong, and the workers: a tenant's login sees neither."""
+        if await SqlRoleStore(database).own_tenant() is not None:
+            return [], []
+        reasons = (await InstallationStore(database).health()).reasons()
+        workers = show.grid(await queues.workers(), WORKER_COLUMNS, whole=WORKER_WHOLE)
+        return [Text(reason, style="yellow") for reason in reasons], [workers]
+
     async def look(database: Any) -> Group:
-        queues, installation = QueueStore(database), InstallationStore(database)
-        newest = await InspectionStore(database).page(principal, {}, before=None, limit=NEWEST)
+        queues, own = QueueStore(database), await common.own(database, principal)
+        reasons, workers = await of_installation(database, queues)
+        newest = await InspectionStore(database).page(own, {}, before=None, limit=NEWEST)
         parts: list[Any] = [
             Text(f"{datetime.now():%Y-%m-%d %H:%M:%S}", style="bold"),
-            *(Text(reason, style="yellow") for reason in (await installation.health()).reasons()),
-            show.grid(await queues.all(principal), QUEUE_COLUMNS),
-            show.grid(await queues.workers(), WORKER_COLUMNS),
+            *reasons,
+            show.grid(await queues.all(own), QUEUE_COLUMNS),
+            *workers,
             show.grid(newest.messages, NEWEST_COLUMNS),
         ]
         spaced = [part for part in parts for part in (part, Text(""))]

@@ -95,7 +95,9 @@ async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Con
         assert (await closed_api.get(f"/audit{query}", headers=bearer(key))).status_code == status, query
     listed = json.loads((await cli("audit", "--tenant", "acme", "--since", "1h", "--json")).stdout)
     assert [act["action"] for act in listed] == ["token.create", "key.create", "tenant.create"]
-    assert "key.create" in (await cli("audit", "--limit", "1")).stdout
+    shown = (await cli("audit", COLUMNS="80")).stdout
+    assert "tenant.create acme by " in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 async def test_acts_in_sql_are_noted_with_the_role(sql_client: SqlClient) -> None:

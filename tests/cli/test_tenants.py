@@ -37,10 +37,13 @@ async def test_commands_of_a_tenants_login_show_its_own(cli: Cli, sql: Connectio
         assert [thread["thread_id"] for thread in json.loads(listed.output)] == (
             [] if "default" in of_tenant else ["of acme"]
         )
-    for command in (("send", "y"), ("messages", "--json"), ("agents", "--json"), ("schemas", "list")):
+    for command in (("send", "y"), ("messages", "--json"), ("agents", "--json"), ("schemas", "list"), ("instances",)):
         assert (await cli(*command, DATABASE_URL=address)).exit_code == 0, command
     rows = await sql.fetch("select tenant, message_id::text from treadle.messages order by message_id desc")
     own = {row["tenant"]: row["message_id"] for row in rows}
+    top = await cli("top", "--once", DATABASE_URL=address, COLUMNS="80")
+    assert own["acme"] in top.output
+    assert own["default"] not in top.output
     assert (await cli("cancel", own["acme"], DATABASE_URL=address)).exit_code == 0
     await sql.execute("select treadle.fold_counters()")
     [queue] = json.loads((await cli("queues", "--json", DATABASE_URL=address)).output)

@@ -63,4 +63,8 @@ async def other(sql_client: SqlClient) -> UUID:
             '[{"op": "put", "namespace": ["hidden"], "key": "hidden", "value": {"x": "hidden"}}]', tenant => 'other')"""
     )
     [row] = await sql_client.submit_many({"message": "hidden", "thread_id": "hidden"}, tenant="other")
+    await sql_client.heartbeat()
+    await sql_client.sql.execute(
+        "select treadle.report_instances('w', array(select id from treadle.threads), '{hidden}', '{1}')"
+    )
     return UUID(str(row["message_id"]))

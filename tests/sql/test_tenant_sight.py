@@ -26,11 +26,11 @@ VISIBLE = (
     *TOPICS,
     *SUBSCRIPTIONS,
     *SCHEMAS,
-    "store_items",
+    *("store_items", "instances"),
 )
 VIEWS = (
     *("message_overview", "thread_overview", "queue_counts", "topic_overview", "subscription_overview"),
-    *("schema_overview", "stats", "store_overview"),
+    *("schema_overview", "stats", "store_overview", "instance_overview"),
 )
 
 

@@ -57,6 +57,9 @@ function showHead(place, status) {
   );
 }
 
+/** A sentence in which the ids of other messages lead to them. */
+const linked = (text, own) => text.split(/([0-9a-f]{8}-[0-9a-f-]{27})/).map((piece, n) => (n % 2 && piece !== own ? link(`messages/${piece}`, piece) : piece));
+
 function showWhy(place, status, reasons) {
   if (status.state === "completed") {
     place.replaceChildren();
@@ -66,7 +69,7 @@ function showWhy(place, status, reasons) {
   if (place.dataset.seen === seen) return;
   place.dataset.seen = seen;
   place.replaceChildren(el("section.why", { "aria-label": "Why", data: { state: status.state } }, el("h2", {}, status.state === "failed" ? "Why it failed" : status.state === "cancelled" ? "How it ended" : "Why it has not finished"),
-    el("ol", {}, reasons.map(({ sentence, advice }) => el("li", {}, el("span", {}, sentence), advice ? el("span.quiet", {}, ` ${advice}`) : "")))));
+    el("ol", {}, reasons.map(({ sentence, advice }) => el("li", {}, el("span", {}, linked(sentence, status.message_id)), advice ? el("span.quiet", {}, " ", linked(advice, status.message_id)) : "")))));
 }
 
 function showActions(place, { status, marks }, said, refresh) {

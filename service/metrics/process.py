@@ -16,9 +16,10 @@ from prometheus_client.registry import Collector
 from service import telemetry
 from service.metrics.process_tallies import ProcessTallies
 from service.telemetry import Answered, Asked, LostWork, Work
+from service.token_counts import INPUT_NAMES, OUTPUT_NAMES, first_count
 
 OTHER = "other"
-TOKENS = {"input": ("input_tokens", "prompt_tokens"), "output": ("output_tokens", "completion_tokens")}
+TOKENS = {"input": INPUT_NAMES, "output": OUTPUT_NAMES}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -140,9 +141,9 @@ class ProcessMetrics(Collector):
     def _use(self, *, work: Work, usage: str) -> None:
         counted = msgspec.json.decode(usage)
         for kind, names in TOKENS.items():
-            found = next((counted[name] for name in names if isinstance(counted.get(name), int | float)), 0)
+            found = first_count(counted, *names)
             if found > 0:
-                self._tallies.tokens.counts[work.queue, self._agent(work), kind] += int(found)
+                self._tallies.tokens.counts[work.queue, self._agent(work), kind] += found
 
     def _retry(self, *, work: Work, outcome: str, delay_seconds: float) -> None:
         self._tallies.retries.counts[work.queue, self._agent(work), outcome] += 1

@@ -5,7 +5,8 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import openai
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.db.pool import Connection
+from service.protocols.openai.answers import usage_of
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
@@ -196,6 +198,13 @@ async def test_a_conversation_has_a_memory(client: Any) -> None:
     ]
     made = await client.responses.create(model="recall", input=given, store=False)
     assert json.loads(made.output_text) == [[["h", "H"]], "Be kind.", "i"]
+
+
+def test_the_first_name_of_a_count_that_has_a_number_counts() -> None:
+    """As in the statistics of the service."""
+    reported = {"input_tokens": 5, "prompt_tokens": 3, "output_tokens": True, "completion_tokens": 2}
+    usage = usage_of(cast(Any, SimpleNamespace(usage=reported)))
+    assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (5, 2, 7)
 
 
 async def test_structured_outputs(client: Any) -> None:

@@ -119,7 +119,7 @@ async def test_an_api_answers_while_postgresql_is_away(start_api: StartApi) -> N
 @agent("counts")
 async def counts(context: Context, text: str) -> str:
     await context.step("paid", lambda: context.usage(prompt_tokens=7, cost=0.1))
-    context.usage(output_tokens=3, model="m")
+    context.usage(output_tokens=3, completion_tokens=4, input_tokens=True, model="m")  # True is no number
     return text
 
 

@@ -10,9 +10,7 @@ from service.messages.model import Status
 from service.protocols.openai.ids import ResponseId
 from service.protocols.openai.model import Item, Kept, Response, Usage
 from service.protocols.openai.translate import message_item
-
-INPUT_NAMES = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-CHAT_NAMES = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+from service.token_counts import INPUT_NAMES, OUTPUT_NAMES, first_count
 
 
 def kept_of(message: Status) -> Kept:
@@ -74,15 +72,15 @@ def _with_fields(tool: dict[str, Any]) -> dict[str, Any]:
 
 def usage_of(message: Status) -> Usage:
     """Of the tokens that the agent reported, by the names of several model APIs."""
-    reported = {CHAT_NAMES.get(name, name): value for name, value in (message.usage or {}).items()}
-    counts = {name: int(value) for name, value in reported.items() if isinstance(value, int | float)}
-    cached = counts.get("cache_read_input_tokens", 0)
-    given, made = sum(counts.get(name, 0) for name in INPUT_NAMES), counts.get("output_tokens", 0)
+    reported = message.usage or {}
+    read, written = (first_count(reported, f"cache_{kind}_input_tokens") for kind in ("read", "creation"))
+    given = first_count(reported, *INPUT_NAMES) + written + read
+    made = first_count(reported, *OUTPUT_NAMES)
     return Usage(
         given,
-        {"cached_tokens": cached, "cache_write_tokens": counts.get("cache_creation_input_tokens", 0)},
+        {"cached_tokens": read, "cache_write_tokens": written},
         made,
-        {"reasoning_tokens": counts.get("reasoning_tokens", 0)},
+        {"reasoning_tokens": first_count(reported, "reasoning_tokens")},
         given + made,
     )
 

@@ -208,6 +208,13 @@ select treadle._define_type('settlement', $$
     asked_seq     integer            -- of the last question before this; null: it has asked none
 $$);
 
+-- Where a dead letter is.
+select treadle._define_type('dead_letter_place', $$
+    queue   text,
+    dlq_id  bigint,
+    dead_at timestamptz
+$$);
+
 -- One record of a publish, decoded.
 select treadle._define_type('new_record', $$
     n         integer,  -- its number in the call, from 1

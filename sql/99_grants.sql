@@ -79,6 +79,7 @@ declare
         open_messages        app
         agent_while_busy     app
         dead_letter_page     app tenant
+        newest_dead_letters  app tenant
         unclaimed_queues     app worker
         missing_agents       app
         queue_list           app tenant

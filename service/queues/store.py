@@ -105,16 +105,13 @@ class QueueStore:
         return await self.get(principal, name)
 
     async def dead_letters(self, principal: Principal, name: str | None, limit: int) -> list[DeadLetter]:
-        """The newest first, of one queue or of all. A queue gives about JSON_PAGE_BYTES bytes, but at least one
-        letter."""
+        """The newest first, of one queue or of all: at most `limit` letters and about JSON_PAGE_BYTES bytes, but at
+        least one letter."""
         rows = await self._lists.fetch(
-            f"select {DEAD_LETTER_COLUMNS} from treadle.queue_list($1, $2) q"
-            " cross join lateral treadle.dead_letter_page("
-            "queue_name => q.queue, quantity => $3, page_bytes => $4, tenant => $5, reach => $6::jsonb) d"
-            " order by d.dead_at desc, d.dlq_id desc limit $3",
-            _figures_of(principal),
-            name,
+            f"select {DEAD_LETTER_COLUMNS} from treadle.newest_dead_letters("
+            "quantity => $1, queue_name => $2, page_bytes => $3, tenant => $4, reach => $5::jsonb) d",
             limit,
+            name,
             JSON_PAGE_BYTES,
             principal.tenant,
             principal.reach,

@@ -21,6 +21,7 @@ declare
         change_message       app tenant
         change_thread        app tenant
         create_thread        app
+        begin_thread         app
         interrupt            app
         mark_message         app
         drop_instance        app

@@ -231,6 +231,38 @@ class ThreadStore:
             )
         )
 
+    async def begin(
+        self,
+        principal: Principal,
+        thread_id: str,
+        name: str,
+        items: Sequence[Any],
+        metadata: dict[str, Any] | None,
+        *,
+        max_items: int,
+        max_bytes: int,
+    ) -> list[Any]:
+        """Add items to the list `name` in the metadata of a thread without messages, which is created where it is not
+        there, and (not None) set its other metadata. Returns the list. Raises NotFound, Unprocessable, Busy."""
+        text = await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.begin_thread($1, $2, $3::jsonb, $4::jsonb, $5, $6, patient => false, tenant => $7,"
+                " reach => $8::jsonb, actor => $9)::text",
+                thread_id,
+                name,
+                msgspec.json.encode(items).decode(),
+                None if metadata is None else msgspec.json.encode(metadata).decode(),
+                max_items,
+                max_bytes,
+                principal.tenant,
+                principal.reach,
+                principal.name,
+                repeatable=False,
+            ),
+            key=principal.thread_key(thread_id),
+        )
+        return msgspec.json.decode(text, type=list[Any])
+
     async def turn(self, message_id: UUID) -> ThreadTurn | None:
         """Where a message, which the caller has looked up for its principal, stands in its thread; None if it has no
         thread."""

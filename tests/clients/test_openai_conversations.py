@@ -1,5 +1,6 @@
 """Conversations of OpenAI's API with items and metadata of their own, their pages, and responses that are deleted."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -73,6 +74,31 @@ async def test_a_conversation_begins_with_items(client: Any) -> None:
     ):
         with pytest.raises(openai.NotFoundError):
             await call
+
+
+async def test_items_that_are_added_at_the_same_time_are_all_kept(client: Any) -> None:
+    made = await client.conversations.create()
+
+    async def add(text: str) -> str:
+        added = await client.conversations.items.create(made.id, items=[{"role": "user", "content": text}])
+        [item] = added.data
+        return str(item.content[0].text)
+
+    wanted = [str(number) for number in range(10)]
+    updates = (client.conversations.update(made.id, metadata={"n": number}) for number in wanted)
+    answers = await asyncio.gather(*(add(text) for text in wanted), *updates)
+    assert answers[:10] == wanted
+    assert sorted(await texts(client, made.id)) == wanted
+
+
+async def test_the_first_items_have_a_bound_in_bytes(client: Any) -> None:
+    made = await client.conversations.create()
+    large = [{"role": "user", "content": "x" * 300_000}]
+    for _ in range(3):
+        await client.conversations.items.create(made.id, items=large)
+    with pytest.raises(openai.BadRequestError, match="at most 1000000 bytes"):
+        await client.conversations.items.create(made.id, items=large)
+    assert len(await texts(client, made.id)) == 3
 
 
 async def test_labels_of_a_client_give_no_orders(client: Any) -> None:

@@ -20,9 +20,9 @@ from service.protocols.openai.services import OpenAIServices
 
 FIRST = "openai_items"
 MAX_FIRST_ITEMS = 100
+MAX_FIRST_BYTES = 1_000_000  # of all of them, as JSON
 _ITEMS = UUID("5b0c7f53-93a5-5c3e-9d0b-0b6f8f1f7a11")
-NOT_FIRST = "The conversation has responses already: send the items as the input of the next one."
-TOO_MANY = f"A conversation begins with at most {MAX_FIRST_ITEMS} items."
+NO_ITEMS = f"The metadata {FIRST!r} of the thread are no items: change them before you add further ones."
 UNKNOWN_ITEM = "There is no item {!r} in this conversation."
 
 
@@ -77,19 +77,14 @@ async def add_first(
 ) -> list[Item]:
     """Let a conversation without responses begin with these further items, and (not None) this metadata. Returns the
     items. Raises NotFound, Unprocessable."""
-    begin = await begin_of(services, principal, conversation)
-    if items and begin.messages:
-        raise Unprocessable(NOT_FIRST)
-    first = [*begin.first, *items]
-    if len(first) > MAX_FIRST_ITEMS:
-        raise Unprocessable(TOO_MANY)
     check_items(items)
-    kept = dict(begin.metadata if metadata is None else metadata) | ({FIRST: first} if first else {})
-    if begin.exists:
-        await services.threads.change(principal, conversation, kept)
-    elif not await services.threads.create(principal, conversation, kept):
-        raise Unprocessable("Another call has just begun the conversation: try again.")
-    return first_items(conversation, first)[len(begin.first) :]
+    await begin_of(services, principal, conversation)  # raises NotFound for an unknown id
+    first = await services.threads.begin(
+        principal, conversation, FIRST, items, metadata, max_items=MAX_FIRST_ITEMS, max_bytes=MAX_FIRST_BYTES
+    )
+    if not _are_items(first):
+        raise Unprocessable(NO_ITEMS)
+    return first_items(conversation, first)[len(first) - len(items) :]
 
 
 def first_items(conversation: str, first: Sequence[Item]) -> list[Item]:

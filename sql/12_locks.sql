@@ -46,6 +46,6 @@ language sql immutable parallel safe as $$
 $$;
 
 insert into treadle.mutexes (name)
-values ('end_tenant_sessions'), ('fold_counters'), ('fold_subscriptions'), ('partitions'), ('purge'), ('purge_records'),
-    ('register_agents'), ('sequence'), ('shares'), ('sweep'), ('tend_parents')
+values ('end_tenant_sessions'), ('fold_counters'), ('fold_stores'), ('fold_subscriptions'), ('partitions'), ('purge'),
+    ('purge_records'), ('register_agents'), ('sequence'), ('shares'), ('sweep'), ('tend_parents')
 on conflict do nothing;

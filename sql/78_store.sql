@@ -16,7 +16,11 @@
 -- There are at most 100 calls, and their answers have at most 16 MB: what has more is refused, because an answer that
 -- was cut would look like the end of the list.
 --
--- Lock order: the totals of the tenant, which serialize all changes of its stores; the size of a store; its items.
+-- Items, by namespace and key, are the only locks: a transaction that stays open delays those that change the same
+-- items.
+-- Sizes are counted in several rows (`slot`), of which a transaction takes one that no other transaction holds
+-- (treadle.fold_stores puts them together). So a limit does not count what other transactions have written and not
+-- committed: transactions at the same time can exceed it by what they write, each by at most 100 items of 256 KB.
 
 -- An item as its readers receive it.
 create or replace function treadle._item(i treadle.store_items) returns jsonb
@@ -26,46 +30,102 @@ language sql stable as $$
         'updated_at', i.updated_at)
 $$;
 
+-- Count items and bytes in a row of the store that no other transaction holds. A row of zeros is deleted.
+create or replace function treadle._count_in_store(tenant text, owner text, items integer, bytes bigint) returns void
+language plpgsql as $$
+declare
+    v_slot constant integer := (
+        select s.slot
+        from treadle.store_sizes s
+        where s.tenant = _count_in_store.tenant and s.owner = _count_in_store.owner
+        order by s.slot
+        limit 1
+        for no key update skip locked);
+begin
+    if v_slot is null then
+        insert into treadle.store_sizes (tenant, owner, slot, items, bytes)
+            values (_count_in_store.tenant, _count_in_store.owner, treadle._new_slot(), _count_in_store.items,
+                _count_in_store.bytes);
+        return;
+    end if;
+    update treadle.store_sizes s
+    set items = s.items + _count_in_store.items, bytes = s.bytes + _count_in_store.bytes
+    where s.tenant = _count_in_store.tenant and s.owner = _count_in_store.owner and s.slot = v_slot;
+    delete from treadle.store_sizes s
+    where s.tenant = _count_in_store.tenant
+        and s.owner = _count_in_store.owner
+        and s.slot = v_slot
+        and s.items = 0
+        and s.bytes = 0;
+end $$;
+
+-- The same for the bytes of all stores of the tenant.
+create or replace function treadle._count_in_total(tenant text, bytes bigint) returns void
+language plpgsql as $$
+declare
+    v_slot constant integer := (
+        select t.slot
+        from treadle.store_totals t
+        where t.tenant = _count_in_total.tenant
+        order by t.slot
+        limit 1
+        for no key update skip locked);
+begin
+    if v_slot is null then
+        insert into treadle.store_totals (tenant, slot, bytes)
+            values (_count_in_total.tenant, treadle._new_slot(), _count_in_total.bytes);
+    else
+        update treadle.store_totals t
+        set bytes = t.bytes + _count_in_total.bytes
+        where t.tenant = _count_in_total.tenant and t.slot = v_slot;
+    end if;
+end $$;
+
 -- Count items and bytes of a store. Raises TR429 for more than it may hold.
 create or replace function treadle._count_items(tenant text, owner text, items integer, bytes bigint) returns void
 language plpgsql as $$
 declare
     v_limits constant record := treadle._store_room();
-    v_most constant bigint := case when bytes > 0 then treadle._store_bytes_of(tenant) end;
-    v_size treadle.store_sizes;
-    v_total bigint;
+    v_most bigint;
+    v record;
 begin
-    update treadle.store_totals t
-    set bytes = t.bytes + _count_items.bytes
-    where t.tenant = _count_items.tenant
-    returning t.bytes into v_total;
-    update treadle.store_sizes s
-    set items = s.items + _count_items.items, bytes = s.bytes + _count_items.bytes
-    where s.tenant = _count_items.tenant and s.owner = _count_items.owner
-    returning s.* into v_size;
-    if v_size.items = 0 then
-        delete from treadle.store_sizes s
-        where s.tenant = _count_items.tenant and s.owner = _count_items.owner;
-    elsif v_total > v_most then
+    perform treadle._count_in_store(tenant => tenant, owner => owner, items => items, bytes => bytes),
+        treadle._count_in_total(tenant => tenant, bytes => bytes);
+    if _count_items.bytes <= 0 then
+        return;
+    end if;
+    v_most := treadle._store_bytes_of(tenant);
+    select sum(s.items) as items, sum(s.bytes) as bytes
+    into v
+    from treadle.store_sizes s
+    where s.tenant = _count_items.tenant and s.owner = _count_items.owner;
+    if treadle._total_bytes(tenant) > v_most then
         raise exception using errcode = 'TR429', message = format(
             'The stores of the tenant %L are full: they hold at most %s bytes together.', tenant, v_most);
-    elsif _count_items.bytes > 0 and (v_size.items > v_limits.items or v_size.bytes > v_limits.bytes) then
+    elsif v.items > v_limits.items or v.bytes > v_limits.bytes then
         raise exception using errcode = 'TR429', message = format(
             'The store is full: it holds at most %s items, and %s bytes.', v_limits.items, v_limits.bytes);
     end if;
 end $$;
 
--- Lock the stores of a tenant for changes.
-create or replace function treadle._lock_stores(tenant text) returns void
+-- Lock the items that calls change and that are there, in their order, so that two transactions do not wait in a
+-- circle.
+create or replace function treadle._lock_items(calls jsonb, tenant text, owner text) returns void
 language plpgsql as $$
 begin
-    insert into treadle.store_totals (tenant)
-        values (_lock_stores.tenant)
-        on conflict do nothing;
     perform
-    from treadle.store_totals t
-    where t.tenant = _lock_stores.tenant
-    for no key update;
+    from (
+        select treadle._namespace(c) as namespace, c ->> 'key' as key
+        from jsonb_array_elements(calls) c
+        where c ->> 'op' in ('put', 'delete')
+        offset 0
+    ) n
+    join treadle.store_items i on i.tenant = _lock_items.tenant
+        and i.owner = _lock_items.owner
+        and i.namespace = n.namespace
+        and i.key = n.key
+    order by i.namespace, i.key
+    for update of i;
 end $$;
 
 -- Delete an item.
@@ -105,27 +165,35 @@ begin
             'The value of an item has at most %s bytes; this one has %s.', (treadle._store_room()).item_bytes, v_bytes);
     end if;
     perform treadle._check_place(namespace => v_namespace, key => call ->> 'key', owner => owner);
-    insert into treadle.store_sizes as s (tenant, owner)
-        values (_put_item.tenant, _put_item.owner)
-        on conflict do nothing;
-    v_former := (
+    loop
         select coalesce(i.bytes, treadle._item_bytes(i.value))
+        into v_former
         from treadle.store_items i
         where i.tenant = _put_item.tenant
             and i.owner = _put_item.owner
             and i.namespace = v_namespace
-            and i.key = call ->> 'key');
+            and i.key = call ->> 'key'
+        for no key update;
+        if found then
+            update treadle.store_items i
+            set value = v_value, updated_at = at, bytes = v_bytes, ttl = v_ttl, expires_at = at + v_ttl,
+                created_at = case when i.expires_at <= at then at else i.created_at end
+            where i.tenant = _put_item.tenant
+                and i.owner = _put_item.owner
+                and i.namespace = v_namespace
+                and i.key = call ->> 'key';
+            exit;
+        end if;
+        insert into treadle.store_items (
+                tenant, owner, namespace, key, value, created_at, updated_at, bytes, ttl, expires_at)
+            values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at, v_bytes, v_ttl,
+                at + v_ttl)
+            on conflict do nothing;
+        exit when found;  -- else another transaction has just stored it
+    end loop;
     perform treadle._count_items(
         tenant => tenant, owner => owner, items => case when v_former is null then 1 else 0 end,
         bytes => v_bytes - coalesce(v_former, 0));
-    insert into treadle.store_items as i (
-            tenant, owner, namespace, key, value, created_at, updated_at, bytes, ttl, expires_at)
-        values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at, v_bytes, v_ttl,
-            at + v_ttl)
-        on conflict on constraint store_items_pkey do update
-            set value = excluded.value, updated_at = excluded.updated_at, bytes = excluded.bytes, ttl = excluded.ttl,
-                expires_at = excluded.expires_at,
-                created_at = case when i.expires_at <= at then at else i.created_at end;
 end $$;
 
 -- Items were read: those with a time to live are kept so long from now on. Not each read writes: a tenth of the time
@@ -167,7 +235,7 @@ begin
     if jsonb_typeof(calls) <> 'array' or jsonb_array_length(calls) > 100 then
         raise exception using errcode = 'TR422', message = 'The calls must be an array of at most 100.';
     elsif calls @? '$[*] ? (@.op == "put" || @.op == "delete")' then
-        perform treadle._lock_stores(tenant);
+        perform treadle._lock_items(calls => calls, tenant => tenant, owner => owner);
     end if;
     for v_call in
         select e.c
@@ -208,63 +276,6 @@ begin
     return to_jsonb(v_answers);
 end $$;
 
--- Delete a chunk of the items that have expired; returns how many. Those of tenants whose stores are changing are left
--- for the next call.
-create or replace function treadle.purge_store_items(quantity integer default 1000) returns integer
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-declare
-    c_now constant timestamptz := treadle.clock();
-    v_deleted integer := 0;
-    v record;
-begin
-    for v in
-        select t.tenant
-        from treadle.store_totals t
-        where t.tenant in (
-            select e.tenant
-            from treadle.store_items e
-            where e.expires_at <= c_now
-            order by e.expires_at
-            limit quantity)
-        order by t.tenant
-        for no key update skip locked
-    loop
-        v_deleted := v_deleted + treadle._purge_items_of(tenant => v.tenant, quantity => quantity, at => c_now);
-    end loop;
-    return v_deleted;
-end $$;
-comment on function treadle.purge_store_items is 'Delete a chunk of the items of stores that have expired';
-
--- The same for one tenant, whose totals are locked.
-create or replace function treadle._purge_items_of(tenant text, quantity integer, at timestamptz) returns integer
-language plpgsql as $$
-declare
-    v_deleted integer := 0;
-    v record;
-begin
-    for v in
-        with gone as (
-            delete from treadle.store_items i
-            where (i.tenant, i.owner, i.namespace, i.key) in (
-                select e.tenant, e.owner, e.namespace, e.key
-                from treadle.store_items e
-                where e.tenant = _purge_items_of.tenant and e.expires_at <= at
-                order by e.expires_at
-                limit quantity)
-                and i.expires_at <= at
-            returning i.owner, coalesce(i.bytes, treadle._item_bytes(i.value)) as bytes
-        )
-        select g.owner, count(*)::integer as items, sum(g.bytes)::bigint as bytes
-        from gone g
-        group by g.owner
-    loop
-        perform treadle._count_items(tenant => tenant, owner => v.owner, items => -v.items, bytes => -v.bytes);
-        v_deleted := v_deleted + v.items;
-    end loop;
-    return v_deleted;
-end $$;
-
 -- How many bytes the stores of a tenant have together, and may have (null: any number).
 create or replace function treadle.store_use(tenant text default 'default', out bytes bigint, out max_bytes bigint)
 language plpgsql stable security definer
@@ -272,7 +283,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 #variable_conflict use_variable
 begin
     tenant := treadle._bound_tenant(tenant);
-    bytes := coalesce((select t.bytes from treadle.store_totals t where t.tenant = store_use.tenant), 0);
+    bytes := treadle._total_bytes(tenant);
     max_bytes := treadle._store_bytes_of(tenant);
 end $$;
 comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';

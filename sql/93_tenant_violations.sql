@@ -45,16 +45,21 @@ with of_message as (
     select i.tenant, i.owner, count(*) as items, sum(coalesce(i.bytes, treadle._item_bytes(i.value))) as bytes
     from treadle.store_items i
     group by i.tenant, i.owner
+), counted as (
+    select s.tenant, s.owner, sum(s.items) as items, sum(s.bytes) as bytes
+    from treadle.store_sizes s
+    group by s.tenant, s.owner
+    having sum(s.items) <> 0 or sum(s.bytes) <> 0
 ), wrong_store as (
     select coalesce(h.tenant, s.tenant) as tenant, coalesce(h.owner, s.owner) as owner, h.items, h.bytes,
         s.items as counted_items, s.bytes as counted_bytes
     from held h
-    full join treadle.store_sizes s on s.tenant = h.tenant and s.owner = h.owner
+    full join counted s on s.tenant = h.tenant and s.owner = h.owner
     where (h.items, h.bytes) is distinct from (s.items, s.bytes)
         and coalesce(h.tenant, s.tenant) in (select n.tenant from treadle.tenants n where n.deleted_at is null)
 ), wrong_total as (
     select t.tenant, t.bytes as counted_bytes, s.bytes
-    from treadle.store_totals t
+    from (select z.tenant, sum(z.bytes) as bytes from treadle.store_totals z group by z.tenant) t
     left join (select z.tenant, sum(z.bytes) as bytes from treadle.store_sizes z group by z.tenant) s
         on s.tenant = t.tenant
     where t.bytes <> coalesce(s.bytes, 0)

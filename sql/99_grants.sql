@@ -185,6 +185,7 @@ declare
         audit_page           app
         purge_audit          worker
         purge_store_items    worker
+        fold_stores          worker
         end_tenant_sessions  worker
 
         clock                app worker tenant

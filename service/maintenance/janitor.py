@@ -14,6 +14,7 @@ from service.maintenance.chore import Arrivals, Chore
 from service.maintenance.delete_tenants import DeleteTenants
 from service.maintenance.end_tenant_sessions import EndTenantSessions
 from service.maintenance.fold_counters import FoldCounters
+from service.maintenance.fold_stores import FoldStores
 from service.maintenance.lookout import Lookout
 from service.maintenance.mend_lanes import MendLanes
 from service.maintenance.purge import Purge
@@ -63,6 +64,7 @@ class Janitor:
             PurgeRecords(store),
             PurgeStats(store),
             PurgeStoreItems(store),
+            FoldStores(store),
             TendPartitions(settings, store),
             WatchVacuum(store),
             WatchNotify(store),

@@ -167,6 +167,10 @@ class MaintenanceStore:
         deleted: int = await self._database.fetchval("select treadle.purge_store_items()")
         return deleted
 
+    async def fold_stores(self) -> None:
+        """Put the counts of stores together, and correct their totals."""
+        await self._database.fetchval("select treadle.fold_stores()")
+
     async def delete_tenant_chunk(self) -> bool:
         """Delete the next rows of a tenant that is being deleted; returns whether to go on at once."""
         pass_over = await self._database.fetchval(

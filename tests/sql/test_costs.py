@@ -39,7 +39,7 @@ CHORES |= {
     "meta",
 }
 CHORES |= {"agent_overview"}  # a look at their input types, at most once a second
-CHORES |= {"sign_off", "purge", "end_tenant_sessions", "fold_subscriptions", "purge_records"}
+CHORES |= {"sign_off", "purge", "end_tenant_sessions", "fold_subscriptions", "purge_records", "fold_stores"}
 CHORES |= {"sequence_records", "deliver_records"}  # at the start, and when the listener is connected
 
 

@@ -140,7 +140,7 @@ async def test_what_remote_workers_write(stage: Stage, database: Database) -> No
     assert await stage.heard() == []
 
 
-async def test_what_is_undone_keeps_no_hint_and_other_callers_notify(stage: Stage) -> None:
+async def test_a_rollback_keeps_no_hint_and_other_callers_notify(stage: Stage) -> None:
     """In psql, for example, no process would send the hint."""
     await stage.client.submit()
     claim = await stage.client.claim_one()

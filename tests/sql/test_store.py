@@ -1,5 +1,6 @@
 """The room of stores: items that expire, what a tenant may have in all of its stores, and what a search may look at."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import asyncpg
 import pytest
 
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 TOTALS = "select tenant, bytes from treadle.store_totals order by tenant"
 
@@ -108,3 +110,66 @@ async def test_a_search_looks_at_a_bounded_part_of_a_store(sql_client: SqlClient
     with pytest.raises(asyncpg.PostgresError, match="33554432 bytes"):
         await use(sql_client, {"op": "search", "prefix": ["small"], "filter": {"a": 1}})
     await sql_client.sql.execute("delete from treadle.store_items")  # which no size counts
+
+
+COUNTED = "select sum(items)::integer, sum(bytes)::integer, count(*)::integer from treadle.store_sizes"
+IN_ALL = "select sum(bytes)::integer, count(*)::integer from treadle.store_totals"
+
+
+async def test_an_open_transaction_delays_changes_of_the_same_items_only(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
+    await use(sql_client, item("put", "kept", value={"a": 1}), item("put", "gone", value={"a": 1}, ttl=1))
+    async with other.sql.transaction():
+        await use(other, item("put", "new", value={"a": 1}), item("put", "kept", value={}))
+        await use(sql_client, item("put", "next", value={"long": 1}), item("delete", "unknown"))
+        await use(sql_client, item("put", "k", value={"a": 1}), owner="eve")
+        await sql_client.shift_clock(100)
+        assert await sql_client.sql.fetchval("select treadle.purge_store_items()") == 1
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await use(sql_client, item("put", "kept", value={"b": 2}))
+    assert await keys(sql_client) == ["kept", "new", "next"]
+    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 29, 3)
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (29, 2)
+    assert await sql_client.sql.fetchval("select treadle.fold_stores()") == 2
+    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 29, 2)
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (29, 1)
+    assert await sql_client.sql.fetchval("select treadle.fold_stores()") == 0
+    assert await sql_client.sql.fetchval("select bytes from treadle.store_use()") == 29
+
+
+async def test_two_transactions_that_put_one_new_item_count_it_once(sql_client: SqlClient) -> None:
+    other = await sql_client.connect()
+    async with other.sql.transaction():
+        await use(other, item("put", "k", value={"a": 1}))
+        second = asyncio.create_task(use(sql_client, item("put", "k", value={"long": 1})))
+        await other.until_blocked(sql_client)
+    assert await second == [None]
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 11)
+    async with other.sql.transaction():
+        await use(other, item("delete", "k"))
+        second = asyncio.create_task(use(sql_client, item("put", "k", value={})))
+        await other.until_blocked(sql_client)
+    assert await second == [None]
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 2)
+
+
+async def test_the_limits_hold_for_committed_items(sql_client: SqlClient) -> None:
+    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 20}')")
+    other = await sql_client.connect()
+    async with other.sql.transaction():
+        await use(other, item("put", "a", value={"a": 1}))
+        await use(sql_client, item("put", "b", value={"a": 1}), owner="eve")
+    with pytest.raises(asyncpg.PostgresError, match="at most 20 bytes"):
+        await use(sql_client, item("put", "c", value={"a": 1}), owner="ann")
+    await use(sql_client, item("delete", "b"), owner="eve")
+    await use(sql_client, item("put", "c", value={"a": 1}), owner="ann")
+
+
+async def test_totals_that_an_upgrade_left_wrong_are_corrected(sql_client: SqlClient) -> None:
+    """Functions of before migration 0025 count sizes and no totals."""
+    await use(sql_client, item("put", "k", value={"a": 1}))
+    await use(sql_client, item("put", "k", value={"a": 1}), owner="eve")
+    await sql_client.sql.execute("delete from treadle.store_totals")
+    await sql_client.sql.execute("insert into treadle.store_totals (tenant, bytes) values ('default', 100)")
+    await sql_client.sql.execute("select treadle.fold_stores()")
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (16, 1)

@@ -1,6 +1,6 @@
 """Conversations, and whose turn it is."""
 
-from sqlalchemy import BigInteger, Identity, Index, Interval, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Identity, Index, Integer, Interval, Table, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from service.db.tables.columns import Time, key, may, metadata, must, tenant
@@ -40,6 +40,7 @@ store_sizes = Table(
     metadata,
     tenant(primary_key=True),
     key("owner", Text),
+    key("slot", Integer, default="0"),
     must("items", BigInteger, "0"),
     must("bytes", BigInteger, "0"),
 )
@@ -48,6 +49,7 @@ store_totals = Table(
     "store_totals",
     metadata,
     tenant(primary_key=True),
+    key("slot", Integer, default="0"),
     must("bytes", BigInteger, "0"),
 )
 

@@ -24,7 +24,8 @@ async def create_conversation(
     wanted = data or NewConversation()
     if wanted.items or wanted.metadata:
         await add_first(openai, principal, conversation, wanted.items or [], wanted.metadata)
-    return Conversation(conversation, int(datetime.now(UTC).timestamp()), wanted.metadata or {})
+    begun = begun_at(conversation) or datetime.now(UTC)
+    return Conversation(conversation, int(begun.timestamp()), wanted.metadata or {})
 
 
 @get("/conversations/{conversation:str}", scope="read")

@@ -197,6 +197,19 @@ async def test_double_texting_and_cancels(client: Any, replica: Any, script: Scr
     assert (await client.threads.get(thread))["status"] == "error"
 
 
+async def test_a_link_of_another_site_cancels_no_run(client: Any, apis: list[Client]) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    run = (await client.runs.create(thread, "echo", input=HI))["run_id"]
+    await client.runs.join(thread, run)
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    for place in (f"/threads/{thread}/runs/{run}/join", f"/threads/{thread}/runs/{run}/stream"):
+        cancelling = f"/langgraph{place}?cancel_on_disconnect=1"
+        assert (await apis[0].get(cancelling, headers=link)).status_code == 403
+        assert (await apis[0].get(cancelling, headers=link | {"Sec-Fetch-Site": "same-origin"})).status_code == 200
+        assert (await apis[0].get(cancelling)).status_code == 200
+        assert (await apis[0].get(f"/langgraph{place}", headers=link)).status_code == 200  # it may look
+
+
 @pytest.mark.filterwarnings("ignore:Request failed")
 async def test_streams_survive_cuts_lost_workers_and_dead_replicas(
     apis: list[Client], client: Any, script: ScriptedAgent, sql: Connection, caplog: pytest.LogCaptureFixture

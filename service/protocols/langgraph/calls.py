@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from service.access.principal import Principal
-from service.errors import Unprocessable
+from service.errors import ForeignPage, Unprocessable
 from service.limits import MAX_PAGE_ITEMS
 from service.protocols.langgraph.find import Found
 from service.protocols.langgraph.model import Json
@@ -21,6 +21,8 @@ Caller: TypeAlias = NamedDependency[Principal]
 Services: TypeAlias = NamedDependency[LangGraphServices]
 Answer: TypeAlias = Response[Any]
 Asked: TypeAlias = Request[Any, Any, Any]
+
+OWN_SITES = ("same-origin", "none")  # none: a person typed the address, or no browser asks
 
 get = functools.partial(litestar.get, takes_api_key=True)
 post = functools.partial(litestar.post, status_code=200, takes_api_key=True)
@@ -47,6 +49,13 @@ def run_values(parts: AsyncIterator[bytes], found: Found) -> Stream:
 
 def flag(request: Asked, name: str) -> bool:
     return request.query_params.get(name, "").lower() in ("1", "true")
+
+
+def refuse_link(request: Asked) -> None:
+    """Raises ForeignPage where a link of another site leads here. The gate (service.api.gate) lets such links read,
+    because the site learns nothing; they must not change state."""
+    if "origin" not in request.headers and request.headers.get("sec-fetch-site", "none") not in OWN_SITES:
+        raise ForeignPage("A page of another origin may not change anything here: add that origin to CORS_ORIGINS.")
 
 
 def number(request: Asked, name: str, default: int, *, least: int, most: int = MAX_PAGE_ITEMS) -> int:

@@ -22,6 +22,7 @@ from service.protocols.langgraph.calls import (
     page,
     place_of,
     post,
+    refuse_link,
     run_stream,
     run_values,
 )
@@ -230,9 +231,10 @@ async def _joined(
 
 
 def _cancels(request: Asked, principal: Principal) -> bool:
-    """Raises Forbidden."""
+    """Raises Forbidden, ForeignPage."""
     wanted = flag(request, "cancel_on_disconnect")
     if wanted:
+        refuse_link(request)
         require(principal, "submit")
     return wanted
 

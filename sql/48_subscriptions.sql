@@ -34,6 +34,18 @@ begin
     end if;
 end $$;
 
+-- Refuse to let a consumer take over the subscription of an agent, or an agent that of a consumer: they have one name
+-- by accident. (A consumer of the group g is the agent `consumer:g`.) Raises TR409.
+create or replace function treadle._refuse_other_kind(s treadle.subscriptions, agent text) returns void
+language plpgsql as $$
+begin
+    if starts_with(s.agent, 'consumer:') is distinct from starts_with(_refuse_other_kind.agent, 'consumer:') then
+        raise exception using errcode = 'TR409', message = format(
+            'The subscription %L is that of the agent %L: choose another name, or delete the subscription first.',
+            s.subscription, s.agent);
+    end if;
+end $$;
+
 -- Let a new topic join the subscriptions whose patterns match it.
 create or replace function treadle._join_subscriptions(topic treadle.topics) returns void
 language plpgsql as $$
@@ -110,6 +122,9 @@ begin
         from treadle.subscriptions s
         where s.tenant = create_subscription.tenant and s.subscription = create_subscription.subscription
         for update;
+    if found then
+        perform treadle._refuse_other_kind(v_old, agent);
+    end if;
     v := v_old;
     v.tenant := create_subscription.tenant;
     v.subscription := create_subscription.subscription;
@@ -143,7 +158,7 @@ begin
     return v_done;
 end $$;
 comment on function treadle.create_subscription
-    is 'Declare a subscription; returns created, changed or unchanged. Raises TR422';
+    is 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
 
 -- Let the subscription of an agent's name read these topics of the tenant `default`: a worker declares it with the
 -- agent. What a declaration of topics does not say stays as it is. Where nothing changes, no lock is taken.

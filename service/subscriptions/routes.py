@@ -6,7 +6,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from service.access.principal import Principal
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 from service.refusals import refusals
 from service.subscriptions.model import NewPosition, NewSubscription, Subscription
 from service.subscriptions.store import SubscriptionStore
@@ -19,7 +19,7 @@ from service.subscriptions.store import SubscriptionStore
     status_code=200,
     summary="Create a subscription, or change it",
     description="Each record of the topics that its patterns match becomes one message for its agent.",
-    responses={201: ResponseSpec(Subscription, description="The subscription is created.")},
+    responses={201: ResponseSpec(Subscription, description="The subscription is created.")} | refusals(Conflict),
 )
 async def declare_subscription(
     name: FromPath[str],

@@ -60,7 +60,7 @@ OPERATIONS = {
     ("get", "/topics/{topic}/records"): ("listRecords", "200 400 404 422 503"),
     ("get", "/topics/{topic}/stream"): ("streamTopic", "200 400 404 422"),
     ("get", "/records/{record_id}"): ("getRecord", "200 400 404 422 503"),
-    ("put", "/subscriptions/{name}"): ("declareSubscription", "200 201 400 413 415 422 503"),
+    ("put", "/subscriptions/{name}"): ("declareSubscription", "200 201 400 409 413 415 422 503"),
     ("get", "/subscriptions"): ("listSubscriptions", "200 422 503"),
     ("get", "/subscriptions/{name}"): ("getSubscription", "200 400 404 422 503"),
     ("post", "/subscriptions/{name}/pause"): ("pauseSubscription", "200 400 404 422 503"),

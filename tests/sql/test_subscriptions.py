@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.support.topic_calls import Topics, records_of, refusal
 
@@ -279,3 +280,17 @@ async def test_two_groups_and_a_reader_see_an_hour_of_records_in_order(topics: T
     while page := await topics.read("t", len(pages), quantity=70):
         pages += [row["offset"] for row in page]
     assert pages == [*range(240)]
+
+
+async def test_a_consumer_and_an_agent_share_no_subscription(topics: Topics) -> None:
+    await topics.client.sql.execute("select treadle.follow_topics('echo', '{t}')")
+    create = "select treadle.create_subscription($1, '{t}', $2)"
+    with pytest.raises(asyncpg.PostgresError, match="is that of the agent 'echo': choose another name") as refused:
+        await topics.client.sql.execute(create, "echo", "consumer:echo")
+    assert refused.value.sqlstate == "TR409"
+    assert await topics.client.sql.fetchval(create, "group", "consumer:group") == "created"
+    assert await topics.client.sql.fetchval(create, "group", "consumer:group") == "unchanged"
+    with pytest.raises(asyncpg.PostgresError, match="is that of the agent 'consumer:group'"):
+        await topics.client.sql.execute("select treadle.follow_topics('group', '{t}')")
+    await topics.client.sql.execute("select treadle.delete_subscription('group')")
+    assert await topics.client.sql.fetchval(create, "group", "echo") == "created"

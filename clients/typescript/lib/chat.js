@@ -4,6 +4,7 @@ const FOR_GOOD = 1008; // the close code after which a client does not come back
 const TOO_BIG = 1009; // a frame of the client was larger than the server takes
 const TROUBLED = [1011, 1013]; // the server cannot serve the socket now
 const TROUBLED_MILLISECONDS = 1000; // that the client waits at least after these
+const OPEN_MILLISECONDS = 10_000; // that a socket may take to open: no platform bounds it for us
 const MAX_BUFFERED = 10_000; // events that wait for their reader; the server sends later ones again
 /**
  * The events and the inputs of one thread over one WebSocket. Iterate over it for the events. It comes back after the last
@@ -21,6 +22,7 @@ export class Chat {
     #closing = new AbortController();
     #waiters = new Set();
     #socket;
+    #opening; // gives a socket up that does not open
     #received; // of the last frame, which may wait in #events
     #behind = false; // events of this socket were dropped because the buffer is full
     #refusal; // the last error that was about no input
@@ -77,6 +79,7 @@ export class Chat {
     #end(failure) {
         this.#failure ??= failure;
         this.#closing.abort();
+        clearTimeout(this.#opening);
         this.#socket?.close();
         for (const { reject } of this.#inputs.values())
             reject(this.#failure);
@@ -108,12 +111,17 @@ export class Chat {
         return new Promise((resolve, reject) => {
             let opened = false;
             const socket = new WebSocket(this.#address());
+            this.#opening = setTimeout(() => {
+                socket.close();
+                resolve(1006);
+            }, OPEN_MILLISECONDS);
             this.#socket = socket;
             this.#behind = false;
             this.#refusal = undefined;
             socket.onopen = () => {
                 opened = true;
-                if (this.#closing.signal.aborted)
+                clearTimeout(this.#opening);
+                if (this.#closing.signal.aborted || this.#socket !== socket)
                     return socket.close();
                 const { key } = this.#connection;
                 // Pages cannot set headers of a WebSocket, and servers and proxies write an address to their logs.
@@ -130,8 +138,12 @@ export class Chat {
                     reject(error);
                 }
             };
-            socket.onclose = ({ code }) => resolve(code);
+            socket.onclose = ({ code }) => {
+                clearTimeout(this.#opening);
+                resolve(code);
+            };
             socket.onerror = () => {
+                clearTimeout(this.#opening);
                 if (!opened)
                     resolve(1006); // Node 22 fires no `close` for a socket that was never open
             };

@@ -53,6 +53,7 @@ const FOR_GOOD = 1008; // the close code after which a client does not come back
 const TOO_BIG = 1009; // a frame of the client was larger than the server takes
 const TROUBLED = [1011, 1013]; // the server cannot serve the socket now
 const TROUBLED_MILLISECONDS = 1000; // that the client waits at least after these
+const OPEN_MILLISECONDS = 10_000; // that a socket may take to open: no platform bounds it for us
 const MAX_BUFFERED = 10_000; // events that wait for their reader; the server sends later ones again
 
 /**
@@ -71,6 +72,7 @@ export class Chat implements AsyncIterable<ChatEvent> {
   readonly #closing = new AbortController();
   readonly #waiters = new Set<() => void>();
   #socket: WebSocket | undefined;
+  #opening: ReturnType<typeof setTimeout> | undefined; // gives a socket up that does not open
   #received: Position; // of the last frame, which may wait in #events
   #behind = false; // events of this socket were dropped because the buffer is full
   #refusal: Frame | undefined; // the last error that was about no input
@@ -127,6 +129,7 @@ export class Chat implements AsyncIterable<ChatEvent> {
   #end(failure: Error): void {
     this.#failure ??= failure;
     this.#closing.abort();
+    clearTimeout(this.#opening);
     this.#socket?.close();
     for (const { reject } of this.#inputs.values()) reject(this.#failure);
     this.#inputs.clear();
@@ -157,12 +160,17 @@ export class Chat implements AsyncIterable<ChatEvent> {
     return new Promise((resolve, reject) => {
       let opened = false;
       const socket = new WebSocket(this.#address());
+      this.#opening = setTimeout(() => {
+        socket.close();
+        resolve(1006);
+      }, OPEN_MILLISECONDS);
       this.#socket = socket;
       this.#behind = false;
       this.#refusal = undefined;
       socket.onopen = () => {
         opened = true;
-        if (this.#closing.signal.aborted) return socket.close();
+        clearTimeout(this.#opening);
+        if (this.#closing.signal.aborted || this.#socket !== socket) return socket.close();
         const { key } = this.#connection;
         // Pages cannot set headers of a WebSocket, and servers and proxies write an address to their logs.
         if (key !== undefined) socket.send(JSON.stringify({ type: "auth", token: key }));
@@ -175,8 +183,12 @@ export class Chat implements AsyncIterable<ChatEvent> {
           reject(error);
         }
       };
-      socket.onclose = ({ code }) => resolve(code);
+      socket.onclose = ({ code }) => {
+        clearTimeout(this.#opening);
+        resolve(code);
+      };
       socket.onerror = () => {
+        clearTimeout(this.#opening);
         if (!opened) resolve(1006); // Node 22 fires no `close` for a socket that was never open
       };
     });

@@ -76,4 +76,28 @@ for await (const { id } of full) {
 }
 full.close();
 assert.equal(sockets, 2);
+
+// A socket that does not open is given up for the next one
+const OPEN_MILLISECONDS = 10_000;
+const wait = globalThis.setTimeout;
+globalThis.setTimeout = (call, milliseconds) => wait(call, milliseconds === OPEN_MILLISECONDS ? 0 : milliseconds);
+const states = [];
+globalThis.WebSocket = class {
+  #number = states.push("connecting") - 1;
+  constructor() {
+    if (this.#number === 0) return;
+    wait(() => {
+      states[this.#number] = "open";
+      this.onopen();
+      this.onmessage({ data: JSON.stringify({ type: "agent_output", id: 1, message_id: "m", event: "done", data: {} }) });
+    });
+  }
+  close() {
+    states[this.#number] = "closed";
+  }
+};
+const patient = new Treadle({ url }).chat("t");
+assert.equal((await read(patient)).value.type, "done");
+assert.deepEqual([states[0], states.at(-1)], ["closed", "open"]);
+patient.close();
 console.log("done");

@@ -54,6 +54,26 @@ begin
 end $$;
 comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';
 
+-- The answer to the first call of a principal under an Idempotency-Key; null: no call was answered yet, or it had
+-- another body. For a repeat that would be refused by now, because its agent or its topic has another schema.
+create or replace function treadle.first_answer(
+    key text, request_hash bytea, tenant text default 'default', reach jsonb default null)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
+    return (
+        select i.answer
+        from treadle.idempotency i
+        where i.tenant = first_answer.tenant
+            and i.restriction = treadle._restriction(reach)
+            and i.key = first_answer.key
+            and i.request_hash = first_answer.request_hash
+            and i.created_at >= treadle.clock() - interval '24 hours');
+end $$;
+comment on function treadle.first_answer is 'The answer to the first call under an Idempotency-Key';
+
 -- The first message that a principal has submitted under an Idempotency-Key; null: none, or it is just being submitted.
 create or replace function treadle.submitted_once(key text, tenant text default 'default', reach jsonb default null)
 returns uuid language plpgsql stable security definer

@@ -232,6 +232,25 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 $$;
 comment on function treadle.publish is 'Publish one record; it is sent when your transaction commits. Returns its id';
 
+-- The hash that is kept of a publish, so that it differs from that of a submit, or for another topic.
+create or replace function treadle._publish_hash(topic text, request_hash bytea) returns bytea
+language sql immutable parallel safe as $$
+    select sha256(convert_to('publish ' || topic, 'UTF8') || request_hash)
+$$;
+
+-- The answer to the first publish under an Idempotency-Key: see treadle.first_answer.
+create or replace function treadle.first_published(
+    key text, request_hash bytea, topic text, tenant text default 'default', reach jsonb default null)
+returns jsonb language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    tenant := treadle._bound_tenant(tenant);
+    return treadle.first_answer(
+        key => key, request_hash => treadle._publish_hash(topic => topic, request_hash => request_hash),
+        tenant => tenant, reach => reach);
+end $$;
+comment on function treadle.first_published is 'The answer to the first publish under an Idempotency-Key';
+
 -- Publish under an Idempotency-Key of the principal, as treadle.submit_once submits: a caller that repeats the call
 -- receives the first answer again. Keys of submits and of publishes are the same kind; one that was used for a submit
 -- or for another topic is refused as used with another request.
@@ -243,7 +262,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set loc
 declare
     c_now constant timestamptz := treadle.clock();
     c_restriction constant bytea := treadle._restriction(reach);
-    c_hash constant bytea := sha256(convert_to('publish ' || publish_once.topic, 'UTF8') || publish_once.request_hash);
+    c_hash constant bytea := treadle._publish_hash(topic => topic, request_hash => request_hash);
     v_answer jsonb;
     v_hash bytea;
 begin

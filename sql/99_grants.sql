@@ -11,6 +11,7 @@ declare
         submit               app tenant
         submit_many          app tenant
         submit_once          app tenant
+        first_answer         app tenant
         submitted_once       app tenant
         delete_thread        app tenant
         cancel               app tenant
@@ -33,6 +34,7 @@ declare
         publish              app tenant
         publish_many         app tenant
         publish_once         app tenant
+        first_published      app tenant
         topic_bounds         app tenant
         topic_offset         app tenant
         read_records         app tenant

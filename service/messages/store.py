@@ -61,6 +61,8 @@ SUBMIT_ONCE = """
     from treadle.submit_once(
         $1, $2, $3::jsonb, $4, $5, autocommit => true, patient => false, reach => $6::jsonb)"""
 
+FIRST_ANSWER = "select treadle.first_answer($1, $2, $3, $4::jsonb)"
+
 
 class MessageStore(MessageControl, MessageLookup):
     """`reads` and `lists` are pools of their own, so that slow lookups and lists do not delay submits; by default all
@@ -124,7 +126,13 @@ class MessageStore(MessageControl, MessageLookup):
 
         Raises Busy while the first call is under way, Unprocessable for a key used with another request.
         """
-        await self._check_inputs(principal, messages)
+        try:
+            await self._check_inputs(principal, messages)
+        except Misfit:  # since the first call its agent may have got another schema
+            answer = await self._database.fetchval(FIRST_ANSWER, key, request_hash, principal.tenant, principal.reach)
+            if answer is None:
+                raise
+            return [_accepted(submitted) for submitted in msgspec.convert(answer, list[Submitted])]
         text = _encode([_submission(message, principal, ends_question=ends_question) for message in messages])
         began = time.monotonic()
         row = await self._keyed.run(

@@ -114,12 +114,20 @@ async def publish_records(
     records = bodies.plain(_records(data))
     if record_key is not None:
         records = [msgspec.structs.replace(record, key=record_key) for record in records]
-    schema_id, values = await record_schemas.read(principal, topic, [record.value for record in records])
+    key, request_hash = None, b""
+    if idempotency_key is not None:
+        key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, records)
+    try:
+        schema_id, values = await record_schemas.read(principal, topic, [record.value for record in records])
+    except Unprocessable:  # since the first call the topic may have got another schema
+        first = None if key is None else await topics.published_once(principal, key, request_hash, topic)
+        if first is None:
+            raise
+        return DeliveryReport(first)
     records = [msgspec.structs.replace(r, value=value) for r, value in zip(records, values, strict=True)]
     ids = [schema_id] * len(records)
-    if idempotency_key is None:
+    if key is None:
         return DeliveryReport(await topics.publish(principal, topic, records, ids))
-    key, request_hash = parse_key(idempotency_key), hash_request(request.url.path, records)
     return DeliveryReport(await topics.publish_once(principal, key, request_hash, topic, records, ids))
 
 

@@ -137,6 +137,21 @@ class TopicStore:
         self._notifier.hint(RECORDS, "*")
         return msgspec.json.decode(answer, type=list[Published])
 
+    async def published_once(
+        self, principal: Principal, key: str, request_hash: bytes, topic: str
+    ) -> list[Published] | None:
+        """The answer to the first publish under an Idempotency-Key; None: no call was answered, or it
+        was another request."""
+        answer: str | None = await self._database.fetchval(
+            "select treadle.first_published($1, $2, $3, $4, $5::jsonb)::text",
+            key,
+            request_hash,
+            topic,
+            principal.tenant,
+            principal.reach,
+        )
+        return None if answer is None else msgspec.json.decode(answer, type=list[Published])
+
     async def read(
         self, principal: Principal, topic: str, start: int, limit: int, max_bytes: int = JSON_PAGE_BYTES
     ) -> RecordPage:

@@ -178,3 +178,35 @@ async def test_a_request_whose_client_disconnects_can_be_repeated(
     assert answer.status_code == 202
     assert same([answer, await keyed(api, "k", body)])
     assert await count(sql) == 2
+
+
+STRICT = {"agent": "echo", "queue": "default", "timeout_seconds": 60, "max_attempts": 3, "input": {"type": "object"}}
+
+
+async def test_a_repeat_gets_the_first_answer_though_its_agent_has_another_schema_by_now(
+    api: Client, sql: Connection
+) -> None:
+    single = await keyed(api, "one", {"message": "x", "agent": "echo"})
+    batch = await keyed(api, "many", {"messages": [{"message": "x", "agent": "echo"}]}, "/messages/batch")
+    assert (single.status_code, batch.status_code) == (202, 202)
+    await sql.execute("select treadle.register_agents($1::jsonb)", json.dumps([STRICT]))
+    body = {"message": "y", "agent": "echo"}
+    await until(lambda: api.post("/messages", json=body), lambda answer: answer.status_code == 422)
+    assert same([single, await keyed(api, "one", {"message": "x", "agent": "echo"})])
+    assert same([batch, await keyed(api, "many", {"messages": [{"message": "x", "agent": "echo"}]}, "/messages/batch")])
+    assert (await keyed(api, "one", body)).status_code == 422
+
+
+async def test_a_publish_gets_its_first_answer_though_its_topic_has_another_schema_by_now(
+    api: Client, sql: Connection
+) -> None:
+    await sql.execute("select treadle.create_topic('t')")
+    first = await keyed(api, "k", {"value": "x"}, "/topics/t/records")
+    assert first.status_code == 202
+    await sql.execute(
+        """select treadle.register_schema('s', 'JSON', '{"type": "integer"}', treadle.uuid7(), latest => 0)"""
+    )
+    assert (await api.put("/topics/t", json={"schema_subject": "s"})).status_code == 200
+    await until(lambda: api.post("/topics/t/records", json={"value": "x"}), lambda a: a.status_code == 422)
+    assert same([first, await keyed(api, "k", {"value": "x"}, "/topics/t/records")])
+    assert (await keyed(api, "k", {"value": "y"}, "/topics/t/records")).status_code == 422

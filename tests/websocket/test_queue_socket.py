@@ -1,7 +1,9 @@
 """/ws/chat/queue: AutoGen's frames, from the first message to a replay after a cut."""
 
+import asyncio
 import contextlib
 import json
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -16,9 +18,10 @@ from service.config import Settings
 from service.errors import Busy, NotFound, Refused
 from service.events.feed import LogReader
 from service.events.model import Page
-from service.messages.model import NewInput
+from service.messages.model import NewInput, NewMessage
 from service.protocols.queue_socket.session import QueueSession
 from service.protocols.queue_socket.translate import TextMessage
+from service.sockets.peer import ClientDisconnected
 from tests.support.access import ROOT_KEY, bearer
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.websocket_client import port_of
@@ -145,3 +148,65 @@ async def test_a_question_waits_until_it_is_answered_or_gone(ends: Refused | str
         await session._take(TextMessage("Yes"))
     assert names == ["first"]
     assert session._translator.questions == ({} if stays is None else {asker: stays})
+
+
+class GoneCaller:
+    """A client that has sent these frames and disconnected."""
+
+    principal = AUTH_OFF
+
+    def __init__(self, *frames: str) -> None:
+        self._frames = list(frames)
+
+    async def receive(self) -> str:
+        await asyncio.sleep(0)
+        if not self._frames:
+            raise ClientDisconnected
+        return self._frames.pop(0)
+
+    async def send(self, frame: str) -> None:
+        raise ClientDisconnected
+
+    async def count(self) -> None: ...
+
+    def check(self) -> None: ...
+
+    def require(self, scope: str) -> None: ...
+
+
+class LongLog:
+    """A log of two pages with a message each, and nothing more."""
+
+    closing = False
+
+    def __init__(self) -> None:
+        self._pages = [True, False]
+
+    @contextlib.contextmanager
+    def follow(self, thread: int) -> Iterator["LongLog"]:
+        yield self
+
+    async def thread_logs(self, asked: object) -> list[tuple[int, int]]:
+        return [(1, 2)]
+
+    async def next(self, after: int, seconds: float) -> Any:
+        if not self._pages:
+            await asyncio.Event().wait()
+        data = '{"agent": "echo", "message": "x"}'
+        entry = SimpleNamespace(cursor=after + 1, seq=1, message_id=uuid7(), type="queued", data=data, last=False)
+        return SimpleNamespace(entries=[entry], more=self._pages.pop(0), log_end=None)
+
+
+async def test_what_a_client_sent_before_it_disconnected_is_handled() -> None:
+    stored: list[str] = []
+
+    class Messages:
+        async def submit(self, principal: Principal, message: NewMessage) -> None:
+            stored.append(str(message.message))
+
+    log = LongLog()
+    services: Any = SimpleNamespace(messages=Messages(), settings=Settings(), threads=log, feed=log)
+    caller: Any = GoneCaller("nonsense", said("one"), said("two"))
+    with pytest.raises(ClientDisconnected):
+        await QueueSession(services, caller, "t", agent=None, after=0).run()
+    assert stored == ["one", "two"]

@@ -12,7 +12,8 @@ from service.messages.validation import validate_input, validate_messages
 from service.protocols.queue_socket.services import QueueSocketServices
 from service.protocols.queue_socket.translate import TextMessage, Translator, encode, error_frame, read_frame
 from service.sockets.admission import Caller
-from service.sockets.peer import AccessEnded, ServerStopping
+from service.sockets.peer import AccessEnded, ClientDisconnected, ServerStopping
+from service.sockets.sides import run_sides
 from service.waiting import wait_for
 
 
@@ -38,16 +39,7 @@ class QueueSession:
     async def run(self) -> None:
         """Raises what the first of the two sides raises: ClientDisconnected, ClientTooSlow, ServerStopping,
         AccessEnded, Unavailable, SchemaError."""
-        sides = [asyncio.create_task(side) for side in (self._read(), self._write())]
-        try:
-            await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for side in sides:
-                side.cancel()
-            ends = await asyncio.gather(*sides, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+        await run_sides(self._read(), self._write())
 
     async def _read(self) -> NoReturn:
         while True:
@@ -58,7 +50,8 @@ class QueueSession:
                 self._caller.require("submit")
                 await self._take(read_frame(frame))
             except Refused as error:
-                await self._caller.send(error_frame(error))
+                with suppress(ClientDisconnected):  # `receive` first returns the frames that arrived before it
+                    await self._caller.send(error_frame(error))
 
     async def _take(self, said: TextMessage) -> None:
         """A message answers the question that it names, or the one that waits longest. Without a question it is the
@@ -124,6 +117,14 @@ class QueueSession:
                 if not page.more and page.log_end is None:
                     self._knows_questions.set()
 
+    async def _send(self, frame: str) -> None:
+        """What the client sent before it disconnected may be an answer: the log is read on until that is known."""
+        try:
+            await self._caller.send(frame)
+        except ClientDisconnected:
+            if self._knows_questions.is_set():
+                raise
+
     async def _show(self, entry: Entry) -> None:
         if is_out_of_reach(entry, self._caller.principal):
             raise AccessEnded(OUT_OF_REACH)
@@ -132,5 +133,5 @@ class QueueSession:
                 status = await self._services.messages.status(self._caller.principal, entry.message_id)
                 self._translator.begin(entry.message_id, status.agent)
         for frame in self._translator.frames(entry):
-            await self._caller.send(encode(frame))
+            await self._send(encode(frame))
         self._after = entry.cursor

@@ -10,7 +10,7 @@ from service.protocols.websocket.requests import Requests
 from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.transcript import SeenEvent, Transcript
 from service.sockets.admission import Caller
-from service.sockets.peer import ClientDisconnected
+from service.sockets.sides import run_sides
 
 
 class Session:
@@ -32,17 +32,4 @@ class Session:
     async def run(self) -> None:
         """Raises what the first of the two sides raises: ClientDisconnected, ClientTooSlow, ServerStopping,
         AccessEnded, Unavailable, SchemaError."""
-        receiving = asyncio.create_task(self._requests.run())
-        sending = asyncio.create_task(self._transcript.run())
-        tasks = (receiving, sending)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done() and isinstance(sending.exception(), ClientDisconnected):
-                await asyncio.wait([receiving])  # until it has read every frame that the client sent
-            for task in tasks:
-                if task.done() and (error := task.exception()):
-                    raise error
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_sides(self._requests.run(), self._transcript.run())

@@ -203,6 +203,20 @@ language sql stable security definer
 $$;
 comment on function treadle.topic_subject is 'The subject whose schema the records of a topic must fit; null: none';
 
+-- The same for several topics: those that have a subject.
+create or replace function treadle.topic_subjects(
+    topics text[], tenant text default 'default', reach jsonb default null)
+returns table (topic text, subject text)
+language sql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    select u.topic, s.subject
+    from (select distinct unnest(topics) as topic) u
+    cross join lateral treadle.topic_subject(
+        topic => u.topic, tenant => topic_subjects.tenant, reach => topic_subjects.reach) s (subject)
+    where s.subject is not null
+$$;
+comment on function treadle.topic_subjects is 'The subjects whose schemas the records of several topics must fit';
+
 -- Delete a version of a subject, or (null) all of them; returns their numbers. A deleted version is no longer found by
 -- its subject, but by its schema_id; with `permanent`, which follows an ordinary deletion, it is gone, and so is a
 -- schema that was in no other version. Raises TR404 without a version to delete, TR409 where another schema refers

@@ -97,6 +97,7 @@ declare
         register_schema      app
         schema_references    app
         topic_subject        app worker
+        topic_subjects       app worker
         delete_schemas       app
 
         create_tenant        app

@@ -1,7 +1,7 @@
 """Checks the values of records against the newest version of a subject, before they are published."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +42,22 @@ class RecordSchemas:
             raise Unprocessable(f"The topic {topic!r} takes no Protobuf: its schema_subject has no Protobuf schema.")
         return (None, values) if subject is None else await self.fit(principal, subject, values)
 
+    async def prepare(self, tenant: str, topics: Collection[str]) -> None:
+        """Look up what `check` needs for these topics, in two calls however many they are."""
+        principal, now = Principal(tenant, frozenset(), "agent"), time.monotonic()
+        keys = {topic: (tenant, principal.reach, topic) for topic in topics}
+        stale = [topic for topic, key in keys.items() if not self._knows_subject(key, now)]
+        if stale:
+            found = await self._registry.store.subjects_of_topics(principal, stale)
+            if len(self._subjects) + len(stale) > MAX_KEPT:
+                self._subjects.clear()
+            self._subjects |= {keys[topic]: (found.get(topic), now) for topic in stale}
+        subjects = {self._subjects[key][0] for key in keys.values() if key in self._subjects}
+        unknown = [subject for subject in subjects if subject is not None and not self._knows_version(tenant, subject)]
+        if unknown:
+            for subject, version in (await self._registry.store.newest(principal, unknown)).items():
+                await self._keep(principal, subject, version)
+
     async def check(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
         """Check a value that an agent of the tenant publishes. Raises Busy, Unavailable."""
         try:
@@ -54,13 +70,20 @@ class RecordSchemas:
 
     async def _subject(self, principal: Principal, topic: str) -> str | None:
         key = (principal.tenant, principal.reach, topic)
-        subject, read_at = self._subjects.get(key, (None, float("-inf")))
-        if (now := time.monotonic()) - read_at >= FRESH_SECONDS:
+        subject, _ = self._subjects.get(key, (None, 0.0))
+        if not self._knows_subject(key, now := time.monotonic()):
             subject = await self._registry.store.subject_of_topic(principal, topic)
             if len(self._subjects) >= MAX_KEPT:
                 self._subjects.clear()
             self._subjects[key] = (subject, now)
         return subject
+
+    def _knows_subject(self, key: tuple[str, str | None, str], now: float) -> bool:
+        return key in self._subjects and now - self._subjects[key][1] < FRESH_SECONDS
+
+    def _knows_version(self, tenant: str, subject: str) -> bool:
+        known = self._checkers.get((tenant, subject))
+        return known is not None and time.monotonic() - known.read_at < FRESH_SECONDS
 
     async def fit(self, principal: Principal, subject: str, values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
         """The id of the schema that all values fit, and the values as they are stored: those of a Protobuf schema as
@@ -80,15 +103,17 @@ class RecordSchemas:
         return checker.version.schema_id, stored
 
     async def _checker(self, principal: Principal, subject: str) -> _Checker:
-        key = (principal.tenant, subject)
-        known = self._checkers.get(key)
-        now = time.monotonic()
-        if known is not None and now - known.read_at < FRESH_SECONDS:
-            return known
+        if self._knows_version(principal.tenant, subject):
+            return self._checkers[principal.tenant, subject]
         try:
             version = await self._registry.store.version(principal, subject, None)
         except UnknownSubject:
             raise Unprocessable(f"The schema {subject!r} has no version: register one.") from None
+        return await self._keep(principal, subject, version)
+
+    async def _keep(self, principal: Principal, subject: str, version: Version) -> _Checker:
+        key, now = (principal.tenant, subject), time.monotonic()
+        known = self._checkers.get(key)
         if known is not None and known.version.schema_id == version.schema_id:
             found = known._replace(version=version, read_at=now)
         else:

@@ -1,6 +1,6 @@
 """Subjects, versions and schemas in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -120,6 +120,26 @@ class SchemaStore:
             "select treadle.topic_subject($1, $2, $3::jsonb)", topic, principal.tenant, principal.reach
         )
         return found
+
+    async def subjects_of_topics(self, principal: Principal, topics: Collection[str]) -> dict[str, str]:
+        """The same for several topics: those that have a subject."""
+        rows = await self._database.fetch(
+            "select topic, subject from treadle.topic_subjects($1, $2, $3::jsonb)",
+            list(topics),
+            principal.tenant,
+            principal.reach,
+        )
+        return {row["topic"]: row["subject"] for row in rows}
+
+    async def newest(self, principal: Principal, subjects: Collection[str]) -> dict[str, Version]:
+        """The newest version of each of these subjects that has one."""
+        rows = await self._database.fetch(
+            f"select distinct on (o.subject) {COLUMNS} from treadle.schema_overview o where o.tenant = $1"
+            " and o.subject = any($2) and o.deleted_at is null order by o.subject, o.version desc",
+            principal.tenant,
+            list(subjects),
+        )
+        return {row["subject"]: _version(row) for row in rows}
 
     async def referrers(self, principal: Principal, subject: str, number: int) -> list[int]:
         """The ids of the schemas that refer to a version."""

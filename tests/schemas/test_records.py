@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
-from typing import Any
+import math
+from typing import Any, cast
 
 import msgspec
 import pytest
+from uuid_utils.compat import uuid7
 
+from service import telemetry
 from service.access.principal import AUTH_OFF
 from service.agents import registry as agent_registry
 from service.cli.wiring import build_worker
@@ -14,6 +17,8 @@ from service.config import Settings
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.errors import Conflict, Misfit, Unprocessable
+from service.protocols.leases.sends import Placed
+from service.protocols.leases.services import RemoteServices
 from service.schemas import protobuf_values, records
 from service.schemas.model import NewSchema, Reference
 from service.schemas.records import RecordSchemas
@@ -241,3 +246,32 @@ async def test_protobuf_in_binary_and_in_base64_is_stored_as_json(
     assert (await open_api.post(path, json={"value": "?", "encoding": "base64"})).status_code == 422
     assert (await open_api.post(path, content=b"\xff\xff", headers=headers)).status_code == 422
     assert (await open_api.post("/topics/free/records", content=binary, headers=headers)).status_code == 422
+
+
+async def test_the_checks_of_a_batch_ask_postgresql_as_often_as_those_of_one(
+    registry: Registry, database: Database, sql: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FRESH_SECONDS", math.inf)  # however busy this machine is
+    for number in range(6):
+        await registry.register(AUTH_OFF, f"s{number}", json_schema(model("a", a=INT)))
+        await sql.execute("select treadle.create_topic($1, schema_subject => $2)", f"t{number}", f"s{number}")
+    await sql.execute("select treadle.create_topic('free')")
+
+    async def check(*topics: str, value: Any = 1) -> tuple[list[Any], int]:
+        """The schemas of records and of a message for each, and how many calls that took."""
+        remote = RemoteServices(settings, database, Notifier(database), cast(Any, None))
+        rows: list[dict[str, Any]] = [{"topic": topic, "value": {"a": value}} for topic in topics]
+        rows += [{"agent": "echo", "message": "x"}] * len(topics)
+        calls: list[str] = []
+        stop = telemetry.database_call.listen(lambda *, pool, seconds, error: calls.append(pool))
+        try:
+            checked = await remote.check("default", [Placed(uuid7(), True, row) for row in rows])
+        finally:
+            stop()
+        return [one.row.get("schema_id") for one in checked[: len(topics)]], len(calls)
+
+    [schema], calls_of_one = await check("t0")
+    schemas, calls = await check(*(f"t{number}" for number in range(6)), "free", "t0")
+    assert (schemas, calls) == ([schema] * 6 + [None, schema], calls_of_one)
+    with pytest.raises(Unprocessable, match="A record to publish to 't3' is refused"):
+        await check("free", "t3", value="x")

@@ -46,7 +46,7 @@ async def place_sent_message(
     sender = await remote.sender(principal.tenant, worker_id, data)
     placed = place_message(sender, data.message_id, data.send, settings)
     if placed.is_new:
-        await remote.check(principal.tenant, placed)
+        await remote.check(principal.tenant, [placed])
     return PlacedMessage(placed.id, placed.is_new)
 
 
@@ -70,7 +70,7 @@ async def place_published_record(
     sender = await remote.sender(principal.tenant, worker_id, data)
     placed = place_record(sender, data.message_id, data.record, settings)
     if placed.is_new:
-        await remote.check(principal.tenant, placed)
+        await remote.check(principal.tenant, [placed])
     return PlacedRecord(placed.id, placed.is_new)
 
 

@@ -214,7 +214,7 @@ async def _placed(
     if with_step and sender.delivery == EXACTLY_ONCE:
         raise Unprocessable(AT_ITS_END)
     placed = place_all(sender, data.message_id, data.sends, data.records, settings)
-    return [await remote.check(principal.tenant, one) for one in placed]
+    return await remote.check(principal.tenant, placed)
 
 
 router = Router(

@@ -1,5 +1,6 @@
 """What the routes of remote workers share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -59,14 +60,19 @@ class RemoteServices:
         )
         self.writer = RemoteWriter(self.store, notifier, moments)
 
-    async def check(self, tenant: str, placed: Placed) -> Placed:
+    async def check(self, tenant: str, placed: Sequence[Placed]) -> list[Placed]:
         """What an attempt sends; a record has the id of its schema. Raises Unprocessable for a message that does not
         fit the input of its agent, and for a record that does not fit the schema of its topic."""
+        rows = [one.row for one in placed]
+        messages = [(row.get("agent"), row["message"]) for row in rows if "topic" not in row]
+        if messages and (misfit := await self.inputs.misfit(messages)):
+            raise Unprocessable(f"A message to send is refused: {misfit.sentence}")
+        if topics := {row["topic"] for row in rows if "topic" in row}:
+            await self.records.prepare(tenant, topics)
+        return [one if "topic" not in one.row else await self._check_record(tenant, one) for one in placed]
+
+    async def _check_record(self, tenant: str, placed: Placed) -> Placed:
         row = placed.row
-        if "topic" not in row:
-            if misfit := await self.inputs.misfit([(row.get("agent"), row["message"])]):
-                raise Unprocessable(f"A message to send is refused: {misfit.sentence}")
-            return placed
         checked = await self.records.check(tenant, row["topic"], row["value"])
         if checked.problem is not None:
             raise Unprocessable(f"A record to publish to {row['topic']!r} is refused: {checked.problem}")

@@ -27,6 +27,7 @@ from service.schemas.registry import Registry as SchemaRegistry
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
 from service.webhooks.store import PostStore
+from service.worker.agent_filter import AgentFilter
 from service.worker.attempt_queries import StoredAttemptQueries
 from service.worker.attempts import Attempts
 from service.worker.breakers import Breakers
@@ -87,7 +88,10 @@ def build_worker(
             settings, queues=(WEBHOOK_QUEUE,), worker_concurrency=settings.webhook_concurrency
         )
         # Not isolated: after a loss, too, our own code runs.
-        delivering = msgspec.structs.replace(services, registry=Registry(own, [deliverer.agent]), isolation=None)
+        registry = Registry(own, [deliverer.agent])
+        delivering = msgspec.structs.replace(
+            services, registry=registry, isolation=None, agent_filter=AgentFilter(registry.names)
+        )
         lines.append(make_line(settings=own, services=delivering))
     arrivals.lines = Lines(lines)
     heartbeat = Heartbeat(
@@ -141,6 +145,7 @@ def _make_line(
         lease_seconds=seconds_of_lease(settings.worker_timeout),
         store=store,
         attempts=attempts,
+        agent_filter=services.agent_filter,
         work=work,
         traces=traces,
     )
@@ -170,4 +175,5 @@ def _attempt_services(
         isolation=isolation,
         breakers=Breakers(settings.retry_base_seconds),
         unknown_agents=set(),
+        agent_filter=AgentFilter(registry.names),
     )

@@ -31,7 +31,8 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 # One row without a message where nothing was claimed. The last columns are computed when the claim has ended.
 CLAIM_SQL = f"""
     select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints(), treadle.passed_rows()
-    from (values (1)) v left join treadle.claim($1, $2, $3, treadle._keep_hints($4::float8), $5, $6) c on true"""
+    from (values (1)) v left join treadle.claim(
+        $1, $2, $3, treadle._keep_hints($4::float8), $5, $6, $7) c on true"""
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
 APPEND_AND_SEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)}, treadle._kept_hints()
@@ -90,9 +91,10 @@ class LeaseStore:
         lease_seconds: float,
         first_lane: Priority,
         tenants: Sequence[str] = (),
+        agents: Sequence[str] | None = None,
     ) -> Claimed:
         """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue.
-        `tenants`: only of these; empty: of all."""
+        `tenants`: only of these; empty: of all. `agents`: only for these; None: for all."""
         rows = await self._database.fetch(
             CLAIM_SQL,
             worker,
@@ -101,6 +103,7 @@ class LeaseStore:
             lease_seconds,
             first_lane,
             tenants or None,
+            agents,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
         self._hint_kept(rows[0][-2])

@@ -13,6 +13,7 @@ from service.leases.model import Claimed
 from service.leases.store import LeaseStore
 from service.messages.model import Priority
 from service.waiting import wait_for
+from service.worker.agent_filter import AgentFilter
 from service.worker.attempts import Attempts
 from service.worker.traces import Traces
 
@@ -44,6 +45,7 @@ class Claimer:
         lease_seconds: float,
         store: LeaseStore,
         attempts: Attempts,
+        agent_filter: AgentFilter,
         work: asyncio.Event,
         traces: Traces,
     ) -> None:
@@ -52,6 +54,7 @@ class Claimer:
         self._lease_seconds = lease_seconds
         self._store = store
         self._attempts = attempts
+        self._agent_filter = agent_filter
         self._work = work
         self._traces = traces
         self._claim_calls = 0  # so far
@@ -162,6 +165,7 @@ class Claimer:
                 lease_seconds=self._lease_seconds,
                 first_lane=first_lane,
                 tenants=self._settings.tenants,
+                agents=self._agent_filter.agents,
             )
             # Before `is_claiming` is cleared: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claimed.claims}

@@ -12,12 +12,13 @@ from service.agents.registry import KEYED_AGENTS, Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.waiting import retrieve_exception
+from service.worker.agent_filter import AgentFilter
 from service.worker.breakers import Breakers
 from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
-from service.worker.outcome import CANCELLED, RELEASED, StopReason, deferred, failed, overloaded, unknown
+from service.worker.outcome import CANCELLED, RELEASED, StopReason, backoff, deferred, failed, overloaded, unknown
 from service.worker.threads import Threads
 from service.worker.usage import Usage
 
@@ -43,6 +44,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     isolation: Isolation | None  # None: every agent runs in the worker
     breakers: Breakers
     unknown_agents: set[str]  # which this worker does not have: each is logged once
+    agent_filter: AgentFilter
 
 
 class Execution:
@@ -67,7 +69,9 @@ class Execution:
         agent = self._agent
         if agent is None:
             self._log_unknown()
-            return unknown(self._claim.agent, self._claim.attempt, self._services.settings)
+            put_off = unknown(self._claim.agent, self._claim.attempt, self._services.settings)
+            is_left = await self._leaves_to_another(self._claim.agent)
+            return msgspec.structs.replace(put_off, delay_seconds=0.0) if is_left else put_off
         if self._reason is not None:
             return self._interrupted(self._reason)
         if (outcome := await self._put_off(agent)) is not None:
@@ -145,7 +149,7 @@ class Execution:
                 outcome = await child.run(self._claim, self)
         except NoProcess as error:
             log.exception("an agent got no process", extra={"message_id": str(self._claim.message_id)})
-            return deferred(str(error), self._claim.attempt, self._services.settings)
+            return deferred(str(error), backoff(self._claim.attempt - 1, self._services.settings))
         if outcome.kind == "lost":
             extra = {"message_id": str(self._claim.message_id), "agent": agent.name, "error": outcome.error}
             log.warning("an agent's process died", extra=extra)
@@ -155,13 +159,24 @@ class Execution:
         """The outcome of an agent that must not run now."""
         services = self._services
         for keyed in KEYED_AGENTS if agent.name in services.registry.scripted else ():
-            if await services.queries.another_claims(self._claim.queue, keyed, self._claim.tenant):
+            if await self._leaves_to_another(keyed):
                 reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
-                return deferred(reason, self._claim.attempt, services.settings)
+                return deferred(reason, 0.0)
         if seconds := services.breakers.pause_left(agent.name):
             reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
             return overloaded(reason, self._claim, services.settings, asked_seconds=seconds)
         return None
+
+    async def _leaves_to_another(self, needed: str) -> bool:
+        """Whether another worker that claims such messages has the agent `needed`. This one claims no messages of the
+        claim's agent for a while then, so that the other worker gets them."""
+        services, claim = self._services, self._claim
+        if services.agent_filter.leaves(claim.agent):
+            return True
+        if not await services.queries.another_claims(claim.queue, needed, claim.tenant):
+            return False
+        services.agent_filter.leave(claim.agent)
+        return True
 
     def _start_timer(self) -> None:
         """The agent's time begins: the start of a process does not count."""

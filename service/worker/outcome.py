@@ -85,12 +85,12 @@ def lost(exit_code: int | None, losses: int, settings: Settings) -> Outcome:
 
 def unknown(agent: str, attempt: int, settings: Settings) -> Outcome:
     """The outcome for an agent that this worker does not have; newer workers may have it."""
-    return deferred(f"This worker has no agent {agent!r}.", attempt, settings)
+    return deferred(f"This worker has no agent {agent!r}.", backoff(attempt - 1, settings))
 
 
-def deferred(reason: str, attempt: int, settings: Settings) -> Outcome:
+def deferred(reason: str, delay_seconds: float) -> Outcome:
     """The outcome when this worker cannot run the agent now: tried again later, without a failure."""
-    return Outcome("deferred", error=clean(reason)[:MAX_ERROR_CHARS], delay_seconds=backoff(attempt - 1, settings))
+    return Outcome("deferred", error=clean(reason)[:MAX_ERROR_CHARS], delay_seconds=delay_seconds)
 
 
 def backoff(failures: int, settings: Settings) -> float:

@@ -11,6 +11,7 @@ import pytest
 from service.config import Settings
 from service.leases.model import Claimed
 from service.worker import claimer
+from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import Claimer, pause_after
 from service.worker.traces import NoTraces
 
@@ -89,6 +90,7 @@ async def pauses_of(
         lease_seconds=60,
         store=store,
         attempts=attempts,
+        agent_filter=AgentFilter(()),
         work=work,
         traces=NoTraces(),
     )

@@ -12,6 +12,7 @@ from service.agents.builtin.echo import echo
 from service.config import Settings
 from service.db.pool import Connection
 from service.leases.model import Claimed
+from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import Claimer
 from service.worker.traces import NoTraces
 from tests.support.agents import gate_agent
@@ -229,6 +230,7 @@ async def test_every_queue_is_the_first_in_its_turn_from_every_lane(settings: Se
         names = [f"q{n}" for n in range(quantity)]
         own = msgspec.structs.replace(settings, queues=names)
         parts: Any = {"store": Store(), "attempts": SimpleNamespace(leases={}), "traces": NoTraces()}
+        parts["agent_filter"] = AgentFilter(())
         claimer = Claimer(worker="w", settings=own, lease_seconds=60.0, work=asyncio.Event(), **parts)
         begun.clear()
         for _ in range(16 * quantity):

@@ -8,6 +8,7 @@ import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
+from service.worker.agent_filter import LEAVE_SECONDS, AgentFilter
 from service.worker.outcome import backoff
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, log, overview, run, settled, submit, submit_many, types
@@ -162,6 +163,48 @@ async def test_a_timeout_error_of_the_agent_is_an_ordinary_failure(sql: Connecti
 
     await start_worker(impatient)
     assert (await run(sql, "x", agent="impatient", max_attempts=1))["error"] == "TimeoutError"
+
+
+async def test_a_message_that_another_worker_can_handle_is_left_to_it(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    """Both claim from one queue. The worker with the agent has no place, until the other one has met its message."""
+    gate = asyncio.Event()
+
+    @agent("elsewhere")
+    async def elsewhere(context: Context, request: str) -> str:
+        if request == "first":
+            await gate.wait()
+        return "found"
+
+    await start_worker(elsewhere, worker_concurrency=1, poll_interval=60.0)
+    first = await submit(sql, "first", agent="elsewhere")
+    await until(lambda: types(sql, first), lambda found: "started" in found)
+    await start_worker(poll_interval=60.0)
+    second = await submit(sql, "second", agent="elsewhere")
+    await until(lambda: types(sql, second), lambda found: "retry" in found)
+    retry = (await log(sql, second))[2]
+    assert retry.data["error"] == "This worker has no agent 'elsewhere'."
+    assert datetime.fromisoformat(retry.data["retry_at"]) == retry.created_at  # at once
+    await until(lambda: sql.fetchval("select lane from treadle.messages where message_id = $1", second))
+    for _ in range(5):
+        assert (await run(sql, "x", agent="echo"))["result"] == "x"  # it passes over the other message
+    assert await types(sql, second) == ["queued", "started", "retry"]
+    gate.set()
+    assert (await settled(sql, second))["result"] == "found"
+    assert (await types(sql, second)).count("started") == 2
+
+
+def test_agents_are_left_to_other_workers_for_a_while() -> None:
+    now = 0.0
+    agents = AgentFilter(["a", "b"], lambda: now)
+    assert agents.agents is None
+    agents.leave("unknown")
+    assert agents.agents == ["a", "b"]
+    agents.leave("b")
+    assert (agents.agents, agents.leaves("b"), agents.leaves("a")) == (["a"], True, False)
+    now += LEAVE_SECONDS
+    assert (agents.agents, agents.leaves("b")) == (None, False)
 
 
 async def test_a_message_for_an_unknown_agent_is_deferred_without_a_failure(

@@ -28,9 +28,10 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
 # Columns are selected in the order of the struct's fields: rows become structs by position, which costs a tenth of
 # converting each value.
-# One row without a message where nothing was claimed. The last columns are computed when the claim has ended.
+# One row without a message where nothing was claimed. The last columns are computed once, when the claim has ended.
 CLAIM_SQL = f"""
-    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints(), treadle.passed_rows()
+    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, (select treadle._kept_hints()),
+        (select treadle.passed_rows())
     from (values (1)) v left join treadle.claim(
         $1, $2, $3, treadle._keep_hints($4::float8), $5, $6, $7) c on true"""
 APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"

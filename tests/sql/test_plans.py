@@ -263,3 +263,16 @@ async def test_a_finish_changes_no_index_of_messages(sql_client: SqlClient) -> N
             "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relid = 'treadle.messages'::regclass",
         )
     assert updates["n_tup_hot_upd"] == updates["n_tup_upd"] >= 5
+
+
+async def test_a_claim_changes_no_index_of_a_lane(sql_client: SqlClient) -> None:
+    """Its pages have room, and PGMQ's index on vt is dropped."""
+    await sql_client.submit_many(*[{}] * 100)
+    async with sql_client.sql.transaction():
+        assert len(await sql_client.claim(100)) == 100
+        updates = await fetch_row(
+            sql_client.sql,
+            "select sum(n_tup_upd) as n_tup_upd, sum(n_tup_hot_upd) as n_tup_hot_upd from pg_stat_xact_all_tables"
+            " where schemaname = 'pgmq'",
+        )
+    assert updates["n_tup_hot_upd"] == updates["n_tup_upd"] >= 100

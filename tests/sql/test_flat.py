@@ -57,6 +57,25 @@ async def test_dead_rows_at_the_head_of_a_lane_cost_nothing(sql_client: SqlClien
     assert len(await sql_client.claim(10)) == 1
 
 
+UPDATES_OF_MESSAGES = """
+    select n_tup_upd as all, n_tup_hot_upd as in_page
+    from pg_stat_xact_user_tables where relid = 'treadle.messages'::regclass"""
+
+
+async def test_all_versions_of_a_message_fit_into_its_page(sql_client: SqlClient) -> None:
+    """None can be removed beside an old snapshot, nor in the transaction that wrote them. An update that leaves it
+    writes to every index, and later look-ups read all entries."""
+    texts = ({"message": "x" * 200, "thread_id": f"t{n % 100}"} for n in range(200))
+    async with sql_client.sql.transaction():
+        await sql_client.submit_many(*texts, autocommit=True)
+        for _ in range(2):
+            assert await sql_client.finish(*await sql_client.claim(100)) == ["completed"] * 100
+        updates = await fetch_row(sql_client.sql, UPDATES_OF_MESSAGES)
+    admitted = 100  # by an update that takes the message out of the index of the waiting ones
+    assert updates["all"] == 2 * 200 + admitted
+    assert updates["in_page"] >= 0.95 * 2 * 200, updates
+
+
 READS_OF_A_THREAD = {
     "thread": "select * from treadle.thread_overview where tenant = 'default' and thread_id = 't'",
     "place": "select * from treadle.thread_place('t', 0)",

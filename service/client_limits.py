@@ -76,17 +76,24 @@ class ClientLimits:
 
     @contextlib.contextmanager
     def stream(self, client: str) -> Iterator[None]:
-        """Count an open stream or socket. Raises TooManyRequests."""
+        """Count an open stream or socket meanwhile. Raises TooManyRequests."""
+        self.open_stream(client)
+        try:
+            yield
+        finally:
+            self.close_stream(client)
+
+    def open_stream(self, client: str) -> None:
+        """Count an open stream, until `close_stream`. Raises TooManyRequests."""
         if self._streams[client] >= self.streams:
             raise TooManyRequests(
                 f"More than {self.streams} streams and sockets are open at once (CLIENT_OPEN_STREAMS): close some.",
                 retry_after=RETRY_SECONDS,
             )
         self._streams[client] += 1
-        try:
-            yield
-        finally:
-            _decrement(self._streams, client)
+
+    def close_stream(self, client: str) -> None:
+        _decrement(self._streams, client)
 
     def open_connection(self, address: str) -> None:
         """Count a connection, until `close_connection`. Raises TooManyRequests."""

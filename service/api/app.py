@@ -23,6 +23,7 @@ from service.api.gate.layer import Gate
 from service.api.gate.streams import limit_keys, limit_streams
 from service.api.methods import EveryMethod
 from service.api.moments import MeasuredRequests
+from service.api.open_answers import OpenAnswers
 from service.api.parts import Parts
 from service.api.queries import KnownQueries
 from service.api.server import LimitedProtocol
@@ -126,7 +127,9 @@ class Api:
     @property
     def config(self) -> uvicorn.Config:
         return uvicorn.Config(
-            MeasuredRequests(Gate(EveryMethod(EscapedPaths(self._asgi)), self._settings, self.parts.limits)),
+            OpenAnswers(
+                MeasuredRequests(Gate(EveryMethod(EscapedPaths(self._asgi)), self._settings, self.parts.limits))
+            ),
             host=self._settings.host,
             port=self._settings.port,
             proxy_headers=bool(self._settings.trusted_proxies),

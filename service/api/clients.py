@@ -10,9 +10,12 @@ def watch_client(app: ASGIApp) -> ASGIApp:
     """Middleware: a request that waits for what another transaction holds is dropped when its client disconnects."""
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
-            client_leaves.set(lambda: _until_disconnect(receive))
+        if scope["type"] != ScopeType.HTTP:
+            await app(scope, receive, send)
+            return
+        client_leaves.set(lambda: _until_disconnect(receive))
         await app(scope, receive, send)
+        client_leaves.set(None)  # an answer that stays open keeps nothing of its request
 
     return watched
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Send
 
+from service.streams import OPEN_ANSWER, OpenAnswer
+
 UNUSED_METHOD = "TRACE"  # no route has it
 METHOD_NOT_ALLOWED = 405
 
@@ -32,7 +34,7 @@ class EveryMethod:
         return self._app(scope, receive, send)
 
     async def _head(self, scope: Any, send: Send) -> None:
-        """GET, until it has answered its head. A stream then sees that its client is gone."""
+        """GET, until it has answered its head. What still runs then sees that its client is gone."""
         answered = asyncio.Event()
 
         async def receive_end() -> Any:
@@ -47,6 +49,9 @@ class EveryMethod:
 
         as_get: Any = {**scope, "method": "GET"}
         await self._app(as_get, receive_end, send_head)
+        answer: OpenAnswer | None = as_get.get(OPEN_ANSWER)
+        if answer is not None:
+            answer.end()  # its parts are not sent
 
     async def _options(self, scope: Any, receive: Receive, send: Send) -> None:
         """The refusal of a method that no route has names those that the route has; its body is not sent."""

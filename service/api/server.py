@@ -1,14 +1,17 @@
 """uvicorn's protocol for HTTP/1.1, with what it lacks: a limit on the size of a request's head and of its trailers, a
 deadline for the arrival of a request, one for a client that does not read its answer, the body of a request that offers
-another protocol, and errors as problems."""
+another protocol, errors as problems, and answers that stay open without their request."""
 
 import asyncio
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.open_answers import FORGET_REQUEST
 from service.api.problems import encode_response
 from service.api.write_deadline import WriteDeadline
 from service.client_limits import ClientLimits, address_of
@@ -21,10 +24,21 @@ COLON_AND_LINE_END = len(b": \r\n")
 REQUEST_LINE_REST = len(b"  HTTP/1.1\r\n\r\n")  # beside the method and the target, with the empty line
 client_connections = ClientConnections()  # of this process
 UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
+ANSWERED: Any = {"method": "GET"}  # in place of a scope: uvicorn only looks whether the answer is one to HEAD
 
 
 class _LargeHead(Exception):
     """Raised in a callback, so that the parser stops: the head or the trailers have more than MAX_HEAD_BYTES."""
+
+
+class _NeverAwaited(asyncio.Event):
+    """In place of the event of a request that no call waits for."""
+
+    def set(self) -> None:
+        pass
+
+
+NEVER_AWAITED = _NeverAwaited()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -37,8 +51,10 @@ class LimitedProtocol(HttpToolsProtocol):
         "_head_bytes",
         "_in_head",
         "_in_request",
+        "_leave",
         "_limits",
         "_max_body_bytes",
+        "_open_cycle",
         "_write_deadline",
     )
 
@@ -53,6 +69,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_request = False  # since its first byte
         self._deadline: asyncio.TimerHandle | None = None
+        self._open_cycle: RequestResponseCycle | None = None  # whose answer stays open
+        self._leave: Callable[[], None] | None = None  # called when its client disconnects
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -73,6 +91,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._write_deadline.stop()
         self._stop_counting()
         super().connection_lost(exc)
+        if self._open_cycle is not None:
+            self._open_cycle.disconnected = True
+            self._open_cycle = None
+            if self._leave is not None:
+                self._leave()
 
     def pause_writing(self) -> None:
         self._write_deadline.start()
@@ -148,6 +171,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._take_host_of_target()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            extensions: Any = {FORGET_REQUEST: functools.partial(self._forget_request, self.cycle)}
+            self.scope["extensions"] = extensions
 
     def _take_host_of_target(self) -> None:
         """In `GET http://host/path` the target names the host, and the header Host does not count (RFC 9112, 3.2.2)."""
@@ -162,7 +188,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._body_bytes > 2 * self._max_body_bytes:  # the refusal was sent long ago, and the client goes on
             self._refuse(TooLarge.status, f"The body has more than {self._max_body_bytes} bytes (MAX_BODY_BYTES).")
             return
-        super().on_body(body)
+        if self.cycle is not self._open_cycle:  # else the answer does not depend on the rest of the body
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._offers_other_protocol():
@@ -175,6 +202,25 @@ class LimitedProtocol(HttpToolsProtocol):
         self._cancel_deadline()  # from here on another protocol has the connection
         self._stop_counting()
         super().handle_websocket_upgrade()
+
+    # Answers that stay open
+
+    def _forget_request(self, cycle: RequestResponseCycle, leave: Callable[[], None]) -> bool:
+        """The rest of the answer needs nothing of its request. `leave` is called when the client disconnects. Returns
+        whether it is still connected."""
+        if cycle.disconnected:
+            return False
+        self._open_cycle, self._leave = cycle, leave
+        cycle.scope.clear()  # type: ignore[attr-defined]  # it is a dict
+        cycle.scope = ANSWERED
+        cycle.message_event = NEVER_AWAITED
+        if not self._in_request:
+            self.scope, self.headers, self.url = ANSWERED, [], b""
+        return True
+
+    def on_response_complete(self) -> None:
+        self._open_cycle = self._leave = None
+        super().on_response_complete()
 
     # Ends
 

@@ -1,6 +1,6 @@
 """Counts what a client has open, and what a key asks for."""
 
-from contextlib import ExitStack
+from functools import partial
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -9,6 +9,7 @@ from service.api.problems import send_problem
 from service.api.services import find_service
 from service.client_limits import ClientLimits, address_of, key_of, pause
 from service.errors import TooManyRequests
+from service.streams import OPEN_ANSWER, OpenAnswer
 
 
 def limit_streams(app: ASGIApp) -> ASGIApp:
@@ -19,14 +20,13 @@ def limit_streams(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
             return
         limits: ClientLimits = find_service("limits")
-        opened = ExitStack()
+        client = address_of(scope["client"])
         try:
-            opened.enter_context(limits.stream(address_of(scope["client"])))
+            limits.open_stream(client)
         except TooManyRequests as error:
             await send_problem(scope, send, error)
             return
-        with opened:
-            await app(scope, receive, send)
+        await _run_counted(app, scope, receive, send, partial(limits.close_stream, client))
 
     return limited
 
@@ -47,12 +47,25 @@ def limit_keys(app: ASGIApp) -> ASGIApp:
         except TooManyRequests:
             await pause()
             raise
-        with ExitStack() as opened:
-            if _is_stream(scope):
-                opened.enter_context(limits.stream(client))
+        if not _is_stream(scope):
             await app(scope, receive, send)
+            return
+        limits.open_stream(client)
+        await _run_counted(app, scope, receive, send, partial(limits.close_stream, client))
 
     return limited
+
+
+async def _run_counted(app: ASGIApp, scope: Scope, receive: Receive, send: Send, end: partial[None]) -> None:
+    """`end` is called when the request has its answer: where that stays open, not before its last part."""
+    try:
+        await app(scope, receive, send)
+    finally:
+        answer: OpenAnswer | None = scope.get(OPEN_ANSWER)  # type: ignore[assignment]
+        if answer is None:
+            end()
+        else:
+            answer.at_end(end)
 
 
 def _is_stream(scope: Scope) -> bool:

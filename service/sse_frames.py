@@ -47,6 +47,8 @@ def _line(data: str) -> str:
 class Silence:
     """Measures by the clock how long a stream has sent nothing: a stream may be woken often without any event."""
 
+    __slots__ = ("_longest_seconds", "_since")
+
     def __init__(self, longest_seconds: float) -> None:
         self._longest_seconds = longest_seconds
         self.reset()

@@ -1,7 +1,11 @@
-"""Helpers to wait for events and to leave tasks behind."""
+"""Helpers to wait for events, to wake many at their times, and to leave tasks behind."""
 
 import asyncio
-from typing import Any
+import math
+import time
+from typing import Any, Protocol
+
+ALARM_ACCURACY_SECONDS = 0.05
 
 
 async def wait_for(event: asyncio.Event, seconds: float | None) -> bool:
@@ -21,3 +25,32 @@ def retrieve_exception(future: asyncio.Future[Any]) -> None:
     """A done callback for a future whose exception no caller may read: it prevents asyncio's warning about that."""
     if not future.cancelled():
         future.exception()
+
+
+class Sleeper(Protocol):
+    def ring(self, moment: int) -> None: ...
+
+
+class Alarms:
+    """Rings for many sleepers at a moment with one timer: a timer for each wait of each would cost as much as all the
+    rest of the wait. Moments are numbered, ALARM_ACCURACY_SECONDS apart."""
+
+    def __init__(self) -> None:
+        self._sleepers: dict[int, list[Sleeper]] = {}
+
+    def set(self, moment: int, sleeper: Sleeper) -> None:
+        if (others := self._sleepers.get(moment)) is not None:
+            others.append(sleeper)
+            return
+        self._sleepers[moment] = [sleeper]
+        delay = moment * ALARM_ACCURACY_SECONDS - time.monotonic()
+        asyncio.get_running_loop().call_later(max(0.0, delay), self._ring, moment)
+
+    def _ring(self, moment: int) -> None:
+        for sleeper in self._sleepers.pop(moment):
+            sleeper.ring(moment)
+
+
+def alarm_moment(at: float) -> int:
+    """The first moment that is not before this time of time.monotonic()."""
+    return math.ceil(at / ALARM_ACCURACY_SECONDS)

@@ -181,6 +181,41 @@ end $$;
 comment on function treadle.read_events
     is 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 
+-- Which of these readers (see treadle.read_events) have something to read: the log of reader n does not end at
+-- afters[n], or its message or thread does not exist. It reads no events, so one call serves thousands of readers.
+create or replace function treadle.grown_logs(message_ids uuid[], threads bigint[], afters bigint[])
+returns table (n integer)
+language plpgsql stable security definer
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    if array_remove(message_ids, null) <> '{}' then
+        return query
+            select r.n::integer
+            from unnest(grown_logs.message_ids, grown_logs.afters) with ordinality r (message_id, after, n)
+            left join treadle.messages m on m.message_id = any(array[r.message_id])
+            left join treadle.leases l on l.message_id = any(array[r.message_id])
+            where r.message_id is not null
+                and coalesce(l.last_seq, m.last_seq) is distinct from r.after;
+    end if;
+    if array_remove(threads, null) <> '{}' then
+        return query
+            select r.n::integer
+            from unnest(grown_logs.threads, grown_logs.afters) with ordinality r (thread, after, n)
+            left join lateral (
+                select e.last_pos
+                from treadle.thread_log e
+                where e.thread = r.thread
+                order by e.era desc
+                limit 1
+            ) g on true
+            where r.thread is not null
+                and g.last_pos is distinct from r.after;
+    end if;
+end $$;
+comment on function treadle.grown_logs is 'Which of these readers have something to read, without its events';
+
 -- The seq of a message's last event so far, and whether the message is over; no row where it does not exist.
 create or replace function treadle.log_end(
     message_id uuid, tenant text default 'default', reach jsonb default null)

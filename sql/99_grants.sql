@@ -49,6 +49,7 @@ declare
         follow_topics        worker
 
         read_events          app
+        grown_logs           app
         read_log             app tenant
         log_end              app
         queue_position       app tenant

@@ -6,51 +6,66 @@ A lost hint delays a reader by one poll interval at most: so often the logs of a
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections import defaultdict
+import time
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 from uuid import UUID
 
 from service.db.notifier import EVERYTHING
 from service.errors import TreadleError
 from service.events.model import Cursor, Log, Page
-from service.events.pages import LIVE_BATCH_CURSORS, Pages, read_live
+from service.events.pages import Pages
 from service.events.positions import Positions
 from service.events.store import EventStore
+from service.waiting import Alarms, alarm_moment
 
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0  # so that each reader asks at times whether it may still read
+LOOK_CURSORS = 2_000  # in one query that only finds which logs have grown
+
+LogName: TypeAlias = str | int  # a log as hints name it: a message id as text, or threads.id
 
 
 class Feed:
     """`poll_interval` in seconds: how long a lost hint can delay a reader."""
 
     def __init__(self, store: EventStore, *, poll_interval: float) -> None:
-        self._readers: defaultdict[Log, set[LogReader]] = defaultdict(set)
+        self._readers: dict[LogName, list[LogReader]] = {}
         # Apart, so that readers of threads and readers of messages do not wait for each other's query.
         self._message_pages = Pages(store)
         self._thread_pages = Pages(store)
-        self._polling = Polling(store, poll_interval)
+        self._alarms = Alarms()
+        self._store = store
+        self._poll_interval = poll_interval
+        self._polling: asyncio.Task[None] | None = None
         self.positions = Positions(store)
         self.closing = False
 
-    @contextlib.contextmanager
-    def follow(self, log: Log) -> Iterator["LogReader"]:
-        """A reader whose next page is read as soon as a hint names its log."""
-        reader = LogReader(log, self._pages(log))
-        self._readers[log].add(reader)
-        self._polling.add(reader)
-        try:
-            yield reader
-        finally:
-            self._polling.discard(reader)
-            self._readers[log].discard(reader)
-            if not self._readers[log]:
-                del self._readers[log]
+    def follow(self, log: Log) -> "LogReader":
+        """A reader, for a `with` block, whose next page is read as soon as a hint names its log."""
+        pages = self._message_pages if isinstance(log, UUID) else self._thread_pages
+        return LogReader(self, log, pages, self._alarms)
 
-    def _pages(self, log: Log) -> Pages:
-        return self._message_pages if isinstance(log, UUID) else self._thread_pages
+    def add(self, reader: "LogReader") -> None:
+        readers = self._readers.setdefault(reader.name, [])
+        reader.place = len(readers)
+        readers.append(reader)
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
+
+    def discard(self, reader: "LogReader") -> None:
+        readers = self._readers[reader.name]
+        last = readers.pop()
+        if last is not reader:
+            readers[reader.place], last.place = last, reader.place
+        if not readers:
+            del self._readers[reader.name]
+        if not self._readers and self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
 
     def receive(self, payload: str) -> None:
         """Wake the readers that a hint on treadle_events names."""
@@ -59,38 +74,73 @@ class Feed:
             return
         for item in payload.split(","):
             message_id, _, thread = item.partition(":")
-            with contextlib.suppress(ValueError):
-                self._wake(UUID(message_id))
-                if thread:
+            self._wake(message_id)
+            if thread:
+                with contextlib.suppress(ValueError):
                     self._wake(int(thread))
 
     def wake_all(self) -> None:
-        for log in list(self._readers):
-            self._wake(log)
+        for reader in self._all():
+            reader.wake()
 
     def close(self) -> None:
         """End every stream; its client reconnects to another process."""
         self.closing = True
-        for readers in list(self._readers.values()):
-            for reader in list(readers):
-                reader.stop()
+        for reader in self._all():
+            reader.stop()
 
-    def _wake(self, log: Log) -> None:
-        for reader in list(self._readers.get(log, ())):
+    def _all(self) -> "list[LogReader]":
+        return list(itertools.chain.from_iterable(self._readers.values()))
+
+    def _wake(self, name: LogName) -> None:
+        for reader in self._readers.get(name, ()):
             reader.wake()
+
+    async def _poll(self) -> None:
+        """Find what lost hints were about: one look at the logs of all readers that wait, instead of one for each."""
+        while True:
+            await asyncio.sleep(self._poll_interval)
+            waiting = [reader for reader in self._all() if reader.waits]
+            for batch in _batches(waiting):
+                try:
+                    grown = await self._store.grown([reader.cursor for reader in batch])
+                except TreadleError:  # each reader hears from its own read whether there is still an error
+                    grown = list(range(len(batch)))
+                except Exception:
+                    log.exception("no look at the logs of readers")
+                    continue
+                for n in grown:
+                    batch[n].wake()
 
 
 class LogReader:
     """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
 
-    def __init__(self, log: Log, pages: Pages) -> None:
+    __slots__ = (
+        *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_log", "_page", "_pages", "_until"),
+        *("name", "place"),
+    )
+
+    def __init__(self, feed: Feed, log: Log, pages: Pages, alarms: Alarms) -> None:
+        self.name: LogName = str(log) if isinstance(log, UUID) else log
+        self.place = 0  # among the readers of its log
+        self._feed = feed
         self._log = log
         self._pages = pages
-        self._at = Cursor(log, 0)  # where it waits
+        self._alarms = alarms
+        self._after = 0  # where it waits
         self._at_once = True  # the next page is read without waiting: there was none so far, or there is more
         self._behind = False  # the last page said that there are more events
         self._page: asyncio.Future[Page | None] | None = None  # that the reader waits for, until it is being read
-        self._loop = asyncio.get_running_loop()
+        self._until = 0.0  # it waits until then, by time.monotonic()
+        self._alarm: int | None = None  # the moment of its next alarm
+
+    def __enter__(self) -> "LogReader":
+        self._feed.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.discard(self)
 
     async def next(self, after: int, seconds: float) -> Page | None:
         """The events after `after`, as soon as there are some; None if the message or the thread does not exist.
@@ -98,26 +148,32 @@ class LogReader:
         The first call reads at once, so its page may be empty. So is the page after `seconds` (at most
         LONGEST_WAIT_SECONDS) without an event, and when the feed closes. A page that is being read is waited for.
         """
+        found: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
         if self._at_once:
             self._at_once = False
-            page = await self._pages.read(Cursor(self._log, after), behind=self._behind)
+            self._pages.enqueue(Cursor(self._log, after), found, behind=self._behind)
+            page = await found
         else:
-            page = await self._wait(Cursor(self._log, after), seconds)
+            self._page, self._after = found, after
+            self._set_alarm(seconds)
+            try:
+                page = await found
+            finally:
+                self._page = None
         self._behind = page is not None and page.more
         if self._behind or (page is not None and page.log_end is not None):
             self._at_once = True
         return page
 
-    async def _wait(self, at: Cursor, seconds: float) -> Page | None:
-        page: asyncio.Future[Page | None] = self._loop.create_future()
-        self._page = page
-        self._at = at
-        timer = self._loop.call_later(min(seconds, LONGEST_WAIT_SECONDS), self.stop)
-        try:
-            return await page
-        finally:
-            timer.cancel()
-            self._page = None
+    @property
+    def waits(self) -> bool:
+        """Whether it waits, and its page is not being read."""
+        return self._page is not None and not self._page.done()
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where it waits."""
+        return Cursor(self._log, self._after)
 
     def wake(self) -> None:
         """The log may have new events."""
@@ -126,68 +182,34 @@ class LogReader:
         else:
             page, self._page = self._page, None
             if not page.done():
-                self._pages.enqueue(self._at, page)
-
-    def waits_at(self) -> Cursor | None:
-        """Where the reader waits; None: it does not, or its page is being read."""
-        return None if self._page is None or self._page.done() else self._at
-
-    def give(self, cursor: Cursor, page: Page | None) -> None:
-        """The page at this cursor, if the reader still waits there."""
-        if self.waits_at() is cursor:
-            self._end_wait(page)
+                self._pages.enqueue(self.cursor, page)
 
     def stop(self) -> None:
-        """Wait no longer: the reader receives an empty page."""
-        if self.waits_at() is not None:
-            self._end_wait(Page([]))
+        """End the wait with an empty page. A hint before the reader goes on has its next page read at once."""
+        if self._page is not None and not self._page.done():
+            page, self._page = self._page, None
+            page.set_result(Page([]))
 
-    def _end_wait(self, page: Page | None) -> None:
-        """A hint that comes before the reader goes on has it read at once."""
-        assert self._page is not None
-        waiting, self._page = self._page, None
-        waiting.set_result(page)
+    def _set_alarm(self, seconds: float) -> None:
+        self._until = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
+        moment = alarm_moment(self._until)
+        if self._alarm is None or moment < self._alarm:
+            self._alarm = moment
+            self._alarms.set(moment, self)
+
+    def ring(self, moment: int) -> None:
+        """Stop its wait, or set the alarm again: it may have begun another wait since then."""
+        if moment != self._alarm:
+            return  # an earlier one was set later
+        self._alarm = None
+        if self.waits:
+            left = self._until - time.monotonic()
+            if left > 0:
+                self._set_alarm(left)
+            else:
+                self.stop()
 
 
-class Polling:
-    """Finds what lost hints were about: one look at the logs of all readers that wait, instead of one for each."""
-
-    def __init__(self, store: EventStore, interval: float) -> None:
-        self._store = store
-        self._interval = interval
-        self._readers: set[LogReader] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, reader: LogReader) -> None:
-        self._readers.add(reader)
-        if self._task is None:
-            self._task = asyncio.create_task(self._poll())
-
-    def discard(self, reader: LogReader) -> None:
-        self._readers.discard(reader)
-        if not self._readers and self._task is not None:
-            self._task.cancel()
-            self._task = None
-
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            readers = list(self._readers)
-            for start in range(0, len(readers), LIVE_BATCH_CURSORS):
-                batch = readers[start : start + LIVE_BATCH_CURSORS]
-                try:
-                    await self._look(batch)
-                except TreadleError:  # each reader hears from its own read whether there is still an error
-                    for reader in batch:
-                        reader.wake()
-                except Exception:
-                    log.exception("no look at the logs of readers")
-
-    async def _look(self, readers: Sequence[LogReader]) -> None:
-        waiting = [(reader, cursor) for reader in readers if (cursor := reader.waits_at()) is not None]
-        if not waiting:
-            return
-        pages = await read_live(self._store, [cursor for _, cursor in waiting])
-        for (reader, cursor), page in zip(waiting, pages, strict=True):
-            if page is None or not page.is_empty:
-                reader.give(cursor, page)
+def _batches(readers: Sequence[LogReader]) -> Iterator[Sequence[LogReader]]:
+    for start in range(0, len(readers), LOOK_CURSORS):
+        yield readers[start : start + LOOK_CURSORS]

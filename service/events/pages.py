@@ -25,28 +25,23 @@ class Pages:
         self._live: Batcher[Cursor, Page | None] = Batcher(self._read_live, limit=LIVE_BATCH_CURSORS)
         self._behind: Batcher[Cursor, Page | None] = Batcher(self._read_behind, limit=BEHIND_BATCH_CURSORS)
 
-    async def read(self, cursor: Cursor, *, behind: bool) -> Page | None:
-        return await (self._behind if behind else self._live).submit(cursor)
-
-    def enqueue(self, cursor: Cursor, page: "asyncio.Future[Page | None]") -> None:
-        """Read the page of a live reader with the next batch."""
-        self._live.enqueue(cursor, page)
+    def enqueue(self, cursor: Cursor, page: "asyncio.Future[Page | None]", *, behind: bool = False) -> None:
+        """Read the page of a reader with the next batch."""
+        (self._behind if behind else self._live).enqueue(cursor, page)
 
     async def _read_live(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
-        return await read_live(self._store, cursors)
+        places, at = _places(cursors)
+        pages = await self._store.read(places, page_bytes=LIVE_PAGE_BYTES, at_least_one=False)
+        return [pages[place] for place in at]
 
     async def _read_behind(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
-        places = list(dict.fromkeys(cursors))
-        return _shared(cursors, places, await self._store.read(places))
+        places, at = _places(cursors)
+        pages = await self._store.read(places)
+        return [pages[place] for place in at]
 
 
-async def read_live(store: EventStore, cursors: Sequence[Cursor]) -> list[Page | None]:
-    """Small pages for readers that wait for the next event."""
-    places = list(dict.fromkeys(cursors))
-    return _shared(cursors, places, await store.read(places, page_bytes=LIVE_PAGE_BYTES, at_least_one=False))
-
-
-def _shared(cursors: Sequence[Cursor], places: Sequence[Cursor], pages: Sequence[Page | None]) -> list[Page | None]:
-    """Readers at the same place of the same log share one page."""
-    found = dict(zip(places, pages, strict=True))
-    return [found[cursor] for cursor in cursors]
+def _places(cursors: Sequence[Cursor]) -> tuple[list[Cursor], list[int]]:
+    """The places without repetition, and at which of them each reader is: readers at one place share a page."""
+    places: dict[Cursor, int] = {}
+    at = [places.setdefault(cursor, len(places)) for cursor in cursors]
+    return list(places), at

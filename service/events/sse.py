@@ -87,7 +87,7 @@ class Streams:
                     return
                 if at_once:
                     continue
-                if notice := await view.notice():
+                if view.seconds_to_notice() <= 0 and (notice := await view.notice()):
                     yield notice
                     silence.reset()
                 if silence.is_too_long():
@@ -112,12 +112,15 @@ class View(Protocol):
     def seconds_to_notice(self) -> float:
         """Seconds until there may be a notice."""
 
-    async def notice(self) -> bytes | None: ...
+    async def notice(self) -> bytes | None:
+        """Called when it is time."""
 
 
 class ThreadView:
     """Adds to each event's data which message it belongs to, and its seq. They come last, because JSON parsers keep the
     last of two equal keys."""
+
+    __slots__ = ("opening",)
 
     def __init__(self, lost: int | None) -> None:
         # The client sees that the stream is open, even if the thread is silent.
@@ -144,6 +147,7 @@ class ThreadView:
 class MessageView:
     """While the message is queued, its readers are told its position in the queue whenever that changes."""
 
+    __slots__ = ("_feed", "_is_queued", "_message_id", "_next_notice", "_place", "_told")
     opening = b""
 
     def __init__(self, feed: Feed, message_id: UUID) -> None:
@@ -170,8 +174,6 @@ class MessageView:
         return max(0.0, self._next_notice - time.monotonic()) if self._is_queued else math.inf
 
     async def notice(self) -> bytes | None:
-        if self.seconds_to_notice() > 0:
-            return None
         self._next_notice = _next_tick(time.monotonic())
         self._place = place = await self._feed.positions.follow(self._message_id, self._place)
         if place is None or place.told.state != "queued" or place.told == self._told:

@@ -19,6 +19,8 @@ READ = """
     from treadle.read_events(
         message_ids => $1, threads => $2, afters => $3, quantity => $4, page_bytes => $5, at_least_one => $6)"""
 
+GROWN = "select n from treadle.grown_logs(message_ids => $1, threads => $2, afters => $3)"
+
 READ_SEEN = """
     select n, $1::uuid as message_id, seq, pos, type, data, created_at, last, more
     from treadle.read_log($1, tenant => $2, reach => $3::jsonb, after => $4, quantity => $5, page_bytes => $6)"""
@@ -38,16 +40,13 @@ class EventStore:
     ) -> list[Page | None]:
         """For each cursor a page of at most `quantity` events and `page_bytes` bytes of data, but `at_least_one` event
         if there is one; None if the message or the thread does not exist."""
-        rows = await self._database.fetch(
-            READ,
-            [cursor.log if isinstance(cursor.log, UUID) else None for cursor in cursors],
-            [cursor.log if isinstance(cursor.log, int) else None for cursor in cursors],
-            [cursor.after for cursor in cursors],
-            quantity,
-            page_bytes,
-            at_least_one,
-        )
+        rows = await self._database.fetch(READ, *_columns(cursors), quantity, page_bytes, at_least_one)
         return _by_reader(rows, len(cursors))
+
+    async def grown(self, cursors: Sequence[Cursor]) -> list[int]:
+        """The places in `cursors` of those whose log does not end there: `read` has something to say about them."""
+        rows = await self._database.fetch(GROWN, *_columns(cursors))
+        return [row["n"] - 1 for row in rows]
 
     async def page(
         self,
@@ -103,6 +102,16 @@ class EventStore:
         """The places behind the turn of each thread."""
         rows = await self._database.fetch("select thread, places from treadle.thread_lines($1)", list(threads))
         return {row["thread"]: row["places"] for row in rows}
+
+
+def _columns(cursors: Sequence[Cursor]) -> tuple[list[UUID | None], list[int | None], list[int]]:
+    """Message ids, threads and places of readers, as arrays for PostgreSQL."""
+    logs = [cursor.log for cursor in cursors]
+    return (
+        [log if isinstance(log, UUID) else None for log in logs],
+        [log if isinstance(log, int) else None for log in logs],
+        [cursor.after for cursor in cursors],
+    )
 
 
 def _by_reader(rows: Sequence[Record], readers: int) -> list[Page | None]:

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 from uuid import UUID
 
 import pytest
 
 from service.db.pool import Database
 from service.events.feed import Feed, LogReader
-from service.events.model import Cursor, Page
+from service.events.model import Cursor
 from service.events.store import EventStore
 from tests.support.api_client import Client
 
@@ -19,11 +18,11 @@ class FailingStore(EventStore):
 
     failures = 0
 
-    async def read(self, cursors: Sequence[Cursor], *args: Any, **settings: Any) -> list[Page | None]:
+    async def grown(self, cursors: Sequence[Cursor]) -> list[int]:
         if self.failures:
             self.failures -= 1
             raise RuntimeError("a look failed")
-        return await super().read(cursors, *args, **settings)
+        return await super().grown(cursors)
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ async def test_a_hint_is_not_lost_while_a_reader_returns_from_its_wait(api: Clie
     with feed.follow(UUID(message_id)) as reader:
         after = await at_end(reader)
         waiting = asyncio.create_task(reader.next(after, 600))
-        while reader.waits_at() is None:
+        while not reader.waits:
             await asyncio.sleep(0)
         await api.delete(f"/messages/{message_id}")
         reader.stop()

@@ -49,6 +49,12 @@ async def submit_large(api: Client, script: ScriptedAgent, events: int, **fields
     return message_id
 
 
+async def read(pages: Pages, cursor: Cursor, *, behind: bool) -> Page | None:
+    page: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
+    pages.enqueue(cursor, page, behind=behind)
+    return await page
+
+
 async def test_readers_that_are_behind_delay_no_live_reader(
     scripted_api: Client, script: ScriptedAgent, store: ObservedStore
 ) -> None:
@@ -57,12 +63,12 @@ async def test_readers_that_are_behind_delay_no_live_reader(
     await scripted_api.settled(str(small))
     pages_of_messages = Pages(store)
     cursors = [Cursor(large, after) for after in range(2, 22)]
-    first = [await pages_of_messages.read(cursor, behind=False) for cursor in cursors]
+    first = [await read(pages_of_messages, cursor, behind=False) for cursor in cursors]
     assert [(page and page.entries, page and page.more) for page in first] == [([], True)] * len(cursors)
-    reading = [asyncio.create_task(pages_of_messages.read(cursor, behind=True)) for cursor in cursors]
+    reading = [asyncio.create_task(read(pages_of_messages, cursor, behind=True)) for cursor in cursors]
     await asyncio.wait_for(store.is_reading_behind.wait(), 30)
     for _ in range(3):
-        page = await pages_of_messages.read(Cursor(small, 2), behind=False)
+        page = await read(pages_of_messages, Cursor(small, 2), behind=False)
         assert page is not None
         assert [entry.seq for entry in page.entries] == [3, 4, 5]
     store.may_read_behind.set()

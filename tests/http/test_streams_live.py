@@ -179,9 +179,11 @@ async def test_an_error_in_an_open_stream_makes_its_client_reconnect(
         await stream.until("started")
         await thread.until("started")
         await sql.execute("alter function treadle.read_events rename to hidden")
+        await sql.execute("alter function treadle.grown_logs rename to also_hidden")
         for reader in (stream, thread):
             assert [block async for block in reader._blocks if block != ": keepalive"] == [RETRY_LINE]
     await sql.execute("alter function treadle.hidden rename to read_events")
+    await sql.execute("alter function treadle.also_hidden rename to grown_logs")
     async with open_stream(scripted_api, stream_path(message_id), header=2) as stream:
         script.say(message_id, "a", None)
         assert types(await stream.rest()) == ["chunk", "done"]

@@ -223,6 +223,8 @@ async def test_the_plans_of_a_reader(sql_client: SqlClient, claims: list[Claim])
     async with Plans(sql_client) as plans:
         assert len(await sql_client.sql.fetch("select * from treadle.read_events($1, $2, 200)", ids, [1] * 20)) == 20
         await sql_client.sql.fetch("select * from treadle.read_events(null, $2, 200, $1)", threads, [0] * 20)
+        assert len(await sql_client.sql.fetch("select * from treadle.grown_logs($1, null, $2)", ids, [1] * 20)) == 20
+        await sql_client.sql.fetch("select * from treadle.grown_logs(null, $1, $2)", threads, [0] * 20)
     assert plans.whole_tables == []
     assert plans.reading(r"events_\d+_pkey")
     assert plans.reading(r"events_\d+_thread_thread_pos_idx")

@@ -204,6 +204,27 @@ async def test_a_cursor_beyond_the_log_is_told_where_the_log_ends(sql_client: Sq
             assert not any(row["more"] for row in rows)
 
 
+async def test_the_logs_that_have_grown_are_those_that_a_reader_would_learn_something_from(
+    sql_client: SqlClient,
+) -> None:
+    """A reader at each place of each log: `read_events` has a row for it, or `grown_logs` leaves it out."""
+    open_, ended, deleted = await claim_new(sql_client, 3)
+    await sql_client.append((open_, 3, ["a"]))
+    await sql_client.finish(ended)
+    await sql_client.sql.execute("select treadle.delete_thread('t2')")
+    afters = [after for _ in range(3) for after in range(5)]
+    ids = [claim.message_id for claim in (open_, ended, deleted) for _ in range(5)]
+    threads = [claim.thread for claim in (open_, ended, deleted) for _ in range(5)]
+    for grown, learned, logs in (
+        ("$1, null, $2", "$1, $2", ids),
+        ("null, $1, $2", "null, $2, threads => $1", threads),
+    ):
+        rows = await sql_client.sql.fetch(f"select n from treadle.grown_logs({grown})", logs, afters)
+        told = await sql_client.sql.fetch(f"select distinct n from treadle.read_events({learned})", logs, afters)
+        assert {row["n"] for row in rows} == {row["n"] for row in told}
+        assert {row["n"] for row in rows} == set(range(1, 16)) - {4, 9}  # the ends of the first two
+
+
 async def test_after_a_redrive_the_old_final_event_is_not_the_last(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit(max_attempts=1, thread_id="t")
     await sql_client.run(outcome="error")

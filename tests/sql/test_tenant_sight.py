@@ -156,6 +156,7 @@ FORBIDDEN = [
     "select treadle.pause('default')",
     "select treadle.register_agents('[]')",
     "select treadle.read_events(array[treadle.uuid7()], array[0])",
+    "select treadle.grown_logs(array[treadle.uuid7()], null, array[0])",
     "select treadle.create_sql_role('other', 'x')",
     "select treadle.drop_sql_role(session_user)",
     "select treadle.create_queue('mine')",

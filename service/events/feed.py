@@ -117,7 +117,7 @@ class LogReader:
     """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
 
     __slots__ = (
-        *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_log", "_page", "_pages", "_until"),
+        *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_page", "_pages", "_until"),
         *("name", "place"),
     )
 
@@ -125,7 +125,6 @@ class LogReader:
         self.name: LogName = str(log) if isinstance(log, UUID) else log
         self.place = 0  # among the readers of its log
         self._feed = feed
-        self._log = log
         self._pages = pages
         self._alarms = alarms
         self._after = 0  # where it waits
@@ -151,7 +150,7 @@ class LogReader:
         found: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
         if self._at_once:
             self._at_once = False
-            self._pages.enqueue(Cursor(self._log, after), found, behind=self._behind)
+            self._pages.enqueue(Cursor(self.name, after), found, behind=self._behind)
             page = await found
         else:
             self._page, self._after = found, after
@@ -173,7 +172,7 @@ class LogReader:
     @property
     def cursor(self) -> Cursor:
         """Where it waits."""
-        return Cursor(self._log, self._after)
+        return Cursor(self.name, self._after)
 
     def wake(self) -> None:
         """The log may have new events."""

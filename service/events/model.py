@@ -67,9 +67,10 @@ Log: TypeAlias = UUID | int  # of a message (its id), or of a thread (threads.id
 
 
 class Cursor(NamedTuple):
-    """A reader's place in a log: it has seen everything up to `after` (seq, or thread_pos in a thread's log)."""
+    """A reader's place in a log: it has seen everything up to `after` (seq, or thread_pos in a thread's log). The id of
+    a message may be a text."""
 
-    log: Log
+    log: Log | str
     after: int
 
 

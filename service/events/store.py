@@ -9,6 +9,7 @@ import msgspec
 from asyncpg import Record
 
 from service.access.principal import Principal
+from service.db.arrays import array
 from service.db.pool import Database
 from service.events.lines import Claimed, Line, Place, QueueLines
 from service.events.model import Cursor, Entry, Page, QueuePosition
@@ -17,9 +18,13 @@ from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
 READ = """
     select n, message_id, seq, pos, type, data, created_at, last, more
     from treadle.read_events(
-        message_ids => $1, threads => $2, afters => $3, quantity => $4, page_bytes => $5, at_least_one => $6)"""
+        message_ids => $1::text::uuid[], threads => $2::text::bigint[], afters => $3::text::bigint[], quantity => $4,
+        page_bytes => $5, at_least_one => $6)"""
 
-GROWN = "select n from treadle.grown_logs(message_ids => $1, threads => $2, afters => $3)"
+GROWN = """
+    select n
+    from treadle.grown_logs(
+        message_ids => $1::text::uuid[], threads => $2::text::bigint[], afters => $3::text::bigint[])"""
 
 READ_SEEN = """
     select n, $1::uuid as message_id, seq, pos, type, data, created_at, last, more
@@ -104,13 +109,14 @@ class EventStore:
         return {row["thread"]: row["places"] for row in rows}
 
 
-def _columns(cursors: Sequence[Cursor]) -> tuple[list[UUID | None], list[int | None], list[int]]:
-    """Message ids, threads and places of readers, as arrays for PostgreSQL."""
-    logs = [cursor.log for cursor in cursors]
+def _columns(cursors: Sequence[Cursor]) -> tuple[str | None, str | None, str]:
+    """Message ids, threads and places of readers; None: no reader has one."""
+    threads = [cursor.log if isinstance(cursor.log, int) else "null" for cursor in cursors]
+    message_ids = ["null" if isinstance(cursor.log, int) else cursor.log for cursor in cursors]
     return (
-        [log if isinstance(log, UUID) else None for log in logs],
-        [log if isinstance(log, int) else None for log in logs],
-        [cursor.after for cursor in cursors],
+        array(message_ids) if "null" in threads else None,
+        array(threads) if "null" in message_ids else None,
+        array([cursor.after for cursor in cursors]),
     )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from service.db.arrays import SPLIT, array, joined
 from service.db.connection import COMMAND_TIMEOUT_SECONDS
 from service.db.notifier import EVENTS, Notifier
 from service.db.pool import Database
@@ -34,7 +35,11 @@ CLAIM_SQL = f"""
         (select treadle.passed_rows())
     from (values (1)) v left join treadle.claim(
         $1, $2, $3, treadle._keep_hints($4::float8), $5, $6, $7) c on true"""
-APPEND_SQL = f"select {', '.join(Appended.__struct_fields__)} from treadle.append($1, $2, $3, $4, $5, $6, $7)"
+APPEND_SQL = f"""
+    select {", ".join(Appended.__struct_fields__)}
+    from treadle.append(
+        $1::text::uuid[], $2::text::uuid[], $3::text::integer[], $4::text::integer[], {SPLIT.format("$5")},
+        {SPLIT.format("$6")}, $7)"""
 APPEND_AND_SEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)}, treadle._kept_hints()
     from treadle.append_and_send(
@@ -114,12 +119,15 @@ class LeaseStore:
     async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
         """Write events to the logs. `patient`: wait a moment for locks instead of answering `busy`. `hint`: a payload
         for the listeners of events, sent with the commit itself (see Notifier)."""
+        items, types, data = flatten([append.events for append in appends])
         rows = await self._database.fetch(
             APPEND_SQL if hint is None else f"{APPEND_SQL}, treadle._notify('{EVENTS}', $8)",
-            [append.message_id for append in appends],
-            [append.lease for append in appends],
-            [append.first_seq for append in appends],
-            *flatten([append.events for append in appends]),
+            array([append.message_id for append in appends]),
+            array([append.lease for append in appends]),
+            array([append.first_seq for append in appends]),
+            array(items),
+            joined(types),
+            joined(data),
             patient,
             *([] if hint is None else [hint]),
             timeout=call_timeout(appends),

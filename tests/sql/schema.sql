@@ -1,5 +1,10 @@
 CREATE SCHEMA treadle;
 COMMENT ON SCHEMA treadle IS 'A durable queue service for AI agents: start at the views message_overview, thread_overview, queue_overview';
+CREATE TYPE treadle.dead_letter_place AS (
+	queue text,
+	dlq_id bigint,
+	dead_at timestamp with time zone
+);
 CREATE TYPE treadle.delivery AS (
 	n integer,
 	topic bigint,
@@ -588,6 +593,14 @@ CREATE FUNCTION treadle.audit_page(of_tenant text DEFAULT NULL::text, since time
     SET plan_cache_mode TO 'force_custom_plan'
     AS ...;
 COMMENT ON FUNCTION treadle.audit_page(of_tenant text, since timestamp with time zone, before_at timestamp with time zone, before_id bigint, quantity integer) IS 'A page of the audit, the newest act first';
+CREATE FUNCTION treadle.begin_thread(thread_id text, name text, items jsonb, metadata jsonb, max_items integer, max_bytes integer, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS ...;
+COMMENT ON FUNCTION treadle.begin_thread(thread_id text, name text, items jsonb, metadata jsonb, max_items integer, max_bytes integer, patient boolean, tenant text, reach jsonb, actor text) IS 'Let a thread without messages begin with items in its metadata';
 CREATE FUNCTION treadle.callback_secret(tenant text DEFAULT 'default'::text, grace_seconds double precision DEFAULT NULL::double precision, actor text DEFAULT NULL::text, OUT secret text, OUT former_until timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -724,7 +737,7 @@ CREATE FUNCTION treadle.create_subscription(subscription text, topics text[], ag
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR422';
+COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
 CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -996,6 +1009,20 @@ CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], resul
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, threads bigint[]) IS 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';
+CREATE FUNCTION treadle.first_answer(key text, request_hash bytea, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.first_answer(key text, request_hash bytea, tenant text, reach jsonb) IS 'The answer to the first call under an Idempotency-Key';
+CREATE FUNCTION treadle.first_published(key text, request_hash bytea, topic text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.first_published(key text, request_hash bytea, topic text, tenant text, reach jsonb) IS 'The answer to the first publish under an Idempotency-Key';
 CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1005,6 +1032,13 @@ CREATE FUNCTION treadle.fold_counters(quantity integer DEFAULT 20000) RETURNS in
     SET enable_seqscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.fold_counters(quantity integer) IS 'Fold counter deltas together; sums stay the same. Returns how many';
+CREATE FUNCTION treadle.fold_stores() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.fold_stores() IS 'Put the counts of stores together; sums stay the same. Returns how many rows are fewer';
 CREATE FUNCTION treadle.fold_subscriptions(quantity integer DEFAULT 20000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1191,6 +1225,13 @@ CREATE FUNCTION treadle.missing_lanes() RETURNS TABLE(queue text, lane text)
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.missing_lanes() IS 'Lanes whose PGMQ queue does not exist; treadle migrate creates them again';
+CREATE FUNCTION treadle.newest_dead_letters(quantity integer, queue_name text DEFAULT NULL::text, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.newest_dead_letters(quantity integer, queue_name text, page_bytes bigint, tenant text, reach jsonb) IS 'The newest dead letters of a queue or of all, the newest first';
 CREATE FUNCTION treadle.note_key_uses(key_ids text[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1495,6 +1536,20 @@ CREATE FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[]
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'As remote_append_events; older API processes call it';
+CREATE FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) IS 'As remote_append_step; older API processes call it';
+CREATE FUNCTION treadle.remote_append_events(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(status text, cancel_requested boolean, thread bigint, former_seq integer, seconds double precision, queue text, agent text, attempt integer, created_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -1502,8 +1557,8 @@ CREATE FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[]
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages that remote workers hold; repeatable';
-CREATE FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) RETURNS record
+COMMENT ON FUNCTION treadle.remote_append_events(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) IS 'Append events to messages that remote workers hold; repeatable';
+CREATE FUNCTION treadle.remote_append_step(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint, OUT former_seq integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1512,7 +1567,7 @@ CREATE FUNCTION treadle.remote_append_and_send(tenant text, worker text, message
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_append_and_send(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint) IS 'Append events to a message that a remote worker holds, and submit what it sends, in one transaction';
+COMMENT ON FUNCTION treadle.remote_append_step(tenant text, worker text, message_id uuid, lease uuid, first_seq integer, event_types text[], event_datas text[], messages text, max_queue_size integer, patient boolean, OUT status text, OUT cancel_requested boolean, OUT thread bigint, OUT former_seq integer) IS 'Append a step to a message that a remote worker holds, and submit what it sends, in one transaction';
 CREATE FUNCTION treadle.remote_children(tenant text, worker text, message_id uuid, lease uuid, message_ids uuid[]) RETURNS TABLE(n bigint, child uuid, state text, result text, error text, parent uuid, thread_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1535,11 +1590,8 @@ CREATE FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, messag
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'End an attempt of a remote worker, and with it submit what it sends, save the memory of its thread, or park it';
+COMMENT ON FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) IS 'As remote_end_attempt; older API processes call it';
 CREATE FUNCTION treadle.remote_earlier(ids uuid[]) RETURNS TABLE(message_id uuid, type text, name text, data text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1550,7 +1602,17 @@ CREATE FUNCTION treadle.remote_earlier(ids uuid[]) RETURNS TABLE(message_id uuid
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_earlier(ids uuid[]) IS 'The steps, questions and answers of messages, for a remote worker that tries them again';
-CREATE FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) RETURNS TABLE(status text, thread bigint, queue text, subscription text)
+CREATE FUNCTION treadle.remote_end_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text, OUT repeated boolean, OUT agent text, OUT created_at timestamp with time zone, OUT former_seq integer, OUT seconds double precision, OUT chunked boolean, OUT delay_seconds double precision) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_end_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text, OUT repeated boolean, OUT agent text, OUT created_at timestamp with time zone, OUT former_seq integer, OUT seconds double precision, OUT chunked boolean, OUT delay_seconds double precision) IS 'End an attempt of a remote worker, and with it submit what it sends, save the memory of its thread, or park it';
+CREATE FUNCTION treadle.remote_end_attempts(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) RETURNS TABLE(status text, thread bigint, queue text, subscription text, repeated boolean, agent text, created_at timestamp with time zone, former_seq integer, seconds double precision, chunked boolean, delay_seconds double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1562,7 +1624,14 @@ CREATE FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[]
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) IS 'End attempts of remote workers; repeatable where the message is over';
+COMMENT ON FUNCTION treadle.remote_end_attempts(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) IS 'End attempts of remote workers; repeatable where the message is over';
+CREATE FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) RETURNS TABLE(status text, thread bigint, queue text, subscription text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_finish(tenants text[], workers text[], ids uuid[], leases uuid[], attempts integer[], outcomes text[], results text[], errors text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer, retry_base double precision, retry_max double precision) IS 'As remote_end_attempts; older API processes call it';
 CREATE FUNCTION treadle.remote_heartbeat(tenant text, worker text, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) RETURNS TABLE(message_id uuid, lease uuid, verdict text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1893,6 +1962,13 @@ CREATE FUNCTION treadle.topic_subject(topic text, tenant text DEFAULT 'default':
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.topic_subject(topic text, tenant text, reach jsonb) IS 'The subject whose schema the records of a topic must fit; null: none';
+CREATE FUNCTION treadle.topic_subjects(topics text[], tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(topic text, subject text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.topic_subjects(topics text[], tenant text, reach jsonb) IS 'The subjects whose schemas the records of several topics must fit';
 CREATE FUNCTION treadle.trace_parents(message_ids uuid[]) RETURNS TABLE(message_id uuid, traceparent text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2522,16 +2598,20 @@ CREATE TABLE treadle.store_sizes (
     tenant text NOT NULL,
     owner text NOT NULL,
     items bigint DEFAULT 0 NOT NULL,
-    bytes bigint DEFAULT 0 NOT NULL
+    bytes bigint DEFAULT 0 NOT NULL,
+    slot integer DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
-COMMENT ON TABLE treadle.store_sizes IS 'How many items a store has, and how many bytes they have together. Its row is the lock of all changes of the store';
+COMMENT ON TABLE treadle.store_sizes IS 'How many items a store has, and how many bytes they have together: the sum of its rows';
+COMMENT ON COLUMN treadle.store_sizes.slot IS 'Each transaction counts in a row that no other one holds';
 CREATE TABLE treadle.store_totals (
     tenant text NOT NULL,
-    bytes bigint DEFAULT 0 NOT NULL
+    bytes bigint DEFAULT 0 NOT NULL,
+    slot integer DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
-COMMENT ON TABLE treadle.store_totals IS 'How many bytes all stores of a tenant have together. Its row is the lock of all changes of them';
+COMMENT ON TABLE treadle.store_totals IS 'How many bytes all stores of a tenant have together: the sum of its rows';
+COMMENT ON COLUMN treadle.store_totals.slot IS 'Each transaction counts in a row that no other one holds';
 CREATE TABLE treadle.tenants (
     tenant text NOT NULL,
     created_at timestamp with time zone NOT NULL,
@@ -2642,6 +2722,14 @@ CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
             sum(COALESCE(i.bytes, treadle._item_bytes(i.value))) AS bytes
            FROM treadle.store_items i
           GROUP BY i.tenant, i.owner
+        ), counted AS (
+         SELECT s.tenant,
+            s.owner,
+            sum(s.items) AS items,
+            sum(s.bytes) AS bytes
+           FROM treadle.store_sizes s
+          GROUP BY s.tenant, s.owner
+         HAVING ((sum(s.items) <> (0)::numeric) OR (sum(s.bytes) <> (0)::numeric))
         ), wrong_store AS (
          SELECT COALESCE(h.tenant, s.tenant) AS tenant,
             COALESCE(h.owner, s.owner) AS owner,
@@ -2650,20 +2738,23 @@ CREATE VIEW treadle._tenant_violations WITH (security_invoker='true') AS
             s.items AS counted_items,
             s.bytes AS counted_bytes
            FROM (held h
-             FULL JOIN treadle.store_sizes s ON (((s.tenant = h.tenant) AND (s.owner = h.owner))))
-          WHERE (((h.items IS DISTINCT FROM s.items) OR (h.bytes IS DISTINCT FROM (s.bytes)::numeric)) AND (COALESCE(h.tenant, s.tenant) IN ( SELECT n.tenant
+             FULL JOIN counted s ON (((s.tenant = h.tenant) AND (s.owner = h.owner))))
+          WHERE ((((h.items)::numeric IS DISTINCT FROM s.items) OR (h.bytes IS DISTINCT FROM s.bytes)) AND (COALESCE(h.tenant, s.tenant) IN ( SELECT n.tenant
                    FROM treadle.tenants n
                   WHERE (n.deleted_at IS NULL))))
         ), wrong_total AS (
          SELECT t.tenant,
             t.bytes AS counted_bytes,
             s.bytes
-           FROM (treadle.store_totals t
+           FROM (( SELECT z.tenant,
+                    sum(z.bytes) AS bytes
+                   FROM treadle.store_totals z
+                  GROUP BY z.tenant) t
              LEFT JOIN ( SELECT z.tenant,
                     sum(z.bytes) AS bytes
                    FROM treadle.store_sizes z
                   GROUP BY z.tenant) s ON ((s.tenant = t.tenant)))
-          WHERE (((t.bytes)::numeric <> COALESCE(s.bytes, (0)::numeric)) AND (t.tenant IN ( SELECT n.tenant
+          WHERE ((t.bytes <> COALESCE(s.bytes, (0)::numeric)) AND (t.tenant IN ( SELECT n.tenant
                    FROM treadle.tenants n
                   WHERE (n.deleted_at IS NULL))))
         ), unknown_tenant AS (
@@ -3694,9 +3785,9 @@ ALTER TABLE ONLY treadle.stat_rows
 ALTER TABLE ONLY treadle.store_items
     ADD CONSTRAINT store_items_pkey PRIMARY KEY (tenant, owner, namespace, key);
 ALTER TABLE ONLY treadle.store_sizes
-    ADD CONSTRAINT store_sizes_pkey PRIMARY KEY (tenant, owner);
+    ADD CONSTRAINT store_sizes_pkey PRIMARY KEY (tenant, owner, slot);
 ALTER TABLE ONLY treadle.store_totals
-    ADD CONSTRAINT store_totals_pkey PRIMARY KEY (tenant);
+    ADD CONSTRAINT store_totals_pkey PRIMARY KEY (tenant, slot);
 ALTER TABLE ONLY treadle.subscription_counts
     ADD CONSTRAINT subscription_counts_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY treadle.subscription_positions

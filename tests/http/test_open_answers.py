@@ -30,7 +30,7 @@ async def server(settings: Settings, register_agents: Any) -> AsyncIterator[ApiS
 
 
 def open_readers(server: ApiServer) -> int:
-    return len(list(server.api.feed._readers))
+    return len(list(server.api.parts.feed._readers))
 
 
 async def ask(server: ApiServer, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

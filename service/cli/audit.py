@@ -11,6 +11,8 @@ from service.cli.durations import Duration
 from service.config import Settings
 from service.limits import MAX_PAGE_ITEMS
 
+MAX_CHARS = 1000  # of what was done
+
 
 @click.command()
 @click.option("--tenant", help="Of this tenant only.")
@@ -36,7 +38,7 @@ def audit(settings: Settings, tenant: str | None, since: float | None, limit: in
         show.as_json(rows)
         return
     deeds = [Deed(row.at, _sentence(row)) for row in rows]  # columns of their own would not fit a terminal
-    show.table(deeds, {"at": "at", "what": "what"}, "The audit is empty.")
+    show.table(deeds, {"at": "at", "what": "what"}, "The audit is empty.", chars=MAX_CHARS)
 
 
 class Deed(NamedTuple):

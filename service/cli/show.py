@@ -18,9 +18,17 @@ def as_json(value: Any) -> None:
     click.echo(visible_line(msgspec.json.encode(value).decode()))
 
 
-def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str, *, whole: Collection[str] = ()) -> None:
+def table(
+    rows: Sequence[Any],
+    columns: Mapping[str, str],
+    empty: str,
+    *,
+    whole: Collection[str] = (),
+    chars: int = PREVIEW_CHARS,
+) -> None:
     """Structs as a table; `columns` maps a header to its field; `empty` is printed when there are none.
-    Texts are wrapped where the terminal is narrow, but not those below the headers `whole`."""
+    Texts are wrapped where the terminal is narrow, but not those below the headers `whole`, and cut after `chars`
+    characters."""
     if not rows:
         click.echo(empty)
         return
@@ -28,11 +36,17 @@ def table(rows: Sequence[Any], columns: Mapping[str, str], empty: str, *, whole:
 
     console = Console(soft_wrap=False)
     with console.capture() as printed:  # rich itself ends the process where the reader has gone
-        console.print(grid(rows, columns, whole=whole))
+        console.print(grid(rows, columns, whole=whole, chars=chars))
     click.echo(printed.get(), nl=False)
 
 
-def grid(rows: Sequence[Any], columns: Mapping[str, str], *, whole: Collection[str] = ()) -> Any:
+def grid(
+    rows: Sequence[Any],
+    columns: Mapping[str, str],
+    *,
+    whole: Collection[str] = (),
+    chars: int = PREVIEW_CHARS,
+) -> Any:
     """The same as a part of something that rich prints."""
     from rich.table import Table
     from rich.text import Text
@@ -46,7 +60,7 @@ def grid(rows: Sequence[Any], columns: Mapping[str, str], *, whole: Collection[s
             header, justify="right" if number else "left", no_wrap=not text or header in whole, overflow="fold"
         )
     for row in rows:
-        made.add_row(*(Text(_cell(attrgetter(field)(row))) for field in columns.values()))
+        made.add_row(*(Text(_cell(attrgetter(field)(row), chars)) for field in columns.values()))
     return made
 
 
@@ -57,7 +71,7 @@ def facts(values: dict[str, Any]) -> None:
         click.echo(f"{name:<{width}}  {_cell(value)}")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, chars: int = PREVIEW_CHARS) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
@@ -71,4 +85,4 @@ def _cell(value: Any) -> str:
     else:
         text = msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
     text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+    return text if len(text) <= chars else text[: chars - 1] + "…"

@@ -220,7 +220,7 @@ CREATE TABLE treadle.messages (
     CONSTRAINT messages_timeout_seconds_check CHECK ((timeout_seconds > (0)::double precision)),
     CONSTRAINT messages_traceparent_check CHECK (((length(traceparent) >= 55) AND (length(traceparent) <= 512)))
 )
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='42');
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_threshold='1000', fillfactor='28');
 COMMENT ON TABLE treadle.messages IS 'What clients ask agents to do. Claim and finish change no indexed column and pages have room, so both are HOT updates';
 COMMENT ON COLUMN treadle.messages.thread IS 'threads.id; no foreign key, because every writer holds the lock of the thread''s row';
 COMMENT ON COLUMN treadle.messages.ord IS 'Place in the thread, assigned under the lock of the thread''s row';
@@ -1056,6 +1056,16 @@ CREATE FUNCTION treadle.follow_topics(agent text, topics text[]) RETURNS text
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.follow_topics(agent text, topics text[]) IS 'Let the subscription of an agent''s name read these topics; a worker calls it';
+CREATE FUNCTION treadle.grown_logs(message_ids uuid[], threads bigint[], afters bigint[]) RETURNS TABLE(n integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.grown_logs(message_ids uuid[], threads bigint[], afters bigint[]) IS 'Which of these readers have something to read, without its events';
 CREATE FUNCTION treadle.health(OUT has_queues boolean, OUT live_workers bigint) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

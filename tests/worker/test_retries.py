@@ -198,7 +198,7 @@ async def test_a_message_that_another_worker_can_handle_is_left_to_it(
 def test_agents_are_left_to_other_workers_for_a_while() -> None:
     now = 0.0
     agents = AgentFilter(["a", "b"], lambda: now)
-    assert agents.agents is None
+    assert (agents.agents, agents.leaves("a")) == (None, False)
     agents.leave("unknown")
     assert agents.agents == ["a", "b"]
     agents.leave("b")

@@ -1,5 +1,6 @@
 """API keys: create, list, rotate and revoke them."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,9 @@ from service.errors import Refused
 SHOWN_ONCE = "Keep the key: it is shown this once."
 
 
-def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """Names between commas."""
-    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+def _names(_ctx: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> list[str] | None:
+    """Names between commas, of an option that may be repeated."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()] if values else None
 
 
 @click.group()
@@ -31,8 +32,16 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="The tenant that the key is for.")
-@click.option("--scope", "scopes", required=True, callback=_names, help=f"Between commas, of: {', '.join(SCOPES)}.")
-@click.option("--agents", callback=_names, help="The only agents that the key may address, between commas.")
+@click.option(
+    *("--scope", "scopes"),
+    required=True,
+    multiple=True,
+    callback=_names,
+    help=f"Between commas, of: {', '.join(SCOPES)}.",
+)
+@click.option(
+    "--agents", multiple=True, callback=_names, help="The only agents that the key may address, between commas."
+)
 @click.option("--expires", type=Duration(), help="After this time it ends, such as 90d; without it, never.")
 @click.option("--name", default="", help="What it is for; the audit shows it.")
 @common.as_json

@@ -14,7 +14,9 @@ from tests.support.cli_runner import Cli
 
 async def test_a_key_is_created_rotated_and_revoked(cli: Cli, database: Database, sql: Connection) -> None:
     store = KeyStore(database)
-    created = await cli("keys", "create", "--scope", "submit, read", "--agents", "echo,poet", "--name", "ci")
+    created = await cli(
+        "keys", "create", "--scope", "submit", "--scope", "read", "--agents", "echo,poet", "--name", "ci"
+    )
     key = created.stdout.strip()
     assert re.fullmatch(r"trd_[0-9a-z]{12}_[0-9a-f]{48}", key)
     assert created.stderr == "Keep the key: it is shown this once.\n"

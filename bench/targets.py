@@ -40,6 +40,9 @@ TARGETS = (
     Target("threads: others beside a hot one, share of their rate", "drain", "beside a hot thread", "share", ">=", 0.8),
     Target("idle: POST to first chunk, p50, ms", "latency", "first chunk", "p50", "<=", 8),
     Target("idle: POST to first chunk, p99, ms", "latency", "first chunk", "p99", "<=", 25),
+    Target(
+        "beside 500 agents: POST to first chunk, p99, ms", "latency", "first chunk, beside 500 agents", "p99", "<=", 50
+    ),
     Target("fairness: p99 wait beside a flood / alone", "fairness", "beside a flood", "p99_ratio", "<=", 3),
     Target("fairness: the same, the flood was first", "fairness", "beside an earlier flood", "p99_ratio", "<=", 3),
     Target("streaming: 1,000 clients x 10 events/s", "streaming", "1,000 clients", "rate", ">=", 9_800),

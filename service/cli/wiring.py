@@ -60,16 +60,8 @@ def build_worker(
     """A worker, in the running loop. Without `isolation`, every agent runs in this process, also after a loss.
     `with_stand_in`: a process of its own sends heartbeats while agent code holds the GIL."""
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    lease_seconds = seconds_of_lease(settings.worker_timeout)
     availability = Availability()
-    database = Database(
-        dsn,
-        name="worker",
-        size=WORKER_CONNECTIONS,
-        role="treadle_worker",
-        pooler=settings.database_pooler == "transaction",
-        availability=availability,
-    )
+    database = _connect(settings, dsn, availability)
     notifier = Notifier(database)
     leases = LeaseStore(database, notifier, max_queue_size=settings.max_queue_size)
     traces = make_traces(leases) if make_traces else NoTraces()
@@ -84,23 +76,10 @@ def build_worker(
     deliverer = None
     if settings.webhook_concurrency:
         deliverer = _make_deliverer(settings, database)
-        own = msgspec.structs.replace(
-            settings, queues=(WEBHOOK_QUEUE,), worker_concurrency=settings.webhook_concurrency
-        )
-        # Not isolated: after a loss, too, our own code runs.
-        registry = Registry(own, [deliverer.agent])
-        delivering = msgspec.structs.replace(
-            services, registry=registry, isolation=None, agent_filter=AgentFilter(registry.names)
-        )
+        own, delivering = _for_deliveries(deliverer, settings, services)
         lines.append(make_line(settings=own, services=delivering))
     arrivals.lines = Lines(lines)
-    heartbeat = Heartbeat(
-        settings=settings,
-        dsn=dsn,
-        lease_seconds=lease_seconds,
-        availability=availability,
-        stand_in=StandIn(settings=settings, dsn=dsn, lease_seconds=lease_seconds) if with_stand_in else None,
-    )
+    heartbeat = _make_heartbeat(settings, dsn, availability, with_stand_in=with_stand_in)
     received = ReceivedHints(lines=arrivals.lines, heartbeat=heartbeat, instances=services.instances, janitor=janitor)
     listener = Listener(
         settings.listen_database_url or dsn,
@@ -122,6 +101,17 @@ def build_worker(
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,
+    )
+
+
+def _connect(settings: Settings, dsn: str, availability: Availability) -> Database:
+    return Database(
+        dsn,
+        name="worker",
+        size=WORKER_CONNECTIONS,
+        role="treadle_worker",
+        pooler=settings.database_pooler == "transaction",
+        availability=availability,
     )
 
 
@@ -155,6 +145,28 @@ def _make_line(
 def _make_deliverer(settings: Settings, database: Database) -> Deliverer:
     outbound = OutboundFilter(networks=settings.webhook_networks, http=settings.webhook_http)
     return Deliverer(PostStore(database), outbound, places=settings.webhook_concurrency)
+
+
+def _make_heartbeat(settings: Settings, dsn: str, availability: Availability, *, with_stand_in: bool) -> Heartbeat:
+    lease_seconds = seconds_of_lease(settings.worker_timeout)
+    return Heartbeat(
+        settings=settings,
+        dsn=dsn,
+        lease_seconds=lease_seconds,
+        availability=availability,
+        stand_in=StandIn(settings=settings, dsn=dsn, lease_seconds=lease_seconds) if with_stand_in else None,
+    )
+
+
+def _for_deliveries(
+    deliverer: Deliverer, settings: Settings, services: AttemptServices
+) -> tuple[Settings, AttemptServices]:
+    """What the line of the webhooks has instead of these. Not isolated: after a loss, too, our own code runs."""
+    own = msgspec.structs.replace(settings, queues=(WEBHOOK_QUEUE,), worker_concurrency=settings.webhook_concurrency)
+    registry = Registry(own, [deliverer.agent])
+    return own, msgspec.structs.replace(
+        services, registry=registry, isolation=None, agent_filter=AgentFilter(registry.names)
+    )
 
 
 def _attempt_services(

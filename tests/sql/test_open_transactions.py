@@ -85,7 +85,7 @@ async def test_an_open_transaction_stops_no_append_in_its_thread(
         with subtests.test(call, ending=ending):
             await append_beside(sql_client, user, CALLS[call], ending)
             await assert_consistent(sql_client.sql)
-        # The next case has threads of the same names. Its claims also take what is left outside of threads.
+        # The next case has threads of the same names. Its claims also take messages without a thread.
         await sql_client.sql.execute("select treadle.delete_thread(t.thread_id) from treadle.threads t")
 
 

@@ -22,7 +22,7 @@ class Input:
 
 
 class Inputs:
-    """By their keys. `socket`: the open one; while there is none, they wait for the next."""
+    """By their keys. `socket`: the open one; without one, they wait for the next."""
 
     def __init__(self) -> None:
         self.socket: ClientConnection | None = None

@@ -15,7 +15,7 @@ def array(values: Iterable[object]) -> str:
 
 
 def joined(texts: Sequence[str]) -> str:
-    """JSON, or names. Raises NotStorable for what is neither: a text that is empty or has a control character."""
+    """JSON, or names. Raises NotStorable for other texts: one that is empty or has a control character."""
     whole = SEPARATOR.join(texts)
     if whole.count(SEPARATOR) >= max(len(texts), 1) or not all(texts):
         raise NotStorable("An event is not JSON.")

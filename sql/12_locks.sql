@@ -47,5 +47,6 @@ $$;
 
 insert into treadle.mutexes (name)
 values ('end_tenant_sessions'), ('fold_counters'), ('fold_stores'), ('fold_subscriptions'), ('partitions'), ('purge'),
-    ('purge_records'), ('register_agents'), ('sequence'), ('shares'), ('sweep'), ('tend_parents')
+    ('purge_records'), ('register_agents'), ('sequence'), ('shares'), ('sweep'), ('tend_parents'),
+    ('vacuum_pace')
 on conflict do nothing;

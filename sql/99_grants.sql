@@ -90,6 +90,7 @@ declare
         health               app
         missing_lanes        app
         vacuum_health        app worker
+        pace_vacuum          worker
         notify_health        app worker
         router_health        app
 

@@ -17,6 +17,7 @@ from service.maintenance.fold_counters import FoldCounters
 from service.maintenance.fold_stores import FoldStores
 from service.maintenance.lookout import Lookout
 from service.maintenance.mend_lanes import MendLanes
+from service.maintenance.pace_vacuum import PaceVacuum
 from service.maintenance.purge import Purge
 from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.purge_records import PurgeRecords
@@ -66,6 +67,7 @@ class Janitor:
             PurgeStoreItems(store),
             FoldStores(store),
             TendPartitions(settings, store),
+            PaceVacuum(store),
             WatchVacuum(store),
             WatchNotify(store),
             WatchQueues(store),

@@ -197,6 +197,10 @@ class MaintenanceStore:
         assert row is not None
         return VacuumHealth(*row)
 
+    async def pace_vacuum(self) -> None:
+        """Let autovacuum pass over tables whose dead rows it cannot remove; sets the others back."""
+        await self._database.fetchval("select treadle.pace_vacuum()")
+
     async def unclaimed_queues(self) -> dict[str, int]:
         """Queues from which no living worker claims, with the number of their queued messages."""
         rows = await self._database.fetch("select queue, queued from treadle.unclaimed_queues()")

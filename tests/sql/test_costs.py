@@ -30,6 +30,7 @@ CHORES = {"heartbeat", "admit_due", "tend_parents", "reap", "fold_counters", "sw
 CHORES |= {"chores_due"}
 CHORES |= {
     "vacuum_health",
+    "pace_vacuum",
     "notify_health",
     "unclaimed_queues",
     "ensure_partitions",

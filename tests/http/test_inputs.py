@@ -84,22 +84,24 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("message", "said"), REFUSED)
 async def test_a_misfit_is_422(
-    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, message: Any, said: str | None
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, subtests: pytest.Subtests
 ) -> None:
     await register_agents(typed(Order))
     api = await start_api()
-    alone = await api.post("/messages", json={"message": message, "agent": "typed"})
-    assert alone.status_code == 422
-    keyed = await api.post("/messages", json={"message": message, "agent": "typed"}, headers={"Idempotency-Key": "k"})
-    assert keyed.status_code == 422
     fits = {"message": {"number": 1}, "agent": "typed"}
-    batch = await api.post("/messages/batch", json={"messages": [fits, {"message": message, "agent": "typed"}]})
-    assert (batch.status_code, batch.json()["detail"]) == (422, f"messages[1]: {alone.json()['detail']}")
-    if said is not None:
-        assert alone.json()["detail"] == said
-    assert await sql.fetchval("select count(*) from treadle.messages") == 0
+    for message, said in REFUSED:
+        with subtests.test(message=message):
+            misfit = {"message": message, "agent": "typed"}
+            alone = await api.post("/messages", json=misfit)
+            assert alone.status_code == 422
+            keyed = await api.post("/messages", json=misfit, headers={"Idempotency-Key": "k"})
+            assert keyed.status_code == 422
+            batch = await api.post("/messages/batch", json={"messages": [fits, misfit]})
+            assert (batch.status_code, batch.json()["detail"]) == (422, f"messages[1]: {alone.json()['detail']}")
+            if said is not None:
+                assert alone.json()["detail"] == said
+            assert await sql.fetchval("select count(*) from treadle.messages") == 0
 
 
 @pytest.mark.parametrize(

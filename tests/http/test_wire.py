@@ -31,25 +31,25 @@ def protocol_problem(answer: httpx.Response, status: int, words: str) -> None:
     assert found["detail"].endswith(".")
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY],
-        [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY), BODY],
-        [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY), BODY[:7], BODY[7:]],
-        [JDK_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n" % len(BODY) + BODY, b"\r\n0\r\n\r\n"],
-        [JDK_HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY), BODY],
-        [JDK_HEAD.replace(b"h2c", b"TLS/1.0") + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY],
-    ],
-    ids=["one packet", "two packets", "half a body", "chunked", "expect", "TLS"],
-)
-async def test_a_client_that_offers_another_protocol_keeps_its_body(api: Client, parts: list[bytes]) -> None:
-    answer, *_ = await exchange(api, *parts)
-    if answer.status_code == 100:
-        return  # the server asks for the body, so it reads it
-    assert answer.status_code == 202, answer.text
-    status = await api.status(answer.json()["message_id"])
-    assert status["user_message"] == "hello"
+OFFERS = {
+    "one packet": [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY],
+    "two packets": [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY), BODY],
+    "half a body": [JDK_HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY), BODY[:7], BODY[7:]],
+    "chunked": [JDK_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n" % len(BODY) + BODY, b"\r\n0\r\n\r\n"],
+    "expect": [JDK_HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY), BODY],
+    "TLS": [JDK_HEAD.replace(b"h2c", b"TLS/1.0") + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY],
+}
+
+
+async def test_a_client_that_offers_another_protocol_keeps_its_body(api: Client, subtests: pytest.Subtests) -> None:
+    for name, parts in OFFERS.items():
+        with subtests.test(name):
+            answer, *_ = await exchange(api, *parts)
+            if answer.status_code == 100:
+                continue  # the server asks for the body, so it reads it
+            assert answer.status_code == 202, answer.text
+            status = await api.status(answer.json()["message_id"])
+            assert status["user_message"] == "hello"
 
 
 async def test_a_connection_goes_on_after_an_offer(api: Client) -> None:
@@ -98,33 +98,33 @@ async def test_a_body_in_small_chunks_is_no_trailer(api: Client) -> None:
     assert (await api.status(answer.json()["message_id"]))["metadata"] == {"text": text}
 
 
-@pytest.mark.parametrize(
-    ("request_head", "status", "words"),
-    [
-        (b"nonsense\r\n\r\n", 400, "not valid HTTP"),
-        (b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, "not valid HTTP"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not valid HTTP"),
-        (b"FOO /queue HTTP/1.1\r\n\r\n", 400, "not valid HTTP"),
-        (
-            b"GET /ws/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            400,
-            "Sec-WebSocket-Key",
-        ),
-        (
-            b"GET /nope HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-            403,
-            "no socket at this address",
-        ),
-    ],
-)
-async def test_an_error_before_any_route_is_a_problem(
-    api: Client, request_head: bytes, status: int, words: str
-) -> None:
-    reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
-    writer.write(request_head)
-    head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
-    writer.close()
-    status_line, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    protocol_problem(httpx.Response(int(status_line.split()[1]), headers=headers, content=body), status, words)
+NOT_HTTP = [
+    (b"nonsense\r\n\r\n", 400, "not valid HTTP"),
+    (b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, "not valid HTTP"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not valid HTTP"),
+    (b"FOO /queue HTTP/1.1\r\n\r\n", 400, "not valid HTTP"),
+    (
+        b"GET /ws/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        400,
+        "Sec-WebSocket-Key",
+    ),
+    (
+        b"GET /nope HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        403,
+        "no socket at this address",
+    ),
+]
+
+
+async def test_an_error_before_any_route_is_a_problem(api: Client, subtests: pytest.Subtests) -> None:
+    for request_head, status, words in NOT_HTTP:
+        with subtests.test(request_head=request_head):
+            reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
+            writer.write(request_head)
+            head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+            writer.close()
+            status_line, *lines = head.decode().split("\r\n")
+            headers = dict(line.split(": ", 1) for line in lines)
+            answer = httpx.Response(int(status_line.split()[1]), headers=headers, content=body)
+            protocol_problem(answer, status, words)

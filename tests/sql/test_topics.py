@@ -49,35 +49,35 @@ def id_in(hours: int) -> str:
     return str(UUID(int=int(at.timestamp() * 1000) << 80 | 7 << 76 | 2 << 62))
 
 
-@pytest.mark.parametrize(
-    ("record", "problem"),
-    [
-        ({}, "records cannot be decoded"),
-        ({"key": "k"}, "value is missing"),
-        ({"value": 1, "key": ""}, "key must have"),
-        ({"value": 1, "key": "k" * 256}, "key must have"),
-        ({"value": 1, "headers": {"a": 1}}, "headers must be"),
-        ({"value": 1, "headers": []}, "headers must be"),
-        ({"value": "x" * 2000}, "at most 1000 bytes"),
-        ({"value": 1, "record_id": "01a225fb-7412-4d1b-bd96-4a2edfb17213"}, "must be a UUIDv7"),
-        ({"value": 1, "record_id": "a day and more ago"}, "must be a UUIDv7"),
-        ({"value": 1, "record_id": "in a day and more"}, "must be a UUIDv7"),
-        ({"value": 1, "record_id": "x"}, "cannot be decoded"),
-        ({"value": json.loads("[" * 101 + "]" * 101)}, "nested"),
-    ],
-)
-async def test_a_call_publishes_all_or_nothing(topics: Topics, record: dict[str, Any], problem: str) -> None:
+REFUSED_RECORDS: list[tuple[dict[str, Any], str]] = [
+    ({}, "records cannot be decoded"),
+    ({"key": "k"}, "value is missing"),
+    ({"value": 1, "key": ""}, "key must have"),
+    ({"value": 1, "key": "k" * 256}, "key must have"),
+    ({"value": 1, "headers": {"a": 1}}, "headers must be"),
+    ({"value": 1, "headers": []}, "headers must be"),
+    ({"value": "x" * 2000}, "at most 1000 bytes"),
+    ({"value": 1, "record_id": "01a225fb-7412-4d1b-bd96-4a2edfb17213"}, "must be a UUIDv7"),
+    ({"value": 1, "record_id": "a day and more ago"}, "must be a UUIDv7"),
+    ({"value": 1, "record_id": "in a day and more"}, "must be a UUIDv7"),
+    ({"value": 1, "record_id": "x"}, "cannot be decoded"),
+    ({"value": json.loads("[" * 101 + "]" * 101)}, "nested"),
+]
+
+
+async def test_a_call_publishes_all_or_nothing(topics: Topics, subtests: pytest.Subtests) -> None:
     await topics.create("small", max_record_bytes=1000)
-    hours = {"a day and more ago": -25, "in a day and more": 25}.get(record.get("record_id", ""))
-    if hours is not None:
-        record = {**record, "record_id": id_in(hours)}
-    text = json.dumps([{"value": 1}, record or 7])
-    code, message = await refusal(topics.sql.fetch("select * from treadle.publish_many('small', $1)", text))
-    assert code == "TR422"
-    assert problem in message
-    assert "records[1]" in message or "decoded" in message
-    await topics.route()
-    assert await topics.values("small") == []
+    for record, problem in REFUSED_RECORDS:
+        with subtests.test(problem, record=record):
+            hours = {"a day and more ago": -25, "in a day and more": 25}.get(record.get("record_id", ""))
+            wrong = record if hours is None else {**record, "record_id": id_in(hours)}
+            text = json.dumps([{"value": 1}, wrong or 7])
+            code, message = await refusal(topics.sql.fetch("select * from treadle.publish_many('small', $1)", text))
+            assert code == "TR422"
+            assert problem in message
+            assert "records[1]" in message or "decoded" in message
+            await topics.route()
+            assert await topics.values("small") == []
 
 
 async def test_what_a_publish_names_must_exist(topics: Topics) -> None:
@@ -192,23 +192,24 @@ async def test_an_idempotency_key_repeats_the_first_answer(topics: Topics) -> No
     assert await topics.values() == [1]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "matching", "others"),
-    [
-        ("plan.in", ["plan.in"], ["plan", "plan.in.x", "planxin"]),
-        ("plan.*", ["plan.in", "plan.out"], ["plan", "plan.in.x", "a.plan.in"]),
-        ("*.in", ["plan.in"], ["in", "code.plan.in"]),
-        ("#", ["a", "a.b.c"], []),
-        ("plan.#", ["plan", "plan.in", "plan.in.x"], ["planx", "a.plan"]),
-        ("#.in", ["in", "a.in", "a.b.in"], ["a.inn", "in.a"]),
-        ("a.#.b.*.c", ["a.b.x.c", "a.x.b.b.x.c"], ["a.b.c", "a.x.b.c.x"]),
-        ("#.#.a.#.#.b", ["a.b", "x.a.y.b"], ["b.a", "a.b.c"]),
-    ],
-)
-async def test_patterns_match_words(sql: Connection, pattern: str, matching: list[str], others: list[str]) -> None:
-    for name in matching + others:
-        found = await sql.fetchval("select treadle._topic_matches($1, $2)", pattern, name)
-        assert found is (name in matching), name
+PATTERNS = [
+    ("plan.in", ["plan.in"], ["plan", "plan.in.x", "planxin"]),
+    ("plan.*", ["plan.in", "plan.out"], ["plan", "plan.in.x", "a.plan.in"]),
+    ("*.in", ["plan.in"], ["in", "code.plan.in"]),
+    ("#", ["a", "a.b.c"], []),
+    ("plan.#", ["plan", "plan.in", "plan.in.x"], ["planx", "a.plan"]),
+    ("#.in", ["in", "a.in", "a.b.in"], ["a.inn", "in.a"]),
+    ("a.#.b.*.c", ["a.b.x.c", "a.x.b.b.x.c"], ["a.b.c", "a.x.b.c.x"]),
+    ("#.#.a.#.#.b", ["a.b", "x.a.y.b"], ["b.a", "a.b.c"]),
+]
+
+
+async def test_patterns_match_words(sql: Connection, subtests: pytest.Subtests) -> None:
+    for pattern, matching, others in PATTERNS:
+        for name in matching + others:
+            with subtests.test(pattern, name=name):
+                found = await sql.fetchval("select treadle._topic_matches($1, $2)", pattern, name)
+                assert found is (name in matching)
     hostile = ".".join(["#.a"] * 100), ".".join(["a"] * 124) + ".b"
     assert await sql.fetchval("select treadle._topic_matches($1, $2)", *hostile) is False
 

@@ -36,15 +36,19 @@ class Alarms:
     rest of the wait. Moments are numbered, ALARM_ACCURACY_SECONDS apart."""
 
     def __init__(self) -> None:
-        self._sleepers: dict[int, list[Sleeper]] = {}
+        self._sleepers: dict[int, dict[Sleeper, None]] = {}
 
     def set(self, moment: int, sleeper: Sleeper) -> None:
         if (others := self._sleepers.get(moment)) is not None:
-            others.append(sleeper)
+            others[sleeper] = None
             return
-        self._sleepers[moment] = [sleeper]
-        delay = moment * ALARM_ACCURACY_SECONDS - time.monotonic()
-        asyncio.get_running_loop().call_later(max(0.0, delay), self._ring, moment)
+        self._sleepers[moment] = {sleeper: None}
+        asyncio.get_running_loop().call_later(max(0.0, -seconds_since(moment)), self._ring, moment)
+
+    def unset(self, moment: int, sleeper: Sleeper) -> None:
+        """Let it sleep."""
+        if (sleepers := self._sleepers.get(moment)) is not None:
+            sleepers.pop(sleeper, None)
 
     def _ring(self, moment: int) -> None:
         for sleeper in self._sleepers.pop(moment):
@@ -54,3 +58,7 @@ class Alarms:
 def alarm_moment(at: float) -> int:
     """The first moment that is not before this time of time.monotonic()."""
     return math.ceil(at / ALARM_ACCURACY_SECONDS)
+
+
+def seconds_since(moment: int) -> float:
+    return time.monotonic() - moment * ALARM_ACCURACY_SECONDS

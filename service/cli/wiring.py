@@ -26,6 +26,7 @@ from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry as SchemaRegistry
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
+from service.waiting import Alarms
 from service.webhooks.store import PostStore
 from service.worker.agent_filter import AgentFilter
 from service.worker.attempt_queries import StoredAttemptQueries
@@ -188,4 +189,5 @@ def _attempt_services(
         breakers=Breakers(settings.retry_base_seconds),
         unknown_agents=set(),
         agent_filter=AgentFilter(registry.names),
+        alarms=Alarms(),
     )

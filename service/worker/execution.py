@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from service.agents.definition import Agent
 from service.agents.registry import KEYED_AGENTS, Registry
 from service.config import Settings
 from service.leases.model import Claim, Outcome
-from service.waiting import retrieve_exception
+from service.waiting import Alarms, alarm_moment, retrieve_exception, seconds_since
 from service.worker.agent_filter import AgentFilter
 from service.worker.breakers import Breakers
 from service.worker.context.backend import AttemptQueries, EventSink
@@ -45,6 +46,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     breakers: Breakers
     unknown_agents: set[str]  # which this worker does not have: each is logged once
     agent_filter: AgentFilter
+    alarms: Alarms  # of the ends of their times
 
 
 class Execution:
@@ -60,9 +62,10 @@ class Execution:
         self._parked: Outcome | None = None
         self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
         self._usage: Usage | None = None  # most agents count nothing
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: int | None = None  # the moment at which its time ends
+        self._was_held = False  # its time was extended
         self._closed = False
-        self._pins = InstancePins(services.instances)
+        self._pins: InstancePins | None = None  # most agents use no instance
 
     async def run(self) -> Outcome | None:
         """The outcome; None if the lease is lost."""
@@ -81,8 +84,8 @@ class Execution:
         try:
             await self._over
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            if self._alarm is not None:
+                self._services.alarms.unset(self._alarm, self)
         if task.done() and not task.cancelled() and self._parked is None:  # it returned or raised
             return task.result()
         if task.done() and self._reason is None:  # it cancelled itself
@@ -102,7 +105,8 @@ class Execution:
     def close(self) -> None:
         """The agent's part is over."""
         self._closed = True
-        self._pins.release()
+        if self._pins is not None:
+            self._pins.release()
 
     def failed(self, error: BaseException) -> Outcome:
         return failed(error, self._claim, self._services.settings)
@@ -127,6 +131,7 @@ class Execution:
 
     async def instance(self, make: Callable[[], Any]) -> Any:
         assert self._agent is not None
+        self._pins = self._pins or InstancePins(self._services.instances)
         return await self._services.instances.get(self._agent, self._claim, make, self._pins)
 
     async def _invoke(self, agent: Agent) -> Outcome:
@@ -178,17 +183,19 @@ class Execution:
         services.agent_filter.leave(claim.agent)
         return True
 
-    def _start_timer(self) -> None:
+    def _start_timer(self, seconds: float | None = None) -> None:
         """The agent's time begins: the start of a process does not count."""
-        self._timer = asyncio.get_running_loop().call_later(self._claim.timeout_seconds, self._end_time)
+        seconds = self._claim.timeout_seconds if seconds is None else seconds
+        self._alarm = alarm_moment(time.monotonic() + seconds)
+        self._services.alarms.set(self._alarm, self)
 
-    def _end_time(self) -> None:
+    def ring(self, moment: int) -> None:
+        """Its time is over. Implements service.waiting.Sleeper."""
         # Other agents may have held the loop, and with it the answers that this one waits for.
-        assert self._timer is not None
-        loop = asyncio.get_running_loop()
-        held_seconds = loop.time() - self._timer.when()
-        if held_seconds > HELD_SECONDS:
-            self._timer = loop.call_later(held_seconds, self._end)
+        held_seconds = seconds_since(moment)
+        if held_seconds > HELD_SECONDS and not self._was_held:
+            self._was_held = True
+            self._start_timer(held_seconds)
         else:
             self._end()
 

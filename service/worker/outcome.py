@@ -32,7 +32,8 @@ CANCELLED = Outcome("error", error="Cancelled.")  # PostgreSQL makes it `cancell
 def completed(result: Any, settings: Settings) -> Outcome:
     """Raises Rejected for a result that is not JSON or is too large: another attempt would pay for the same."""
     text = encode_once(result, "The agent's result")
-    if (size := len(text.encode())) > settings.max_result_bytes:
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > settings.max_result_bytes:
         limit = settings.max_result_bytes
         raise Rejected(f"A result has at most {limit} bytes (MAX_RESULT_BYTES); this one has {size}.")
     return Outcome("completed", result=text)

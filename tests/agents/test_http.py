@@ -64,12 +64,13 @@ async def test_the_history_has_a_budget(sql: Connection, remote: Remote, start_w
     assert [exchange["message"][0] for exchange in remote.requests[-1].body["history"]] == ["y"]
 
 
-@pytest.mark.parametrize("body", [{"other": 1}, [1, 2], "text", 3, None, {"result": None}], ids=str)
-async def test_any_json_is_a_result(sql: Connection, remote: Remote, body: Any) -> None:
-    remote.script.append(answer(body))
-    row = await ask(sql)
-    wanted = None if isinstance(body, dict) and "result" in body else body
-    assert (row["state"], row["result"]) == ("completed", wanted)
+async def test_any_json_is_a_result(sql: Connection, remote: Remote, subtests: pytest.Subtests) -> None:
+    for body in ({"other": 1}, [1, 2], "text", 3, None, {"result": None}):
+        with subtests.test(body=body):
+            remote.script.append(answer(body))
+            row = await ask(sql)
+            wanted = None if isinstance(body, dict) and "result" in body else body
+            assert (row["state"], row["result"]) == ("completed", wanted)
 
 
 async def test_an_answer_without_content_has_no_result(sql: Connection, remote: Remote) -> None:
@@ -225,13 +226,16 @@ async def test_answers_that_are_too_large_are_rejected(
         assert (row["state"], row["attempt"], row["error"]) == ("failed", 1, said)
 
 
-@pytest.mark.parametrize("type", ["started", "step", "retry", "x" * 101, "a\u200bb"])
-async def test_an_event_that_agents_cannot_write_becomes_progress(sql: Connection, remote: Remote, type: str) -> None:
-    remote.script.append(stream(f'event: {type}\ndata: {{"n": 1}}\n\nevent: done\ndata: 7\n\n'))
-    row = await ask(sql, max_attempts=1)
-    assert (row["state"], row["result"]) == ("completed", 7)
-    (entry,) = [entry for entry in await log(sql, row["message_id"]) if entry.type == "progress"]
-    assert entry.data == {"event": type[:100], "data": {"n": 1}}
+async def test_an_event_that_agents_cannot_write_becomes_progress(
+    sql: Connection, remote: Remote, subtests: pytest.Subtests
+) -> None:
+    for type in ("started", "step", "retry", "x" * 101, "a\u200bb"):
+        with subtests.test(type=type):
+            remote.script.append(stream(f'event: {type}\ndata: {{"n": 1}}\n\nevent: done\ndata: 7\n\n'))
+            row = await ask(sql, max_attempts=1)
+            assert (row["state"], row["result"]) == ("completed", 7)
+            (entry,) = [entry for entry in await log(sql, row["message_id"]) if entry.type == "progress"]
+            assert entry.data == {"event": type[:100], "data": {"n": 1}}
 
 
 async def test_an_event_that_is_too_large_is_left_out(sql: Connection, remote: Remote) -> None:

@@ -127,9 +127,9 @@ class ProcessGroup:
         for child in self._services:
             child.check()
 
-    async def api(self, **settings: str) -> tuple[Child, int]:
-        """Start an API; returns it and its port."""
-        port = _free_port()
+    async def api(self, *, port: int | None = None, **settings: str) -> tuple[Child, int]:
+        """Start an API; returns it and its port (None: any)."""
+        port = port or _free_port()
         child = await self._service("api", "serve", {"PORT": str(port), **settings})
         try:
             async with asyncio.timeout(START_SECONDS):

@@ -1,4 +1,5 @@
-"""Crowds: many streams on which nothing happens, and many submits at once on an idle system."""
+"""Crowds: many streams on which nothing happens, many submits at once on an idle system, and many readers that return
+at once."""
 
 import asyncio
 import time
@@ -29,6 +30,10 @@ async def run(stage: Stage) -> None:
     async with stage.base("burst") as base:
         await base.worker(QUEUES="idle")
         stage.record(f"{submits:,} submits at once", await _burst(stage, base, submits))
+    readers = stage.pick(1_000, 50)
+    async with stage.base("herd") as base:
+        stage.tell(f"{readers} readers return")
+        stage.record(f"{readers:,} readers return", await _herd(base, readers))
 
 
 async def _idle(base: CaseDatabase, streams: int, seconds: int) -> Figures:
@@ -85,3 +90,18 @@ async def _burst(stage: Stage, base: CaseDatabase, submits: int) -> Figures:
         "p99": Figure(answer["p99"], "ms"),
         "failed": Figure(answer["failed"], "requests"),
     }
+
+
+async def _herd(base: CaseDatabase, readers: int) -> Figures:
+    """How long the readers of an API that was started again wait when all of them return at once."""
+    await pause(base, True)
+    await fill.queued(base.dsn, readers, thread="t", threads=readers)
+    api, port = await base.processes.api()
+    config = {"port": port, "streams": readers, "seconds": LIMIT_SECONDS}
+    client = await base.client("bench.clients.herd", config, seconds=LIMIT_SECONDS)
+    await api.stop()
+    await base.processes.api(port=port)
+    answer = await client.run(2 * LIMIT_SECONDS)
+    if answer["missing"]:
+        raise BenchError(f"{answer['missing']} of {readers} readers were not served within {LIMIT_SECONDS:g} seconds.")
+    return {"seconds": Figure(answer["seconds"], "s"), "failed": Figure(answer["errors"], "requests")}

@@ -5,7 +5,7 @@ forgotten. What remains is an OpenAnswer in the scope; the outermost layer (`api
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -35,7 +35,7 @@ class OpenAnswer:
 
     __slots__ = ("_ends", "_has_left", "_parts", "_sending")
 
-    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+    def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
         self._parts = parts
         self._ends: tuple[Callable[[], None], ...] = ()
         self._sending: asyncio.Task[Any] | None = None
@@ -57,6 +57,7 @@ class OpenAnswer:
             if not self._has_left or sending.uncancel():
                 raise
         finally:
+            await self._parts.aclose()
             self.end()
 
     def leave(self) -> None:

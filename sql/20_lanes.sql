@@ -83,6 +83,14 @@ begin
     execute format('alter table pgmq.%I set (fillfactor = 45)', lane_table);
 end $$;
 
+-- The tables of lanes that an earlier version created; `treadle migrate` fits them one by one.
+create or replace function treadle._unfit_lanes() returns table (name text)
+language sql stable as $$
+    select t.name
+    from treadle._lane_tables() t
+    where to_regclass(format('pgmq.%I', t.name || '_vt_idx')) is not null
+$$;
+
 -- Create the PGMQ queue of one lane.
 create or replace function treadle._create_lane(queue text, lane text) returns void
 language plpgsql as $$
@@ -267,8 +275,3 @@ begin
     execute format('update pgmq.%I set vt = $1 where msg_id = any($2)', treadle._lane_table(queue, lane)) using until,
     ids;
 end $$;
-
--- Fit the lanes that were created before this file had it. (Once: it locks their tables.)
-select treadle._fit_lane(t.name)
-    from treadle._lane_tables() t
-    where to_regclass(format('pgmq.%I', t.name || '_vt_idx')) is not null;

@@ -284,6 +284,24 @@ end $$;
 comment on function treadle.another_claims
     is 'Whether another worker claims messages of a tenant from a queue and has an agent';
 
+-- Whether another worker, which is not suspected to be dead, has this agent and claims whatever this worker claims.
+create or replace function treadle.another_replaces(worker text, agent text) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    return exists (
+        select
+        from treadle.workers o
+        join treadle.workers w on w.worker_id <> o.worker_id and w.suspected_at is null
+        where o.worker_id = another_replaces.worker
+            and another_replaces.agent = any(w.agents)
+            and o.queues <@ w.queues
+            and (w.serves is null or w.serves is not distinct from o.serves)
+            and (w.tenants is null or o.tenants <@ w.tenants));
+end $$;
+comment on function treadle.another_replaces
+    is 'Whether another worker has an agent and claims whatever this worker claims';
+
 -- A heartbeat in the place of a worker whose process runs, but whose agents keep it from sending its own. It keeps
 -- all its leases. A worker that was taken for dead stays dead.
 create or replace function treadle.stand_in(worker text, lease_seconds double precision) returns void

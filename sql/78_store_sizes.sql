@@ -2,7 +2,7 @@
 --
 -- The size of a store, and that of all stores of a tenant, is the sum of several rows: see 78_store.sql.
 
--- The number of a new row, which no other transaction draws at the same time.
+-- The number of a new row. Two transactions draw the same one so rarely that the second may fail (23505).
 create or replace function treadle._new_slot() returns integer
 language sql volatile as $$
     select (random() * 2147483647)::integer

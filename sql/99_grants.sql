@@ -135,6 +135,7 @@ declare
         remote_sign_off      app
 
         another_claims       worker
+        another_replaces     worker
         trace_parents        worker
         stand_in             worker
         sign_off             worker

@@ -48,10 +48,12 @@ class EveryMethod:
                 answered.set()
 
         as_get: Any = {**scope, "method": "GET"}
-        await self._app(as_get, receive_end, send_head)
-        answer: OpenAnswer | None = as_get.get(OPEN_ANSWER)
-        if answer is not None:
-            answer.end()  # its parts are not sent
+        try:
+            await self._app(as_get, receive_end, send_head)
+        finally:
+            answer: OpenAnswer | None = as_get.get(OPEN_ANSWER)
+            if answer is not None:
+                answer.end()  # its parts are not sent
 
     async def _options(self, scope: Any, receive: Receive, send: Send) -> None:
         """The refusal of a method that no route has names those that the route has; its body is not sent."""

@@ -20,7 +20,12 @@ class OpenAnswers:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except BaseException:
+            if OPEN_ANSWER in scope:
+                scope.pop(OPEN_ANSWER).end()
+            raise
         answer: OpenAnswer | None = scope.pop(OPEN_ANSWER, None)
         if answer is None:
             return

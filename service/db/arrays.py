@@ -18,5 +18,5 @@ def joined(texts: Sequence[str]) -> str:
     """JSON, or names. Raises NotStorable for other texts: one that is empty or has a control character."""
     whole = SEPARATOR.join(texts)
     if whole.count(SEPARATOR) >= max(len(texts), 1) or not all(texts):
-        raise NotStorable("An event is not JSON.")
+        raise NotStorable("The type or the data of an event is empty or has the control character U+001F.")
     return whole

@@ -82,6 +82,7 @@ async def migrate(dsn: str) -> None:
         await _install_pgmq(connection)
         await asyncio.to_thread(_upgrade_tables, dsn)
         await _apply_functions(connection)
+        await _fit_lanes(connection)
         await _ensure_partitions(connection)
     except _LOCK_ERRORS:
         raise SchemaError(
@@ -221,6 +222,20 @@ async def _try_functions(connection: Connection) -> None:
             str(RELEASE),
             digest(),
         )
+
+
+async def _fit_lanes(connection: Connection) -> None:
+    """Each in a transaction of its own, because claims and submits wait for it. A lane that others hold is left for
+    the next migration: it only costs more than the others."""
+    for row in await connection.fetch("select name from treadle._unfit_lanes()"):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{VIEW_LOCK_TIMEOUT}'")
+                await connection.execute("select treadle._fit_lane($1)", row["name"])
+        except _LOCK_ERRORS:
+            log.warning(
+                "a lane keeps an index that it does not need: run treadle migrate again", extra={"lane": row["name"]}
+            )
 
 
 async def _ensure_partitions(connection: Connection) -> None:

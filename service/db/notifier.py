@@ -54,8 +54,8 @@ class Notifier:
 
     def hint_kept(self, kept: str | None) -> None:
         """Send the hints that a call has kept for its caller (treadle._kept_hints)."""
-        for line in (kept or "").splitlines():
-            channel, payload = line.split(" ", 1)
+        for line in filter(None, (kept or "").split("\n")):
+            channel, _, payload = line.partition(" ")
             for item in payload.split(","):
                 self.hint(channel, item)
 

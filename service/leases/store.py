@@ -284,6 +284,10 @@ class LeaseStore:
         )
         return bool(found)
 
+    async def another_replaces(self, worker: str, agent: str) -> bool:
+        """Whether another worker has this agent and claims whatever this worker claims."""
+        return bool(await self._database.fetchval("select treadle.another_replaces($1, $2)", worker, agent))
+
     async def stand_in(self, worker: str, lease_seconds: float) -> None:
         """Send a heartbeat in the place of a worker whose process runs, but not its heartbeat; it keeps its leases."""
         await self._database.fetchval("select treadle.stand_in($1, $2)", worker, lease_seconds)

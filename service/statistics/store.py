@@ -59,8 +59,10 @@ class StatisticsStore:
         end = end or datetime.now(UTC) + timedelta(seconds=1)
         begin = begin or end - timedelta(hours=1)
         span = (end - begin).total_seconds()
-        step = max(1, ceil(span)) if whole else _step(span, begin, step_seconds)
-        if not 0 < span <= step * MAX_STEPS:
+        if span <= 0:
+            raise Unprocessable("to must be later than from.")
+        step = ceil(span) if whole else _step(span, begin, step_seconds)
+        if span > step * MAX_STEPS:
             raise Unprocessable(f"From from to to there must be 1 to {MAX_STEPS} steps: send another step.")
         tenant = None if principal.is_operator else principal.tenant
         rows = await self._reads.ask((tenant, begin, end, None if whole else step, queue, agent, by))

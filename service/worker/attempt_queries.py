@@ -52,6 +52,9 @@ class StoredAttemptQueries:
     async def check_record(self, tenant: str, topic: str, value: Any) -> CheckedRecord:
         return await persist_lookup("schema of a topic", lambda: self._records.check(tenant, topic, value))
 
+    async def another_replaces(self, agent: str) -> bool:
+        return await persist_lookup("other workers", lambda: self._leases.another_replaces(self._worker, agent))
+
     async def another_claims(self, queue: str, agent: str, tenant: str) -> bool:
         return await persist_lookup(
             "other workers", lambda: self._leases.another_claims(self._worker, queue, agent, tenant)

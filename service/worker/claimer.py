@@ -63,6 +63,7 @@ class Claimer:
         self._passed_rows = 0  # by the last claim that did not fill its room
         self._retry_seconds = 0.0  # how long the last look waited for such rows
         self._asked = 0  # messages that the claims in flight ask for
+        self._missed = False  # work arrived while such claims had all room: they may be older than it
         self._seen: dict[str, float] = {}  # when a claim brought messages of a tenant, by its name
         self._shared = asyncio.Event()  # several tenants were seen of late
 
@@ -93,8 +94,8 @@ class Claimer:
                 is_full = await self._claim_and_start() is None
 
     async def _wait_for_work(self, seconds: float | None) -> None:
-        """Until there may be messages that no claim in flight looks for; at most so long."""
-        while await wait_for(self._work, seconds) and not self._work.is_set():
+        """Until there may be messages that no claim in flight looks for, or `stop`; at most so long."""
+        while not self._stopped.is_set() and await wait_for(self._work, seconds) and not self._work.is_set():
             pass  # the other waiter was faster
 
     async def _claim_and_start(self) -> int | None:
@@ -102,19 +103,24 @@ class Claimer:
         self._work.clear()
         batch = SHARED_CLAIM_BATCH_MESSAGES if self._shared.is_set() else CLAIM_BATCH_MESSAGES
         room = min(batch, self._attempts.room() - self._asked)
-        began = time.monotonic()
-        claimed = await self._claim(room) if room > 0 else Claimed([])
-        seconds = time.monotonic() - began
-        claims = claimed.claims
-        if room > 0:
-            telemetry.claim(works=claims, room=room, seconds=seconds)
-        self._see({claim.tenant for claim in claims})
-        await self._traces.begin(claims)
-        for claim in claims:
-            self._attempts.start(claim)
-        lacks_room = len(claims) >= room  # there may be more to claim
-        self._attempts.wake_for_room = lacks_room
-        if pause := pause_after(claimed.passed_rows, len(claims)):
+        if room <= 0 and self._asked:
+            self._missed = True
+            return 0
+        self._asked += max(0, room)
+        try:
+            claimed = await self._claim(room) if room > 0 else Claimed([])
+            await self._traces.begin(claimed.claims)
+            for claim in claimed.claims:
+                self._attempts.start(claim)
+        finally:  # their places are taken now
+            self._asked -= max(0, room)
+        self._see({claim.tenant for claim in claimed.claims})
+        lacks_room = len(claimed.claims) >= room  # there may be more to claim
+        self._attempts.wake_for_room = lacks_room or (self._attempts.wake_for_room and self.is_claiming)
+        if self._missed:
+            self._missed = False
+            self._work.set()
+        if pause := pause_after(claimed.passed_rows, len(claimed.claims)):
             await wait_for(self._stopped, min(pause, self._settings.poll_interval))
         return None if lacks_room and room > 0 else claimed.passed_rows
 
@@ -154,30 +160,30 @@ class Claimer:
         self._claims_from[first_lane] += 1
         return first_lane, [*self._settings.queues[first_queue:], *self._settings.queues[:first_queue]]
 
-    async def _claim(self, quantity: int) -> Claimed:
+    async def _claim(self, room: int) -> Claimed:
         first_lane, queues = self._next_order()
-        self._asked += quantity
+        began = time.monotonic()
+        claimed = Claimed([])
         try:
             claimed = await self._store.claim(
                 worker=self._worker,
                 queues=queues,
-                quantity=quantity,
+                quantity=room,
                 lease_seconds=self._lease_seconds,
                 first_lane=first_lane,
                 tenants=self._settings.tenants,
                 agents=self._agent_filter.agents,
             )
-            # Before `is_claiming` is cleared: the heartbeat's thread then reads the one or the other.
+            # While `is_claiming` is true: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claimed.claims}
-            return claimed
         except TreadleError as error:
             log.log(error.log_level, "claim failed", extra={"error": str(error)})
+            self._work.clear()  # try again at the next poll
         except Exception:
             log.exception("claim failed")
-        finally:
-            self._asked -= quantity
-        self._work.clear()  # try again at the next poll
-        return Claimed([])
+            self._work.clear()
+        telemetry.claim(works=claimed.claims, room=room, seconds=time.monotonic() - began)
+        return claimed
 
 
 def pause_after(passed_rows: int, claimed: int) -> float:

@@ -33,6 +33,9 @@ class WorkerQueries(AttemptQueries, Protocol):
     async def another_claims(self, queue: str, agent: str, tenant: str) -> bool:
         """Whether another living worker claims messages of this tenant from this queue and has this agent."""
 
+    async def another_replaces(self, agent: str) -> bool:
+        """Whether another living worker has this agent and claims whatever this one claims."""
+
 
 class AttemptServices(msgspec.Struct, frozen=True):
     """What the attempts of a worker share to run their agents."""
@@ -73,7 +76,7 @@ class Execution:
         if agent is None:
             self._log_unknown()
             put_off = unknown(self._claim.agent, self._claim.attempt, self._services.settings)
-            is_left = await self._leaves_to_another(self._claim.agent)
+            is_left = await self._is_left_to_another(self._claim.agent)
             return msgspec.structs.replace(put_off, delay_seconds=0.0) if is_left else put_off
         if self._reason is not None:
             return self._interrupted(self._reason)
@@ -164,23 +167,24 @@ class Execution:
         """The outcome of an agent that must not run now."""
         services = self._services
         for keyed in KEYED_AGENTS if agent.name in services.registry.scripted else ():
-            if await self._leaves_to_another(keyed):
+            is_left = await self._is_left_to_another(keyed)
+            if is_left or await services.queries.another_claims(self._claim.queue, keyed, self._claim.tenant):
                 reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
-                return deferred(reason, 0.0)
+                return deferred(reason, 0.0 if is_left else backoff(self._claim.attempt - 1, services.settings))
         if seconds := services.breakers.pause_left(agent.name):
             reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
             return overloaded(reason, self._claim, services.settings, asked_seconds=seconds)
         return None
 
-    async def _leaves_to_another(self, needed: str) -> bool:
-        """Whether another worker that claims such messages has the agent `needed`. This one claims no messages of the
-        claim's agent for a while then, so that the other worker gets them."""
-        services, claim = self._services, self._claim
-        if services.agent_filter.leaves(claim.agent):
+    async def _is_left_to_another(self, needed: str) -> bool:
+        """Whether another worker that claims whatever this one claims has the agent `needed`. This one claims no
+        messages of the claim's agent for a while then, so that the other worker gets them."""
+        services, agent = self._services, self._claim.agent
+        if services.agent_filter.leaves(agent):
             return True
-        if not await services.queries.another_claims(claim.queue, needed, claim.tenant):
+        if not await services.queries.another_replaces(needed):
             return False
-        services.agent_filter.leave(claim.agent)
+        services.agent_filter.leave(agent)
         return True
 
     def _start_timer(self, seconds: float | None = None) -> None:

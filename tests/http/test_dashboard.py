@@ -137,7 +137,7 @@ async def test_a_search_of_threads_says_how_far_it_looked(settings: Settings, sq
     async with api_server(settings) as served, open_browser() as browser:
         page = await open_view(browser, served.port, "threads?q=find%20me")
         await expect(page.locator("main")).to_contain_text("None of the threads that were looked at has this text.")
-        await expect(page.locator("main")).to_contain_text("Looked at the threads that were active until")
+        await expect(page.locator("main")).to_contain_text("Looked at the threads that have been active since")
         await page.get_by_role("button", name="Look further").click()
         await expect(page.get_by_role("link", name="oldest")).to_be_visible()
         await expect(page.get_by_role("button", name="Look further")).to_have_count(0)

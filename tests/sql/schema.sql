@@ -547,6 +547,13 @@ CREATE FUNCTION treadle.another_claims(worker text, queue text, agent text, tena
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.another_claims(worker text, queue text, agent text, tenant text) IS 'Whether another worker claims messages of a tenant from a queue and has an agent';
+CREATE FUNCTION treadle.another_replaces(worker text, agent text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.another_replaces(worker text, agent text) IS 'Whether another worker has an agent and claims whatever this worker claims';
 CREATE FUNCTION treadle.append(ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(message_id uuid, status text, cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1288,6 +1295,13 @@ CREATE FUNCTION treadle.open_messages(thread bigint, tenant text, reach jsonb, s
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.open_messages(thread bigint, tenant text, reach jsonb, searched integer) IS 'The messages of a thread that are not over, and what they ask';
+CREATE FUNCTION treadle.pace_vacuum(least_rows bigint DEFAULT 50000, pause_seconds double precision DEFAULT 60) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.pace_vacuum(least_rows bigint, pause_seconds double precision) IS 'Let autovacuum pass for a minute over tables whose dead rows it cannot remove';
 CREATE FUNCTION treadle.passed_rows() RETURNS integer
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -64,7 +64,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         original = getattr(Database, name)
 
         async def counted(self: Database, query: str, *args: Any, original: Any = original, **more: Any) -> Any:
-            names = re.findall(r"treadle\.(?!_kept?_hints)(\w+)", query)
+            names = re.findall(r"treadle\.(?!_ke(?:ep|pt)_hints)(\w+)", query)
             if CHORES.isdisjoint(names):
                 counter["hint" if names == ["_notify"] else "claim" if "claim" in names else names[0]] += 1
             return await original(self, query, *args, **more)

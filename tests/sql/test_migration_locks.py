@@ -56,6 +56,23 @@ async def test_a_migration_gives_way_to_a_report_that_it_would_deadlock_with(
     await migrating
 
 
+async def test_lanes_of_earlier_versions_are_fitted_unless_others_hold_them(
+    sql_client: SqlClient, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each by itself, because claims wait for it."""
+    for lane in ("high", "low"):
+        await sql_client.sql.execute(f"create index q_default_{lane}_vt_idx on pgmq.q_default_{lane} (vt)")
+    user = await sql_client.connect()
+    unfit = "select array_agg(name) from treadle._unfit_lanes()"
+    async with user.sql.transaction():
+        await user.sql.execute("lock table pgmq.q_default_low in row exclusive mode")
+        await migrate(dsn)
+    assert await sql_client.sql.fetchval(unfit) == ["q_default_low"]
+    assert "run treadle migrate again" in caplog.text
+    await migrate(dsn)
+    assert await sql_client.sql.fetchval(unfit) is None
+
+
 async def blocks(sql_client: SqlClient, other: SqlClient) -> bool:
     """Whether any session waits for the other connection."""
     waiting = "select exists (select from pg_stat_activity where $1 = any(pg_blocking_pids(pid)))"

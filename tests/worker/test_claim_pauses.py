@@ -120,14 +120,14 @@ async def test_a_claim_that_passes_over_few_rows_may_take_long(
 ) -> None:
     assert await pauses_of(settings, monkeypatch, room=100, found=100) == []
     assert await pauses_of(settings, monkeypatch, room=1, found=1, passed=(0, 0, 900)) == []
-    assert await pauses_of(settings, monkeypatch, room=10, found=0, passed=(0, 0)) == [settings.poll_interval] * 2
+    assert await pauses_of(settings, monkeypatch, room=10, found=0, passed=(0, 0, 0)) == [settings.poll_interval] * 2
 
 
 async def test_a_worker_looks_soon_for_the_rows_that_a_short_transaction_held(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No hint may come at its end. Rows that stay held are looked for less and less often."""
-    pauses = await pauses_of(settings, monkeypatch, room=10, found=1, passed=(0, 3, 3, 3, 4, 0))
+    pauses = await pauses_of(settings, monkeypatch, room=10, found=1, passed=(0, 3, 3, 3, 4, 0, 0))
     assert pauses == [60, 0.02, 0.04, 0.08, 0.02, 60]
     pauses = await pauses_of(settings, monkeypatch, room=10, found=1, passed=(3,) * 20)
     assert pauses[-1] == settings.poll_interval

@@ -195,6 +195,24 @@ async def test_a_message_that_another_worker_can_handle_is_left_to_it(
     assert (await types(sql, second)).count("started") == 2
 
 
+async def test_messages_stay_with_a_worker_that_the_other_one_does_not_replace(
+    sql: Connection, start_worker: StartWorker
+) -> None:
+    """The other worker has the agent, and serves one tenant only: a pause comes before each further try."""
+
+    @agent("elsewhere")
+    async def elsewhere(context: Context, request: str) -> str:
+        return "found"
+
+    await sql.execute("select treadle.create_tenant('acme')")
+    await start_worker(elsewhere, tenants=["acme"])
+    await start_worker()
+    message_id = await submit(sql, "x", agent="elsewhere")
+    await until(lambda: types(sql, message_id), lambda found: "retry" in found)
+    retry = (await log(sql, message_id))[2]
+    assert datetime.fromisoformat(retry.data["retry_at"]) > retry.created_at
+
+
 def test_agents_are_left_to_other_workers_for_a_while() -> None:
     now = 0.0
     agents = AgentFilter(["a", "b"], lambda: now)

@@ -7,7 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from service.config import Settings
+from service.errors import Unavailable
 from service.leases.model import Claimed
+from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import CLAIM_BATCH_MESSAGES, SHARED_CLAIM_BATCH_MESSAGES, Claimer
 from service.worker.traces import NoTraces
 from tests.support.waiting import let_the_loop_read, until
@@ -20,8 +22,23 @@ class Claim:
         self.message_id, self.lease, self.tenant = uuid4(), uuid4(), tenant
 
 
+class SlowTraces:
+    """The traces of claims are found when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer = asyncio.Event()
+
+    async def begin(self, claims: Sequence[Any]) -> None:
+        if claims:
+            self.asked += 1
+            await self.answer.wait()
+
+
 class Attempts:
-    """Stands for attempts that never end, of a worker with `ROOM` places."""
+    """Stands for attempts that never end."""
+
+    places = ROOM
 
     def __init__(self) -> None:
         self.leases: dict[Any, Any] = {}
@@ -29,7 +46,7 @@ class Attempts:
         self.started: list[Any] = []
 
     def room(self) -> int:
-        return ROOM - len(self.started)
+        return self.places - len(self.started)
 
     def start(self, claim: Any) -> None:
         self.started.append(claim)
@@ -58,11 +75,19 @@ class Store:
 
 
 @asynccontextmanager
-async def claiming(settings: Settings) -> AsyncIterator[tuple[Store, Attempts, asyncio.Event]]:
+async def claiming(settings: Settings, traces: Any = None) -> AsyncIterator[tuple[Store, Attempts, asyncio.Event]]:
     """A claimer whose first claim is in flight."""
     store, attempts, work = Store(), Attempts(), asyncio.Event()
-    parts: Any = {"store": store, "attempts": attempts, "traces": NoTraces()}
-    claimer = Claimer(worker="w", settings=settings, lease_seconds=60.0, work=work, **parts)
+    parts: Any = {"store": store, "attempts": attempts}
+    claimer = Claimer(
+        worker="w",
+        settings=settings,
+        lease_seconds=60.0,
+        work=work,
+        traces=traces or NoTraces(),
+        agent_filter=AgentFilter(()),
+        **parts,
+    )
     task = asyncio.create_task(claimer.run())
     await until(lambda: store.asked)
     try:
@@ -123,3 +148,47 @@ async def test_it_ends_while_two_claims_are_in_flight(settings: Settings) -> Non
         await until(lambda: store.asked)
         work.set()
         await until(lambda: len(store.asked) == 2)
+
+
+async def test_a_hint_is_kept_while_a_claim_in_flight_has_all_room(settings: Settings) -> None:
+    """That claim may have begun before the message was there."""
+    async with claiming(settings) as (store, _, work):
+        store.answer(["flood"] * (CLAIM_BATCH_MESSAGES - 1) + ["quiet"])
+        await until(lambda: store.asked == [SHARED_CLAIM_BATCH_MESSAGES])
+        store.answer(["flood"] * SHARED_CLAIM_BATCH_MESSAGES)
+        rest = ROOM - CLAIM_BATCH_MESSAGES - SHARED_CLAIM_BATCH_MESSAGES
+        await until(lambda: store.asked == [rest])
+        work.set()
+        await let_the_loop_read()
+        assert store.asked == [rest]
+        store.answer(["flood"])
+        await until(lambda: store.asked == [rest - 1])
+
+
+async def test_places_are_taken_until_the_attempts_have_begun(settings: Settings) -> None:
+    """Between the answer of a claim and the start of its attempts, their traces are looked up."""
+    traces = SlowTraces()
+    async with claiming(settings, traces) as (store, attempts, work):
+        store.answer(["flood", "quiet"])
+        await until(lambda: traces.asked == 1)
+        traces.answer.set()
+        await until(lambda: len(attempts.started) == 2)
+        work.set()
+        await until(lambda: store.asked == [SHARED_CLAIM_BATCH_MESSAGES])
+        traces.answer.clear()
+        store.answer(["flood"] * SHARED_CLAIM_BATCH_MESSAGES)
+        await until(lambda: traces.asked == 2)
+        attempts.places = SHARED_CLAIM_BATCH_MESSAGES + 3
+        work.set()
+        await until(lambda: store.asked)
+        assert store.asked == [1]
+        traces.answer.set()
+
+
+async def test_it_ends_when_a_claim_fails_as_it_is_stopped(settings: Settings) -> None:
+    async with claiming(settings) as (store, attempts, work):
+        store.answer(["one", "other"])
+        await until(lambda: len(attempts.started) == 2)
+        work.set()
+        await until(lambda: store.asked)
+        store.in_flight.pop(0)[1].set_exception(Unavailable("away"))

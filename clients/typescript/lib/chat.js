@@ -4,7 +4,7 @@ const FOR_GOOD = 1008; // the close code after which a client does not come back
 const TOO_BIG = 1009; // a frame of the client was larger than the server takes
 const TROUBLED = [1011, 1013]; // the server cannot serve the socket now
 const TROUBLED_MILLISECONDS = 1000; // that the client waits at least after these
-const OPEN_MILLISECONDS = 10_000; // that a socket may take to open: no platform bounds it for us
+const OPEN_MILLISECONDS = 10_000; // that a socket may take to open: not every platform bounds it
 const MAX_BUFFERED = 10_000; // events that wait for their reader; the server sends later ones again
 /**
  * The events and the inputs of one thread over one WebSocket. Iterate over it for the events. It comes back after the last
@@ -111,16 +111,17 @@ export class Chat {
         return new Promise((resolve, reject) => {
             let opened = false;
             const socket = new WebSocket(this.#address());
-            this.#opening = setTimeout(() => {
+            const opening = setTimeout(() => {
                 socket.close();
                 resolve(1006);
             }, OPEN_MILLISECONDS);
+            this.#opening = opening;
             this.#socket = socket;
             this.#behind = false;
             this.#refusal = undefined;
             socket.onopen = () => {
                 opened = true;
-                clearTimeout(this.#opening);
+                clearTimeout(opening);
                 if (this.#closing.signal.aborted || this.#socket !== socket)
                     return socket.close();
                 const { key } = this.#connection;
@@ -139,11 +140,11 @@ export class Chat {
                 }
             };
             socket.onclose = ({ code }) => {
-                clearTimeout(this.#opening);
+                clearTimeout(opening);
                 resolve(code);
             };
             socket.onerror = () => {
-                clearTimeout(this.#opening);
+                clearTimeout(opening);
                 if (!opened)
                     resolve(1006); // Node 22 fires no `close` for a socket that was never open
             };

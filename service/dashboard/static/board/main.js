@@ -10,7 +10,7 @@ import { message } from "./message.js";
 import { messages } from "./messages.js";
 import { overview } from "./overview.js";
 import { refresh, untilTick } from "./refresh.js";
-import { el } from "./show.js";
+import { el, put } from "./show.js";
 import { thread, threads } from "./threads.js";
 import { topics } from "./topics.js";
 import { webhooks } from "./webhooks.js";
@@ -62,7 +62,7 @@ function context(signal, query) {
           if (error.status === 401) signIn(error);
           else {
             delete place.dataset.seen; // what it showed is gone
-            place.replaceChildren(el("p.bad", { role: "alert" }, error.message));
+            put(place, el("p.bad", { role: "alert" }, error.message));
           }
           return false;
         }

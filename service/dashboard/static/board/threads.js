@@ -39,14 +39,15 @@ export function threads(root, at) {
     ], rows, until ? "None of the threads that were looked at has this text." : q ? "No thread has this text." : "There are no threads yet."));
     const isFull = rows.length >= limit;
     put(more,
-      until && !isFull ? el("span", {}, "Looked at the threads that were active until ", moment(until), ". ") : "",
+      until && !isFull ? el("span", {}, "Looked at the threads that have been active since ", moment(until), ". ") : "",
       cursor && (isFull ? limit < 1000 : looks < MOST_LOOKS) ? action(isFull ? "Show more" : "Look further", async () => {
         if (isFull) limit = Math.min(limit * 2, 1000);
         else looks = Math.min(looks * 2, MOST_LOOKS);
         await refresh();
       }) : "");
   };
-  at.every(SECONDS, refresh, list, ["messages"]);
+  // A search that looked further is repeated only when someone asks: it takes many calls.
+  at.every(SECONDS, async () => looks > 1 || refresh(), list, ["messages"]);
 }
 
 export function thread(root, at, id) {

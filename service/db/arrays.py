@@ -10,7 +10,7 @@ SPLIT = "string_to_array({}, E'\\x1f')"
 
 
 def array(values: Iterable[object]) -> str:
-    """Numbers or UUIDs, as PostgreSQL writes an array of them."""
+    """Numbers, UUIDs or names, as PostgreSQL writes an array of them."""
     return f"{{{','.join(map(str, values))}}}"
 
 

@@ -47,7 +47,8 @@ APPEND_AND_SEND_SQL = f"""
 FINISH_SQL = f"""
     select {", ".join(Finished.__struct_fields__)}, treadle._kept_hints()
     from treadle.finish(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, treadle._keep_hints($13::boolean), $14, $15)"""
+        $1::text::uuid[], $2::text::uuid[], $3::text::text[], $4, $5, $6, $7, $8, $9::text::integer[], $10, $11, $12,
+        treadle._keep_hints($13::boolean), $14, $15)"""
 CONCLUDE_SQL = """
     select status, treadle._kept_hints()
     from treadle.conclude(
@@ -162,15 +163,15 @@ class LeaseStore:
         outcomes = [finish.outcome for finish in finishes]
         rows = await self._database.fetch(
             FINISH_SQL if hint is None else f"{FINISH_SQL}, treadle._notify('{EVENTS}', $16)",
-            [finish.message_id for finish in finishes],
-            [finish.lease for finish in finishes],
-            [outcome.kind for outcome in outcomes],
+            array(finish.message_id for finish in finishes),
+            array(finish.lease for finish in finishes),
+            array(outcome.kind for outcome in outcomes),
             _column(outcome.result for outcome in outcomes),
             _column(outcome.error for outcome in outcomes),
             _column(outcome.traceback for outcome in outcomes),
             _column(outcome.delay_seconds for outcome in outcomes),
             _column(finish.usage for finish in finishes),
-            [finish.first_seq for finish in finishes],
+            array(finish.first_seq for finish in finishes),
             *flatten([finish.events for finish in finishes]),
             patient,
             max_losses,

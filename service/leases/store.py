@@ -45,7 +45,7 @@ APPEND_AND_SEND_SQL = f"""
     from treadle.append_and_send(
         $1, $2, $3, $4, $5, $6, max_queue_size => $7, patient => treadle._keep_hints($8::boolean))"""
 FINISH_SQL = f"""
-    select {", ".join(Finished.__struct_fields__)}, treadle._kept_hints()
+    select {", ".join(Finished.__struct_fields__)}, (select treadle._kept_hints())
     from treadle.finish(
         $1::text::uuid[], $2::text::uuid[], $3::text::text[], $4, $5, $6, $7, $8, $9::text::integer[], $10, $11, $12,
         treadle._keep_hints($13::boolean), $14, $15)"""

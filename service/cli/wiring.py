@@ -166,28 +166,32 @@ def _for_deliveries(
     own = msgspec.structs.replace(settings, queues=(WEBHOOK_QUEUE,), worker_concurrency=settings.webhook_concurrency)
     registry = Registry(own, [deliverer.agent])
     return own, msgspec.structs.replace(
-        services, registry=registry, isolation=None, agent_filter=AgentFilter(registry.names)
+        services,
+        registry=registry,
+        isolation=None,
+        agent_filter=AgentFilter(registry.names, services.queries.another_replaces),
     )
 
 
 def _attempt_services(
     *, worker_id: str, settings: Settings, registry: Registry, isolation: Isolation | None, database: Database
 ) -> AttemptServices:
+    queries = StoredAttemptQueries(
+        worker=worker_id,
+        leases=LeaseStore(database),
+        threads=ThreadStore(database),
+        inputs=InputSchemas(database),
+        records=RecordSchemas(SchemaRegistry(SchemaStore(database))),
+    )
     return AttemptServices(
         settings=settings,
         registry=registry,
-        queries=StoredAttemptQueries(
-            worker=worker_id,
-            leases=LeaseStore(database),
-            threads=ThreadStore(database),
-            inputs=InputSchemas(database),
-            records=RecordSchemas(SchemaRegistry(SchemaStore(database))),
-        ),
+        queries=queries,
         instances=InstanceCache(),
         threads=Threads(settings.worker_concurrency),
         isolation=isolation,
         breakers=Breakers(settings.retry_base_seconds),
         unknown_agents=set(),
-        agent_filter=AgentFilter(registry.names),
+        agent_filter=AgentFilter(registry.names, queries.another_replaces),
         alarms=Alarms(),
     )

@@ -172,7 +172,7 @@ class Claimer:
                 lease_seconds=self._lease_seconds,
                 first_lane=first_lane,
                 tenants=self._settings.tenants,
-                agents=self._agent_filter.agents,
+                agents=await self._agent_filter.agents(),
             )
             # While `is_claiming` is true: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claimed.claims}

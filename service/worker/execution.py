@@ -76,7 +76,7 @@ class Execution:
         if agent is None:
             self._log_unknown()
             put_off = unknown(self._claim.agent, self._claim.attempt, self._services.settings)
-            is_left = await self._is_left_to_another(self._claim.agent)
+            is_left = await self._services.agent_filter.leaves(self._claim.agent, self._claim.agent)
             return msgspec.structs.replace(put_off, delay_seconds=0.0) if is_left else put_off
         if self._reason is not None:
             return self._interrupted(self._reason)
@@ -167,7 +167,7 @@ class Execution:
         """The outcome of an agent that must not run now."""
         services = self._services
         for keyed in KEYED_AGENTS if agent.name in services.registry.scripted else ():
-            is_left = await self._is_left_to_another(keyed)
+            is_left = await services.agent_filter.leaves(agent.name, keyed)
             if is_left or await services.queries.another_claims(self._claim.queue, keyed, self._claim.tenant):
                 reason = f"Another worker has the key with which the agent {agent.name!r} asks its model."
                 return deferred(reason, 0.0 if is_left else backoff(self._claim.attempt - 1, services.settings))
@@ -175,17 +175,6 @@ class Execution:
             reason = f"A service that the agent {agent.name!r} needs is overloaded, as its last messages found."
             return overloaded(reason, self._claim, services.settings, asked_seconds=seconds)
         return None
-
-    async def _is_left_to_another(self, needed: str) -> bool:
-        """Whether another worker that claims whatever this one claims has the agent `needed`. This one claims no
-        messages of the claim's agent for a while then, so that the other worker gets them."""
-        services, agent = self._services, self._claim.agent
-        if services.agent_filter.leaves(agent):
-            return True
-        if not await services.queries.another_replaces(needed):
-            return False
-        services.agent_filter.leave(agent)
-        return True
 
     def _start_timer(self, seconds: float | None = None) -> None:
         """The agent's time begins: the start of a process does not count."""

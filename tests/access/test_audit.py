@@ -95,7 +95,7 @@ async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Con
         assert (await closed_api.get(f"/audit{query}", headers=bearer(key))).status_code == status, query
     listed = json.loads((await cli("audit", "--tenant", "acme", "--since", "1h", "--json")).stdout)
     assert [act["action"] for act in listed] == ["token.create", "key.create", "tenant.create"]
-    newest = json.loads((await cli("audit", "--limit", "1", "--json")).stdout)
+    newest = json.loads((await cli("audit", "--tenant", "acme", "--limit", "1", "--json")).stdout)
     assert [act["action"] for act in newest] == ["token.create"]
     shown = (await cli("audit", COLUMNS="80")).stdout
     assert "tenant.create acme by " in shown

@@ -293,7 +293,7 @@ async def test_openapi_describes_parameters_as_they_are_checked(api: Client) -> 
         "worker_id",
         *("message_id", "thread_id", "name", "agent", "limit", "cursor", "after", "Last-Event-ID", "Idempotency-Key"),
         *("key_id", "webhook_id", "tenant", "since", "topic", "record_id", "offset", "from", "wait", "key"),
-        *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "Prefer", "session_id"),
+        *("state", "queue", "parent", "until", "error", "q", "to", "step", "by", "whole", "Prefer", "session_id"),
     }
     assert declared["message_id"]["format"] == "uuid"
     assert (declared["Idempotency-Key"]["minLength"], declared["Idempotency-Key"]["maxLength"]) == (1, 255)

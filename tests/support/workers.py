@@ -81,3 +81,8 @@ def worker_in_thread(settings: Settings, *agents: Agent, **changes: Any) -> Iter
             loop.call_soon_threadsafe(worker.stop)
         thread.join(20)
         assert not thread.is_alive()
+
+
+async def never_replaced(_: str) -> bool:
+    """No other worker has an agent that this one lacks."""
+    return False

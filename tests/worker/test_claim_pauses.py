@@ -14,6 +14,7 @@ from service.worker import claimer
 from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import Claimer, pause_after
 from service.worker.traces import NoTraces
+from tests.support.workers import never_replaced
 
 PASSED_ROWS = 5_000
 
@@ -90,7 +91,7 @@ async def pauses_of(
         lease_seconds=60,
         store=store,
         attempts=attempts,
-        agent_filter=AgentFilter(()),
+        agent_filter=AgentFilter((), never_replaced),
         work=work,
         traces=NoTraces(),
     )

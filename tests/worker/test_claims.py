@@ -20,7 +20,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
 from tests.support.ports import with_closed_port
 from tests.support.waiting import until
-from tests.support.workers import running_worker
+from tests.support.workers import never_replaced, running_worker
 from treadle import Context, agent
 
 
@@ -230,7 +230,7 @@ async def test_every_queue_is_the_first_in_its_turn_from_every_lane(settings: Se
         names = [f"q{n}" for n in range(quantity)]
         own = msgspec.structs.replace(settings, queues=names)
         parts: Any = {"store": Store(), "attempts": SimpleNamespace(leases={}), "traces": NoTraces()}
-        parts["agent_filter"] = AgentFilter(())
+        parts["agent_filter"] = AgentFilter((), never_replaced)
         claimer = Claimer(worker="w", settings=own, lease_seconds=60.0, work=asyncio.Event(), **parts)
         begun.clear()
         for _ in range(16 * quantity):

@@ -8,7 +8,7 @@ import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
-from service.worker.agent_filter import LEAVE_SECONDS, AgentFilter
+from service.worker.agent_filter import LOOK_SECONDS, AgentFilter
 from service.worker.outcome import backoff
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import dead_letter, log, overview, run, settled, submit, submit_many, types
@@ -213,20 +213,32 @@ async def test_messages_stay_with_a_worker_that_the_other_one_does_not_replace(
     assert datetime.fromisoformat(retry.data["retry_at"]) > retry.created_at
 
 
-def test_agents_are_left_to_other_workers_for_a_while() -> None:
+async def test_agents_are_left_to_other_workers_for_as_long_as_these_are_there() -> None:
     now = 0.0
-    agents = AgentFilter(["a", "b"], lambda: now)
+    others = {"b", "key"}
+    asked: list[str] = []
 
-    def found() -> tuple[Any, bool, bool]:
-        return agents.agents, agents.leaves("a"), agents.leaves("b")
+    async def is_replaced(name: str) -> bool:
+        asked.append(name)
+        return name in others
 
-    assert found() == (None, False, False)
-    agents.leave("unknown")
-    assert found() == (["a", "b"], False, False)
-    agents.leave("b")
-    assert found() == (["a"], False, True)
-    now += LEAVE_SECONDS
-    assert found() == (None, False, False)
+    agents = AgentFilter(["a", "b", "c"], is_replaced, lambda: now)
+    assert await agents.agents() is None
+    assert not await agents.leaves("unknown", "unknown")
+    assert await agents.agents() is None
+    assert await agents.leaves("b", "b")
+    assert await agents.leaves("c", "key")
+    assert await agents.leaves("b", "b")
+    assert await agents.agents() == ["a"]
+    assert asked == ["unknown", "b", "key"]
+    now += LOOK_SECONDS
+    others.remove("key")
+    assert await agents.agents() == ["a", "c"]
+    now += LOOK_SECONDS
+    others.remove("b")
+    found = await agents.agents()
+    assert found is None
+    assert asked == ["unknown", "b", "key", "b", "key", "b"]
 
 
 async def test_a_message_for_an_unknown_agent_is_deferred_without_a_failure(

@@ -13,6 +13,7 @@ from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import CLAIM_BATCH_MESSAGES, SHARED_CLAIM_BATCH_MESSAGES, Claimer
 from service.worker.traces import NoTraces
 from tests.support.waiting import let_the_loop_read, until
+from tests.support.workers import never_replaced
 
 ROOM = 130
 
@@ -85,7 +86,7 @@ async def claiming(settings: Settings, traces: Any = None) -> AsyncIterator[tupl
         lease_seconds=60.0,
         work=work,
         traces=traces or NoTraces(),
-        agent_filter=AgentFilter(()),
+        agent_filter=AgentFilter((), never_replaced),
         **parts,
     )
     task = asyncio.create_task(claimer.run())

@@ -108,8 +108,8 @@ begin
     end if;
 end $$;
 
--- Lock the items that calls change and that are there, in their order, so that two transactions do not wait in a
--- circle.
+-- Lock the items that calls change and that are there, in their order. Two calls that store the same new keys in
+-- opposite orders can still wait in a circle: PostgreSQL ends one of them, and it is repeated (service/db/pool.py).
 create or replace function treadle._lock_items(calls jsonb, tenant text, owner text) returns void
 language plpgsql as $$
 begin

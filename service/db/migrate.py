@@ -227,10 +227,14 @@ async def _try_functions(connection: Connection) -> None:
 async def _fit_lanes(connection: Connection) -> None:
     """Each in a transaction of its own, because claims and submits wait for it. A lane that others hold is left for
     the next migration: it only costs more than the others."""
-    for row in await connection.fetch("select name from treadle._unfit_lanes()"):
+    settings = f"set local lock_timeout = '{VIEW_LOCK_TIMEOUT}'; set local search_path = pg_catalog"
+    async with connection.transaction():
+        await connection.execute(settings)
+        unfit = await connection.fetch("select name from treadle._unfit_lanes()")
+    for row in unfit:
         try:
             async with connection.transaction():
-                await connection.execute(f"set local lock_timeout = '{VIEW_LOCK_TIMEOUT}'")
+                await connection.execute(settings)
                 await connection.execute("select treadle._fit_lane($1)", row["name"])
         except _LOCK_ERRORS:
             log.warning(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -38,13 +39,25 @@ class Socket:
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
+        self._kept: deque[dict[str, Any]] = deque()  # frames that `answer` passed over
 
     async def send(self, type: str, **fields: Any) -> None:
         await self.connection.send(json.dumps({"type": type, **fields}))
 
     async def frame(self) -> dict[str, Any]:
+        if self._kept:
+            return self._kept.popleft()
         async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
             return checked(json.loads(await self.connection.recv()))
+
+    async def answer(self, **wanted: Any) -> dict[str, Any]:
+        """The first frame with these fields. The frames before it stay to be read: events of a message can come before
+        the answer to its input."""
+        passed = []
+        while not matches(frame := await self.frame(), wanted):
+            passed.append(frame)
+        self._kept.extendleft(reversed(passed))
+        return frame
 
     async def until(self, **wanted: Any) -> list[dict[str, Any]]:
         """Frames up to the first with these fields."""

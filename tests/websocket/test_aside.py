@@ -16,9 +16,7 @@ PACE = {"metadata": {"pace_ms": 0}}
 async def said(chat: Socket, text: str, **fields: Any) -> dict[str, Any]:
     """Send an input; returns its `accepted` or `error` frame."""
     await chat.send("user_input", text=text, key=text, **PACE, **fields)
-    while (frame := await chat.frame()).get("key") != text:
-        pass
-    return frame
+    return await chat.answer(key=text)
 
 
 async def agent_of(api: Client, accepted: dict[str, Any]) -> tuple[str, bool]:
@@ -71,7 +69,7 @@ async def test_an_object_goes_to_the_agent_that_the_client_names(resolver_api: C
         await said(chat, QUERY, agent="resolver")
         await model.holds("task t1")
         await chat.send("user_input", message={"an": "object"}, agent="resolver", key="object")
-        refused = await chat.find(key="object")
+        refused = await chat.answer(key="object")
         assert refused["detail"] == "The agent 'resolver' takes text, not an object."
         model.let_go()
 

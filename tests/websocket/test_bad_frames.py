@@ -89,7 +89,7 @@ async def test_an_input_for_a_full_queue_can_be_retried(start_api: StartApi, reg
     api = await start_api(max_queue_size=1)
     async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x", key="1")
-        await chat.find(status="accepted")
+        await chat.answer(status="accepted")
         await chat.send("user_input", text="y", key="2")
         error = await chat.find(type="error")
         assert error["key"] == "2"
@@ -97,7 +97,7 @@ async def test_an_input_for_a_full_queue_can_be_retried(start_api: StartApi, reg
         [queued] = (await api.get("/queue")).json()["queued_messages"]
         await api.delete(f"/messages/{queued['id']}")
         await chat.send("user_input", text="y", key="2")
-        await chat.find(status="accepted", key="2")
+        await chat.answer(status="accepted", key="2")
 
 
 async def test_a_frame_that_is_too_big_closes_the_socket(start_api: StartApi, register_agents: Any) -> None:

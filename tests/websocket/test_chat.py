@@ -73,7 +73,7 @@ async def test_a_client_that_reconnects_receives_exactly_the_remaining_events(ap
 async def test_output_progress_and_retries_arrive_as_they_happen(scripted_api: Client, script: ScriptedAgent) -> None:
     async with open_socket(chat_url(scripted_api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script", key="k")
-        message_id = (await chat.find(status="accepted", key="k"))["message_id"]
+        message_id = (await chat.answer(status="accepted", key="k"))["message_id"]
         await chat.until(event="started")
         script.say(message_id, "word")
         frame = await chat.find(type="agent_output")
@@ -168,8 +168,8 @@ async def test_a_cancel_frame_cancels_the_message(scripted_api: Client, script: 
     async with open_socket(chat_url(scripted_api, "t")) as chat:
         for _ in range(2):
             await chat.send("user_input", text="x", agent="script")
-        running = (await chat.find(status="accepted"))["message_id"]
-        queued = (await chat.find(status="accepted"))["message_id"]
+        running = (await chat.answer(status="accepted"))["message_id"]
+        queued = (await chat.answer(status="accepted"))["message_id"]
         await scripted_api.settled(running, "processing")
         for message_id in (queued, running):
             await chat.send("cancel", message_id=message_id)
@@ -189,7 +189,7 @@ async def test_a_cancel_frame_cancels_the_message(scripted_api: Client, script: 
 async def test_closing_a_socket_stops_no_agent(scripted_api: Client, script: ScriptedAgent) -> None:
     async with open_socket(chat_url(scripted_api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script")
-        message_id = (await chat.find(status="accepted"))["message_id"]
+        message_id = (await chat.answer(status="accepted"))["message_id"]
         await chat.until(event="started")
     script.say(message_id, "without a reader", None)
     assert (await scripted_api.settled(message_id))["result"] == "without a reader"

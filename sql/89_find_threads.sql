@@ -1,4 +1,4 @@
--- Find: threads by a text, the most recently active first.
+-- Find: threads, all or by a text, the most recently active first.
 --
 -- Like a search for messages (89_find_messages.sql), a call looks at a bounded number of rows and bytes, and says where
 -- it stopped. It reads of each thread three rows, and does not count its messages.
@@ -27,11 +27,13 @@ language sql stable as $$
 $$;
 
 -- Up to `quantity` threads that have the text `q` in their id, their metadata or the beginning of their last message,
--- without regard to upper and lower case. It looks at `rows` threads at most, and at about so many bytes. Where others
--- follow, the last row has no thread_id: `last_activity` and `thread` are those of the last thread that it looked at.
+-- without regard to upper and lower case; without `q`, all but those of keys of records. It looks at `rows` threads at
+-- most, and at about so many bytes. Where others follow, the last row has no thread_id: `last_activity` and `thread` of
+-- it are those of the last thread that it looked at.
 create or replace function treadle.find_threads(
-    q text, before timestamptz default null, before_thread bigint default null, quantity integer default 100,
-    tenant text default 'default', reach jsonb default null, rows integer default 1000, bytes bigint default 4000000)
+    q text default null, before timestamptz default null, before_thread bigint default null,
+    quantity integer default 100, tenant text default 'default', reach jsonb default null, rows integer default 1000,
+    bytes bigint default 4000000)
 returns table (thread bigint, thread_id text, message_count bigint, created_at timestamptz, last_activity timestamptz,
     last_message_preview text)
 language plpgsql stable security definer
@@ -43,6 +45,7 @@ declare
     v record;
     v_last record;
     v_preview text;
+    v_text text := lower(q);
     v_found integer := 0;
     v_seen integer := 0;
     v_bytes bigint := 0;
@@ -65,7 +68,7 @@ begin
         v_last := v;
         v_preview := left(treadle._text(v.body), 200);
         if v.thread_id not like 'records/%'
-            and strpos(lower(concat_ws(E'\n', v.thread_id, v.metadata, v_preview)), lower(q)) > 0
+            and (q is null or strpos(lower(concat_ws(E'\n', v.thread_id, v.metadata, v_preview)), v_text) > 0)
             and treadle._sees_thread(reach => reach, owner => v.owner, agents => v.agents, thread_id => v.thread_id)
         then
             v_found := v_found + 1;
@@ -74,4 +77,4 @@ begin
     end loop;
 end $$;
 comment on function treadle.find_threads
-    is 'Threads that have a text, the most recently active first, and where to go on';
+    is 'Threads, those that have a text or all, the most recently active first, and where to go on';

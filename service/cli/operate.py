@@ -161,7 +161,11 @@ def threads(settings: Settings, limit: int, principal: Principal, as_json: bool)
     from service.threads.store import ThreadStore
 
     async def newest(database: Any) -> list[Any]:
-        found, _ = await ThreadStore(database).newest(await common.own(database, principal), limit, None)
+        store, own = ThreadStore(database), await common.own(database, principal)
+        found, before = await store.page(own, limit, None)
+        while before is not None and len(found) < limit:
+            more, before = await store.page(own, limit - len(found), before)
+            found += more
         return found
 
     rows = common.ask(settings, newest)

@@ -35,7 +35,7 @@ SearchText = Annotated[
         ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True),
         ResponseHeader(
             name="Searched-Until",
-            description="Where a search has stopped: the last activity of the last thread that it looked at.",
+            description="Where the call has stopped: the last activity of the last thread that it looked at.",
             documentation_only=True,
         ),
     ],
@@ -51,14 +51,10 @@ async def list_threads(
     before = None if cursor is None else parse_position(cursor)
     if q is not None and "\0" in q:
         raise Unprocessable("q must not contain the NUL character (U+0000).")
+    page, next_position = await threads.page(principal, limit, before, text=q)
     headers = {}
-    if q is None:
-        page, next_position = await threads.newest(principal, limit, before)
-    else:
-        page, next_position = await threads.find(principal, q, limit, before)
-        if next_position is not None:
-            headers["Searched-Until"] = next_position.at.isoformat().replace("+00:00", "Z")
     if next_position is not None:
+        headers["Searched-Until"] = next_position.at.isoformat().replace("+00:00", "Z")
         query = urlencode({"limit": limit, **({"q": q} if q else {}), "cursor": format_position(next_position)})
         headers["Link"] = f'</threads?{query}>; rel="next"'
     return Response(page, headers=headers)

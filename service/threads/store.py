@@ -64,32 +64,12 @@ class ThreadStore:
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
         self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
 
-    async def newest(
-        self, principal: Principal, limit: int, before: Position | None
+    async def page(
+        self, principal: Principal, limit: int, before: Position | None, *, text: str | None = None
     ) -> tuple[list[ThreadSummary], Position | None]:
-        """A page of threads, the last active first, and where the next page begins (None: this is the last page). The
-        threads of keys of records are left out."""
-        rows = await self._lists.fetch(
-            "select t.thread, t.thread_id, t.message_count, t.created_at, t.last_activity, t.last_message_preview"
-            " from treadle.thread_overview t where t.tenant = $1 and t.thread_id not like 'records/%'"
-            " and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents,"
-            " thread_id => t.thread_id)"
-            " and ($3::timestamptz is null or (t.last_activity, t.thread) < ($3, $4))"
-            " order by t.last_activity desc, t.thread desc limit $5",
-            principal.tenant,
-            principal.reach,
-            *(before or (None, None)),
-            limit + 1,
-        )
-        following = Position(rows[limit - 1]["last_activity"], rows[limit - 1]["thread"]) if len(rows) > limit else None
-        return msgspec.convert(rows[:limit], list[ThreadSummary]), following
-
-    async def find(
-        self, principal: Principal, text: str, limit: int, before: Position | None
-    ) -> tuple[list[ThreadSummary], Position | None]:
-        """Threads that have the text in their id, their metadata or the beginning of their last message, the last
-        active first, and the last one that was looked at (None: all were). It looks at a bounded number of threads, so
-        that there may be others although it found few."""
+        """Threads, the last active first, and the last one that was looked at (None: all were). With a text, those that
+        have it in their id, their metadata or the beginning of their last message. Those of keys of records are left
+        out. It looks at a bounded number of threads, so that there may be others although it found few."""
         rows = await self._lists.fetch(
             "select thread, thread_id, message_count, created_at, last_activity, last_message_preview"
             " from treadle.find_threads(q => $1, before => $2, before_thread => $3, quantity => $4, tenant => $5,"

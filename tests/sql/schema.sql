@@ -990,7 +990,7 @@ CREATE FUNCTION treadle.find_tenants(names text[]) RETURNS TABLE(tenant text, si
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.find_tenants(names text[]) IS 'When tenants were created; what checks JWTs';
-CREATE FUNCTION treadle.find_threads(q text, before timestamp with time zone DEFAULT NULL::timestamp with time zone, before_thread bigint DEFAULT NULL::bigint, quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, rows integer DEFAULT 1000, bytes bigint DEFAULT 4000000) RETURNS TABLE(thread bigint, thread_id text, message_count bigint, created_at timestamp with time zone, last_activity timestamp with time zone, last_message_preview text)
+CREATE FUNCTION treadle.find_threads(q text DEFAULT NULL::text, before timestamp with time zone DEFAULT NULL::timestamp with time zone, before_thread bigint DEFAULT NULL::bigint, quantity integer DEFAULT 100, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, rows integer DEFAULT 1000, bytes bigint DEFAULT 4000000) RETURNS TABLE(thread bigint, thread_id text, message_count bigint, created_at timestamp with time zone, last_activity timestamp with time zone, last_message_preview text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1002,7 +1002,7 @@ CREATE FUNCTION treadle.find_threads(q text, before timestamp with time zone DEF
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.find_threads(q text, before timestamp with time zone, before_thread bigint, quantity integer, tenant text, reach jsonb, rows integer, bytes bigint) IS 'Threads that have a text, the most recently active first, and where to go on';
+COMMENT ON FUNCTION treadle.find_threads(q text, before timestamp with time zone, before_thread bigint, quantity integer, tenant text, reach jsonb, rows integer, bytes bigint) IS 'Threads, those that have a text or all, the most recently active first, and where to go on';
 CREATE FUNCTION treadle.finish(ids uuid[], leases uuid[], outcomes text[], results text[], errors text[], tracebacks text[], delays double precision[], usages text[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean, max_losses integer DEFAULT 3, threads bigint[] DEFAULT NULL::bigint[]) RETURNS TABLE(message_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

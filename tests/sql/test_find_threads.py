@@ -1,4 +1,4 @@
-"""treadle.find_threads: threads by a text, in calls that look at a bounded number of threads and bytes."""
+"""treadle.find_threads: threads, all or by a text, in calls that look at a bounded number of threads and bytes."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ class Search:
 
     async def page(
         self,
-        q: str,
+        q: str | None,
         *,
         quantity: int = 100,
         tenant: str = "default",
@@ -93,13 +93,16 @@ async def test_threads_of_records_are_looked_at_and_not_shown(sql_client: SqlCli
     rename = "update treadle.threads set thread_id = $2 where thread_id = $1"
     await sql_client.sql.execute(rename, "record", "records/s/t")
     search = Search(sql_client)
-    assert await search.page("mine", rows=1) == []
-    assert await search.page("mine", rows=1) == ["t"]
+    for q in ("mine", None):
+        assert await search.page(q, rows=1) == []
+        assert await search.page(q, rows=1) == ["t"]
+        assert search.at == (None, None)
     await sql_client.sql.execute(rename, "records/s/t", "record")
 
 
-async def test_a_search_reads_as_much_beside_many_threads_as_beside_few(sql_client: SqlClient) -> None:
-    call = "select * from treadle.find_threads('no such text', rows => 100)"
+@pytest.mark.parametrize("call", ["'no such text', rows => 100", "quantity => 100"])
+async def test_a_call_reads_as_much_beside_many_threads_as_beside_few(sql_client: SqlClient, call: str) -> None:
+    call = f"select * from treadle.find_threads({call})"
     await sql_client.sql.execute(FILL_THREADS, 1, 1000)
     await sql_client.sql.execute("analyze")
     before = await buffers(sql_client, call)

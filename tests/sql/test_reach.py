@@ -103,7 +103,7 @@ async def test_a_thread_that_is_not_seen_does_not_exist(stores: Stores, subtests
                 expected = await answer(call(stores, stranger, "unknown"), "unknown")
                 assert await answer(call(stores, stranger, "of-ada"), "of-ada") == expected
         with subtests.test(name):
-            assert await stores.threads.newest(stranger, 10, None) == ([], None)
+            assert await stores.threads.page(stranger, 10, None) == ([], None)
             assert await stores.threads.open_messages(stranger, thread) == []
             assert await stores.sql_client.all_rows() == before
     assert [agent for _, agent, _ in await stores.threads.open_messages(ADA, thread)] == ["echo"]

@@ -89,7 +89,7 @@ async def test_records_flow_from_topic_to_topic(
     assert seen == [str(2 * n) for n in range(50)]
     assert await house.values("doubled") == seen
     assert await sql.fetchval("select count(*) from treadle.threads") == 2
-    assert await ThreadStore(database).newest(COMMAND_LINE, 10, None) == ([], None)
+    assert await ThreadStore(database).page(COMMAND_LINE, 10, None) == ([], None)
     await assert_consistent(sql)
 
 

@@ -18,7 +18,7 @@ from service.protocols.langgraph.conversation import Turn
 from service.protocols.langgraph.model import Json, ThreadSearch
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
-SEARCHED_THREADS = 2_000  # in one search, the most recently active first
+SEARCHED_THREADS = 2_000  # that one search looks at, the most recently active ones
 STATE_STEPS = f"^{OWN_STEP_PREFIX}state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
 SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
 # Of the last run of a message, by the state of the message.
@@ -40,23 +40,30 @@ _STATUS = """
             order by l.ord desc limit 1) then 'error'
         else 'idle'
     end"""
-_THREADS = f"""
-    select t.thread, t.thread_id, t.created_at, t.last_activity as updated_at, t.metadata::text, t.memory::text,
-        t.turn, {_STATUS} as status
+_COLUMNS_OF_THREAD = f"""
+    t.thread, t.thread_id, t.created_at, t.last_activity as updated_at, t.metadata::text, t.memory::text, t.turn,
+    {_STATUS} as status"""
+_SEES = "treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents, thread_id => t.thread_id)"
+_THREAD = f"""
+    select {_COLUMNS_OF_THREAD}
     from treadle.thread_overview t
-    where t.tenant = $1
-        and treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents, thread_id => t.thread_id)"""
-_THREAD = f"{_THREADS} and t.thread_id = $3"
-_FOUND = f"""
-    select f.* from (
-        {_THREADS}
-            and t.thread_id not like 'records/%'
-            and ($3::text[] is null or t.thread_id = any($3))
-            and ($4::jsonb is null or t.metadata @> $4)
-        order by t.last_activity desc, t.thread desc limit {SEARCHED_THREADS}
+    where t.tenant = $1 and t.thread_id = $3 and {_SEES}"""
+# The threads that a search looks at: those with the given ids, or the most recently active ones.
+_OF_IDS = "select o.* from treadle.thread_overview o where o.tenant = $1 and o.thread_id = any($3::text[])"
+_NEWEST = f"""
+    select o.*
+    from treadle.thread_overview o
+    where o.tenant = $1 and $3::text[] is null
+    order by o.last_activity desc, o.thread desc
+    limit {SEARCHED_THREADS}"""
+_FOUND = """
+    select f.*
+    from (
+        select {columns}
+        from ({looked_at}) t
+        where {sees} and t.thread_id not like 'records/%' and ($4::jsonb is null or t.metadata @> $4)
     ) f
     where ($5::text is null or f.status = $5)"""
-_COUNT = f"select count(*) from ({_FOUND}) c"
 _SORTED = {
     None: "updated_at",
     "updated_at": "updated_at",
@@ -213,7 +220,7 @@ class LangGraphStore:
     async def threads(self, principal: Principal, wanted: ThreadSearch) -> list[ThreadRow]:
         order = "asc" if wanted.sort_order == "asc" else "desc"
         rows = await self._lists.fetch(
-            f"{_FOUND} order by {_SORTED[wanted.sort_by]} {order}, thread {order} limit $6 offset $7",
+            f"{_found(wanted)} order by {_SORTED[wanted.sort_by]} {order}, thread {order} limit $6 offset $7",
             *_filter(principal, wanted),
             wanted.limit or 10,
             wanted.offset or 0,
@@ -221,7 +228,8 @@ class LangGraphStore:
         return [_thread(row) for row in rows]
 
     async def count_threads(self, principal: Principal, wanted: ThreadSearch) -> int:
-        return int(await self._lists.fetchval(_COUNT, *_filter(principal, wanted)))
+        count = f"select count(*) from ({_found(wanted)}) c"
+        return int(await self._lists.fetchval(count, *_filter(principal, wanted)))
 
     async def turn(self, principal: Principal, message_id: UUID) -> PlacedTurn:
         """Raises NotFound."""
@@ -286,6 +294,11 @@ class LangGraphStore:
             )
         )
         return answer
+
+
+def _found(wanted: ThreadSearch) -> str:
+    looked_at = _NEWEST if wanted.ids is None else _OF_IDS
+    return _FOUND.format(columns=_COLUMNS_OF_THREAD, looked_at=looked_at, sees=_SEES)
 
 
 def _filter(principal: Principal, wanted: ThreadSearch) -> Sequence[Any]:

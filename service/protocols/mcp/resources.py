@@ -28,7 +28,7 @@ async def list_resources(services: McpServices, principal: Principal, params: di
     """The threads, the last active first. Raises Invalid for an unknown cursor."""
     cursor = params.get("cursor")
     before = parse_position(cursor) if isinstance(cursor, str) else None
-    page, following = await services.threads.newest(principal, PAGE_ITEMS, before)
+    page, following = await services.threads.page(principal, PAGE_ITEMS, before)
     resources = [
         {
             "uri": PREFIX + quote(thread.thread_id, safe=""),

@@ -36,7 +36,7 @@ export function threads(root, at) {
       ["Last message", (row) => shorten(row.last_message_preview ?? "", 120), { wide: true }],
       ["Messages", (row) => number(row.message_count), { number: true }],
       ["Last active", (row) => moment(row.last_activity)],
-    ], rows, until ? "None of the threads that were looked at has this text." : q ? "No thread has this text." : "There are no threads yet."));
+    ], rows, until ? `None of the threads that were looked at ${q ? "has this text" : "is shown here"}.` : q ? "No thread has this text." : "There are no threads yet."));
     const isFull = rows.length >= limit;
     put(more,
       until && !isFull ? el("span", {}, "Looked at the threads that have been active since ", moment(until), ". ") : "",

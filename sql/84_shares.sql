@@ -31,13 +31,15 @@ begin
 end $$;
 
 -- Set rows of tenants with a surplus aside, the last ones first, up to `quantity`. Returns how many. Those that remain
--- are the oldest of their tenants, so that what waits is admitted after them.
+-- are the oldest of their tenants, so that what waits is admitted after them. A surplus of which fewer rows were found
+-- than were asked for is forgotten: the next count finds what is left of it.
 create or replace function treadle._set_surplus_aside(quantity integer, at timestamptz) returns integer
 language plpgsql as $$
 declare
     v record;
     v_rows record;
     v_aside integer := 0;
+    v_asked integer;
     v_newly integer;
 begin
     for v in
@@ -45,17 +47,18 @@ begin
         from treadle.lane_surplus s
         cross join lateral treadle._rows_of_share(tenant => s.tenant, queue => s.queue, lane => s.lane) r
     loop
+        v_asked := least(v.surplus, quantity - v_aside);
         v_newly := 0;
-        if v.surplus > 0 and v_aside < quantity then
+        if v_asked > 0 then
             v_rows := treadle._lane_last_of_tenant(queue => v.queue, lane => v.lane, tenant => v.tenant,
-                quantity => least(v.surplus, quantity - v_aside)::integer, at => at);
+                quantity => v_asked, at => at);
             v_newly := treadle._set_aside(
                 ids => v_rows.message_ids, lane_ids => v_rows.lane_ids, tenants => array[v.tenant]);
             insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
                 values (v.tenant, v.queue, v.lane, -v_newly, -v_newly);
             v_aside := v_aside + v_newly;
         end if;
-        if v_newly >= v.surplus then
+        if v_newly >= v.surplus or v_newly < v_asked then
             delete from treadle.lane_surplus s
                 where s.queue = v.queue and s.lane = v.lane and s.tenant = v.tenant;
         end if;
@@ -110,9 +113,10 @@ begin
     end loop;
 end $$;
 
--- Look after the shares: count again, set surplus rows aside (`aside`: how many), and admit messages that wait for
--- their share, up to `quantity` in each lane: what their tenants' shares have room for or, with one tenant, all
--- (`admitted`: their ids). One transaction at a time does it.
+-- Look after the shares: count again (not while a known surplus remains: its rows would be counted each time), set
+-- surplus rows aside (`aside`: how many), and admit messages that wait for their share, up to `quantity` in each lane:
+-- what their tenants' shares have room for or, with one tenant, all (`admitted`: their ids). One transaction at a time
+-- does it.
 create or replace function treadle._tend_shares(
     quantity integer, at timestamptz, out admitted uuid[], out aside integer)
 language plpgsql as $$
@@ -134,7 +138,9 @@ begin
         if treadle._limiting() then
             perform treadle._move_rows_at_limit(at);
         end if;
-        perform treadle._recount_shares(at);
+        if not exists (select from treadle.lane_surplus) then
+            perform treadle._recount_shares(at);
+        end if;
         aside := treadle._set_surplus_aside(quantity => quantity * c_at_once, at => at);
     else
         delete from treadle.lane_surplus;

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.low_water import buffers
 from tests.support.sql_client import SqlClient
 
 SHARE = 200
@@ -154,6 +155,21 @@ async def test_a_flood_from_before_the_second_tenant_delays_no_message_of_it(sql
     assert [id for id in order if id in ids] == ids
     assert [id for id in order if id in few] == few
     assert order.index(few[-1]) < SHARE + 5 * FIRST
+
+
+async def test_setting_a_flood_aside_reads_as_much_of_a_long_one_as_of_a_short_one(sql_client: SqlClient) -> None:
+    async def pages() -> int:
+        """Of one step, after the count that found the surplus."""
+        await sql_client.sql.execute("select treadle.suspend_tenant('quiet', false)")
+        found = await buffers(sql_client, "select treadle.admit_due(quantity => 2)")
+        await sql_client.sql.execute("select treadle.suspend_tenant('quiet')")
+        return found
+
+    await sql_client.sql.execute("select treadle.create_tenant('quiet'), treadle.suspend_tenant('quiet')")
+    await flood(sql_client, SHARE * 2)
+    short = await pages()
+    await flood(sql_client, SHARE * 20)
+    assert await pages() < 1.1 * short
 
 
 async def test_few_messages_over_the_share_are_left_in_their_lane(sql_client: SqlClient) -> None:

@@ -3,10 +3,11 @@
 Labels have few values: queues, registered agents (all others are `other`), outcomes, routes, pools. No ids, no tenants.
 """
 
-import time
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service import telemetry
-from service.metrics.process_tallies import ProcessTallies
+from service.metrics.process_tallies import SECONDS, ProcessTallies, WorkTallies
 from service.telemetry import Answered, Asked, LostWork, Work
 from service.token_counts import INPUT_NAMES, OUTPUT_NAMES, first_count
 
@@ -52,6 +53,7 @@ class ProcessMetrics(Collector):
         self._running = running
         self._open: Tally[str] = Tally()
         self._tallies = ProcessTallies()
+        self._of_work: dict[tuple[str, str], WorkTallies] = {}  # by queue and label of the agent
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -97,83 +99,99 @@ class ProcessMetrics(Collector):
             yield GaugeMetricFamily("treadle_worker_running", "Messages that this worker runs.", running)
             yield GaugeMetricFamily("treadle_worker_concurrency", "Messages that it may run at once.", limit)
 
-    def _agent(self, work: Work) -> str:
-        if work.agent not in self._agents:
+    def _agent(self, agent: str) -> str:
+        """The value of the label."""
+        if agent not in self._agents:
             if not self._more_agents:
                 return OTHER
             self._more_agents -= 1
-            self._agents.add(work.agent)
-        return work.agent
+            self._agents.add(agent)
+        return agent
+
+    def _find_of_work(self, queue: str, agent: str) -> WorkTallies:
+        """What has not been counted for this queue and agent before, or is for one of the other agents."""
+        labels = (queue, self._agent(agent))
+        if labels not in self._of_work:
+            self._of_work[labels] = WorkTallies(self._tallies, *labels)
+        return self._of_work[labels]
 
     def _submit(self, *, tenant: str, messages: Sequence[Asked], answers: Sequence[Answered], seconds: float) -> None:
         for answer in answers:
-            self._tallies.submitted.counts[answer.queue or OTHER, answer.state] += 1
+            self._tallies.submitted.add((answer.queue or OTHER, answer.state))
         self._tallies.batch.observe(("submit",), len(messages))
 
     def _claim(self, *, works: Sequence[Work], room: int, seconds: float) -> None:
-        now = time.time()
+        now = datetime.now(UTC)
         for work in works:
-            self._tallies.claimed.counts[(work.queue,)] += 1
+            tallies = self._of_work.get((work.queue, work.agent)) or self._find_of_work(work.queue, work.agent)
+            tallies.claimed[0] += 1
             if work.attempt == 1:
-                self._tallies.wait.observe((work.queue, self._agent(work)), max(0.0, now - work.created_at.timestamp()))
+                waited = (now - work.created_at).total_seconds()
+                wait = tallies.wait
+                wait[bisect_left(SECONDS, waited)] += 1
+                if waited > 0:  # the clock of PostgreSQL may be ahead
+                    wait[-1] += waited
         self._tallies.batch.observe(("claim",), len(works))
 
     def _emit_first(self, *, work: Work, seconds: float) -> None:
-        self._tallies.first_chunk.observe((work.queue, self._agent(work)), seconds)
+        self._tallies.first_chunk.observe((work.queue, self._agent(work.agent)), seconds)
 
     def _end_run(self, *, work: Work, outcome: str, seconds: float) -> None:
-        agent = self._agent(work)
-        self._tallies.attempts.counts[work.queue, agent, outcome] += 1
-        self._tallies.run.observe((work.queue, agent), seconds)
+        tallies = self._of_work.get((work.queue, work.agent)) or self._find_of_work(work.queue, work.agent)
+        tallies.attempts[outcome][0] += 1
+        run = tallies.run
+        run[bisect_left(SECONDS, seconds)] += 1
+        run[-1] += seconds
 
     def _append(self, *, appends: int, events: int, seconds: float) -> None:
-        self._tallies.events.counts[()] += events
+        self._tallies.events.add((), events)
         self._tallies.batch.observe(("append",), appends)
 
     def _settle(self, *, attempts: int, events: int, seconds: float) -> None:
-        self._tallies.events.counts[()] += events
+        self._tallies.events.add((), events)
         self._tallies.batch.observe(("settle",), attempts)
 
     def _finish(self, *, work: Work, outcome: str, status: str, seconds: float) -> None:
         if status != "queued":
-            self._tallies.finished.counts[work.queue, self._agent(work), status] += 1
+            tallies = self._of_work.get((work.queue, work.agent)) or self._find_of_work(work.queue, work.agent)
+            tallies.finished[status][0] += 1
 
     def _use(self, *, work: Work, usage: str) -> None:
         counted = msgspec.json.decode(usage)
         for kind, names in TOKENS.items():
             found = first_count(counted, *names)
             if found > 0:
-                self._tallies.tokens.counts[work.queue, self._agent(work), kind] += found
+                self._tallies.tokens.add((work.queue, self._agent(work.agent), kind), found)
 
     def _retry(self, *, work: Work, outcome: str, delay_seconds: float) -> None:
-        self._tallies.retries.counts[work.queue, self._agent(work), outcome] += 1
+        self._tallies.retries.add((work.queue, self._agent(work.agent), outcome))
 
     def _lose(self, *, work: Work) -> None:
-        self._tallies.lost.counts[(work.queue,)] += 1
+        self._tallies.lost.add((work.queue,))
 
     def _reap(self, *, works: Sequence[LostWork]) -> None:
         for work in works:
-            self._tallies.reaped.counts[(work.queue,)] += 1
+            self._tallies.reaped.add((work.queue,))
 
     def _admit(self, *, messages: int) -> None:
-        self._tallies.admitted.counts[()] += messages
+        self._tallies.admitted.add((), messages)
 
     def _deliver(self, *, messages: int, seconds: float) -> None:
-        self._tallies.delivered.counts[()] += messages
+        self._tallies.delivered.add((), messages)
 
     def _answer(self, *, method: str, route: str | None, status: int, seconds: float) -> None:
         route = route or OTHER
-        self._tallies.requests.counts[method if method in METHODS else OTHER, route, str(status)] += 1
+        self._tallies.requests.add((method if method in METHODS else OTHER, route, str(status)))
         self._tallies.request_seconds.observe((route,), seconds)
 
     def _stream(self, *, kind: str, opened: bool) -> None:
         self._open[kind] += 1 if opened else -1
         if opened:
-            self._tallies.opened.counts[(kind,)] += 1
+            self._tallies.opened.add((kind,))
 
     def _socket(self, *, opened: bool) -> None:
         self._stream(kind="socket", opened=opened)
 
     def _call(self, *, pool: str, seconds: float, error: str | None) -> None:
-        self._tallies.calls.counts[pool, error or "none"] += 1
+        self._tallies.calls.add((pool, error or "none"))
         self._tallies.call_seconds.observe((pool,), seconds)

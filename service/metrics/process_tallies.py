@@ -4,11 +4,22 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from service.metrics.tallies import Counter, Histogram
+from service.metrics.tallies import Cell, Counter, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ITEMS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class CellsByLast(dict[str, Cell]):
+    """The cells of a counter whose labels begin with these values, by the last value."""
+
+    def __init__(self, counter: Counter, *first: str) -> None:
+        self._counter, self._first = counter, first
+
+    def __missing__(self, last: str) -> Cell:
+        cell = self[last] = self._counter.cell((*self._first, last))
+        return cell
 
 
 class ProcessTallies:
@@ -53,3 +64,16 @@ class ProcessTallies:
         for tally in vars(self).values():
             assert isinstance(tally, Counter | Histogram)
             yield tally.family()
+
+
+class WorkTallies:
+    """What is counted at each message of a queue and an agent."""
+
+    __slots__ = ("attempts", "claimed", "finished", "run", "wait")
+
+    def __init__(self, tallies: ProcessTallies, queue: str, agent: str) -> None:
+        self.claimed = tallies.claimed.cell((queue,))
+        self.attempts = CellsByLast(tallies.attempts, queue, agent)  # by the outcome
+        self.finished = CellsByLast(tallies.finished, queue, agent)  # by the state
+        self.wait = tallies.wait.buckets((queue, agent))
+        self.run = tallies.run.buckets((queue, agent))

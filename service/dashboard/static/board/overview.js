@@ -3,6 +3,7 @@
 import { call, get, part } from "./api.js";
 import { chart } from "./charts.js";
 import { showFirstSteps } from "./first_steps.js";
+import { askHealth } from "./health.js";
 import { action, address, counted, el, link, moment, number, put, secondsBetween, span, table } from "./show.js";
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
@@ -17,7 +18,7 @@ export function overview(root, at) {
   root.append(el("div.title", {}, el("h1", {}, "Overview"), choice), wrong, first, tiles, charts, el("h2", {}, "Queues"), queues, el("h2", {}, "Workers"), workers);
 
   at.every(SECONDS, async () => {
-    const [{ reasons }, found] = await Promise.all([get("health", {}, at.signal), get("queues", {}, at.signal)]);
+    const [{ reasons }, found] = await Promise.all([askHealth(at.signal), get("queues", {}, at.signal)]);
     const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${counted(queue.depth, "message waits", "messages wait")} in it.`);
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);

@@ -109,6 +109,19 @@ begin
 end $$;
 comment on function treadle.remote_claim is 'Take messages of its tenant, for its agents, for a remote worker';
 
+-- The W3C trace context of the submit of a message that the same statement has claimed. It is volatile so that it sees
+-- what the claim saw: a message may have been submitted after the statement began.
+create or replace function treadle.remote_trace_parent(claimed uuid) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    return (
+        select m.traceparent
+        from treadle.messages m
+        where m.message_id = claimed);
+end $$;
+comment on function treadle.remote_trace_parent is 'The W3C trace context of a message that was just claimed';
+
 -- The leases that remote workers name in a call and hold, in the order of the call. Null: one that is not the worker's,
 -- or whose message stands in the call before (`again`). Such an item locks no row.
 create or replace function treadle._remote_leases(

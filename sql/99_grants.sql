@@ -120,6 +120,7 @@ declare
         remote_register      app
         remote_worker        app
         remote_claim         app
+        remote_trace_parent  app
         remote_sender        app
         remote_earlier       app
         remote_append_step   app
@@ -136,7 +137,7 @@ declare
 
         another_claims       worker
         another_replaces     worker
-        trace_parents        worker
+        trace_parents        app worker
         stand_in             worker
         sign_off             worker
         worker_key           worker

@@ -39,6 +39,7 @@ from service.protocols.a2a import routes as a2a
 from service.protocols.agui import routes as agui
 from service.protocols.langgraph import routes as langgraph_api
 from service.protocols.leases import routes as leases
+from service.protocols.leases.traces import MakeTraces
 from service.protocols.mcp import routes as mcp
 from service.protocols.openai import routes as openai_api
 from service.protocols.queue_socket import routes as queue_socket
@@ -93,9 +94,9 @@ ROUTERS = [
 class Api:
     """The ASGI application over the parts that its routes share. It starts also while the database is away."""
 
-    def __init__(self, settings: Settings, dsn: str) -> None:
+    def __init__(self, settings: Settings, dsn: str, *, make_traces: MakeTraces | None = None) -> None:
         self._settings = settings
-        self.parts = Parts(settings, dsn)
+        self.parts = Parts(settings, dsn, make_traces=make_traces)
         self.app = _application(
             tuple(self.parts.services),
             needs_key=self.parts.access.access.required,
@@ -109,7 +110,7 @@ class Api:
         listening = asyncio.create_task(self.parts.listener.run())
         log.info("API started", extra={"host": self._settings.host, "port": self._settings.port})
         try:
-            async with self.parts.access.run():
+            async with self.parts.access.run(), self.parts.remote.traces.listening():
                 with self.parts.scrapes.metrics.listening():
                     yield
         finally:

@@ -28,6 +28,7 @@ from service.protocols.agui.services import AguiServices
 from service.protocols.langgraph.services import LangGraphServices
 from service.protocols.langgraph.store import LangGraphStore
 from service.protocols.leases.services import RemoteServices
+from service.protocols.leases.traces import MakeTraces
 from service.protocols.mcp.services import McpServices
 from service.protocols.openai.services import OpenAIServices
 from service.protocols.queue_socket.services import QueueSocketServices
@@ -50,7 +51,7 @@ from service.webhooks.store import PushStore, WebhookStore
 class Parts:
     """`services` are what handlers take by name. All of it starts also while the database is away."""
 
-    def __init__(self, settings: Settings, dsn: str) -> None:
+    def __init__(self, settings: Settings, dsn: str, *, make_traces: MakeTraces | None = None) -> None:
         self._settings = settings
         availability = Availability()
         self.pools = pools = Pools(dsn, settings, availability)
@@ -60,7 +61,7 @@ class Parts:
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(pools.reads))
         self.access = AccessParts(settings, pools.reads, self._wake_readers)
-        self.remote = RemoteServices(settings, pools.work, self.notifier, self.access.access)
+        self.remote = RemoteServices(settings, pools.work, self.notifier, self.access.access, make_traces=make_traces)
         self.limits = ClientLimits(settings)
         self._sockets = Sockets(self.access.access, self.limits, keepalive_interval=settings.keepalive_interval)
         self.listener = Listener(

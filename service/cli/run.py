@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -22,7 +23,10 @@ from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor, readine
 from service.terminal import visible_line
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
     from service.leases.store import LeaseStore
+    from service.protocols.leases.traces import MakeTraces
     from service.worker.traces import Traces
     from service.worker.worker import Worker
 
@@ -70,8 +74,8 @@ def serve(settings: Settings) -> None:
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
-        with life_log.writing():
-            await Api(settings, common.dsn(settings)).serve()
+        with life_log.writing(), _tracing_remote() as make_traces:
+            await Api(settings, common.dsn(settings), make_traces=make_traces).serve()
 
     _collect_rarely()
     open_files.raise_limit()
@@ -175,25 +179,49 @@ def migrate(settings: Settings, dry_run: bool) -> None:
 
 
 @contextlib.contextmanager
-def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
-    """What makes the worker's traces, if OTEL_EXPORTER_OTLP_ENDPOINT is set. The last spans are sent at the end."""
+def _exporting(service: str) -> Iterator["TracerProvider | None"]:
+    """What makes spans, if OTEL_EXPORTER_OTLP_ENDPOINT is set. The last ones are sent at the end."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield None
         return
     try:
-        from service.worker import otel
+        from service.spans import new_provider
     except ImportError:
         raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra otel of treadle.") from None
-    provider = otel.new_provider()
-    with contextlib.ExitStack() as ends:
-        ends.callback(provider.shutdown)
+    provider = new_provider(service)
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
+    """What makes the worker's traces."""
+    with _exporting("treadle-worker") as provider, contextlib.ExitStack() as ends:
+        if provider is None:
+            yield None
+            return
+        from service.worker.otel import OtelTraces
 
         def make(leases: "LeaseStore") -> "Traces":
-            traces = otel.OtelTraces(provider, leases.trace_parents)
+            traces = OtelTraces(provider, leases.trace_parents)
             ends.enter_context(traces.listening())
             return traces
 
         yield make
+
+
+@contextlib.contextmanager
+def _tracing_remote() -> Iterator["MakeTraces | None"]:
+    """What makes the traces of remote workers in an API process."""
+    with _exporting("treadle-api") as provider:
+        if provider is None:
+            yield None
+            return
+        from service.protocols.leases.otel import OtelRemoteTraces
+
+        yield functools.partial(OtelRemoteTraces, provider)
 
 
 @contextlib.contextmanager

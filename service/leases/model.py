@@ -96,6 +96,12 @@ class _Delivered(Struct):
     record: _DeliveredRecord
 
 
+class RemoteClaim(Claim, frozen=True):
+    """Of a remote worker. `traceparent`: the W3C trace context that its attempt goes on with."""
+
+    traceparent: str | None = None
+
+
 class Claimed(Struct, frozen=True):
     """The answer to a claim. `passed_rows`: how many lane rows it passed over, because other transactions hold their
     messages or threads."""

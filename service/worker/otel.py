@@ -9,54 +9,23 @@ whichever worker ran it.
 """
 
 import contextvars
-import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
 from opentelemetry import context as contexts
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from service import telemetry
 from service.errors import TreadleError
 from service.leases.model import Claim
-from service.limits import WEBHOOK_QUEUE
+from service.spans import NANOSECONDS, begin_attempt, end_attempt, parent_of, tell_wait, traceparent_of
 from service.telemetry import TRACE_PARENT, Work
 
-PROPAGATOR = TraceContextTextMapPropagator()
-NANOSECONDS = 1_000_000_000
-
 FindParents = Callable[[Sequence[UUID]], Awaitable[dict[UUID, str]]]
-_derived: ContextVar[tuple[int, int] | None] = ContextVar("derived", default=None)  # ids of the next trace and span
-
-
-class DerivedIds(RandomIdGenerator):
-    """Random ids, unless `derived` gives the next ones."""
-
-    def generate_trace_id(self) -> int:
-        ids = _derived.get()
-        return ids[0] if ids else super().generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        ids = _derived.get()
-        return ids[1] if ids else super().generate_span_id()
-
-
-def new_provider() -> TracerProvider:
-    """Exports to OTEL_EXPORTER_OTLP_ENDPOINT, as the other variables of OpenTelemetry say."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    provider = TracerProvider(resource=Resource.create({"service.name": "treadle-worker"}), id_generator=DerivedIds())
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
 
 
 class OtelTraces:
@@ -96,37 +65,19 @@ class OtelTraces:
         if span is None:
             return None
         own = contextvars.copy_context()
-        carrier: dict[str, str] = {}
-        PROPAGATOR.inject(carrier, set_span_in_context(span))
         own.run(contexts.attach, set_span_in_context(span))
-        own.run(TRACE_PARENT.set, carrier.get("traceparent"))
+        own.run(TRACE_PARENT.set, traceparent_of(span))
         return own
 
-    def _begin(self, claim: Claim, parent: str | None) -> Span:
-        context = PROPAGATOR.extract({"traceparent": parent} if parent else {}, contexts.Context())
-        facts = _facts(claim)
-        now = time.time_ns()
+    def _begin(self, claim: Claim, traceparent: str | None) -> Span:
+        parent = parent_of(traceparent)
         if claim.attempt == 1:
-            submitted = min(now, int(claim.created_at.timestamp() * NANOSECONDS))
-            with _next_ids(claim, attempt=0):
-                self._tracer.start_span("wait in queue", context, attributes=facts, start_time=submitted).end(now)
-        name, kind = f"invoke_agent {claim.agent}", SpanKind.CONSUMER
-        if claim.queue == WEBHOOK_QUEUE:
-            name, kind = "deliver webhook", SpanKind.CLIENT
-        with _next_ids(claim, attempt=claim.attempt):
-            span = self._tracer.start_span(name, context, kind, attributes=facts, start_time=now)
-        if claim.attempt > 1:
-            found = span.get_span_context()
-            before = SpanContext(found.trace_id, _span_id(claim, claim.attempt - 1), True, found.trace_flags)
-            span.add_link(before, {"treadle.attempt": claim.attempt - 1})
-        return span
+            tell_wait(self._tracer, claim, parent)
+        return begin_attempt(self._tracer, claim, parent, time.time_ns())
 
     def _finish(self, *, work: Work, outcome: str, status: str, seconds: float) -> None:
         if span := self._spans.pop((work.message_id, work.attempt), None):
-            span.set_attributes({"treadle.outcome": outcome, "treadle.state": status})
-            if status == "failed" or outcome in {"error", "rejected", "lost"}:
-                span.set_status(Status(StatusCode.ERROR))
-            span.end()
+            end_attempt(span, outcome, status)
 
     def _lose(self, *, work: Work) -> None:
         if span := self._spans.pop((work.message_id, work.attempt), None):
@@ -194,31 +145,3 @@ class OtelTraces:
             if failed:
                 span.set_status(Status(StatusCode.ERROR))
             span.end(now)
-
-
-def _facts(work: Work) -> dict[str, Any]:
-    of_agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": work.agent}
-    return {
-        **({} if work.queue == WEBHOOK_QUEUE else of_agent),
-        "messaging.message.id": str(work.message_id),
-        "messaging.destination.name": work.queue,
-        "treadle.tenant": work.tenant,
-        "treadle.attempt": work.attempt,
-    }
-
-
-@contextmanager
-def _next_ids(work: Work, *, attempt: int) -> Iterator[None]:
-    token = _derived.set((_digest(work.message_id.bytes, 16), _span_id(work, attempt)))
-    try:
-        yield
-    finally:
-        _derived.reset(token)
-
-
-def _span_id(work: Work, attempt: int) -> int:
-    return _digest(work.message_id.bytes + b"%d" % attempt, 8)
-
-
-def _digest(text: bytes, size: int) -> int:
-    return int.from_bytes(hashlib.sha256(text).digest()[:size], "big")

@@ -1687,6 +1687,13 @@ CREATE FUNCTION treadle.remote_sign_off(tenant text, worker text) RETURNS void
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_sign_off(tenant text, worker text) IS 'A remote worker signs off: what it still has is released';
+CREATE FUNCTION treadle.remote_trace_parent(claimed uuid) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_trace_parent(claimed uuid) IS 'The W3C trace context of a message that was just claimed';
 CREATE FUNCTION treadle.remote_worker(tenant text, worker text, OUT queues text[], OUT agents text[]) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -11,6 +11,7 @@ import uvicorn.server
 
 from service.api.app import Api, UvicornServer
 from service.config import Settings
+from service.protocols.leases.traces import MakeTraces
 from tests.support.waiting import until
 
 
@@ -32,8 +33,9 @@ vars(uvicorn.server)["asyncio"] = _HurriedAsyncio()
 class ApiServer:
     """An API in this process. It can be stopped and started again at its port."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_traces: MakeTraces | None = None) -> None:
         self._settings = settings
+        self._make_traces = make_traces
         self.port = 0
 
     @property
@@ -41,7 +43,7 @@ class ApiServer:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self.api = Api(self._settings, str(self._settings.database_url))
+        self.api = Api(self._settings, str(self._settings.database_url), make_traces=self._make_traces)
         self.server = UvicornServer(self.api)
         # With the protocol named, asyncio sets TCP_NODELAY, as it does where it binds by itself.
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -64,8 +66,10 @@ class ApiServer:
 
 
 @contextlib.asynccontextmanager
-async def api_server(settings: Settings, **changes: Any) -> AsyncIterator[ApiServer]:
-    server = ApiServer(msgspec.structs.replace(settings, **changes))
+async def api_server(
+    settings: Settings, *, make_traces: MakeTraces | None = None, **changes: Any
+) -> AsyncIterator[ApiServer]:
+    server = ApiServer(msgspec.structs.replace(settings, **changes), make_traces)
     await server.start()
     try:
         yield server

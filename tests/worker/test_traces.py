@@ -18,8 +18,9 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.errors import Unavailable
 from service.leases.store import LeaseStore
+from service.spans import DerivedIds
 from service.worker.isolation.parent import Isolation
-from service.worker.otel import DerivedIds, OtelTraces
+from service.worker.otel import OtelTraces
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fixture_types import StartApi
 from tests.support.hook_receiver import HookReceiver

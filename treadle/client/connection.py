@@ -67,12 +67,15 @@ class Connection:
         body: Any = msgspec.UNSET,
         query: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
+        traceparent: str | None = None,
         repeatable: bool = True,
         repeat_seconds: float | None = None,
     ) -> httpx2.Response:
         """Send a call until it is answered. `repeatable`: the server may receive it twice. `repeat_seconds`: instead of
         the client's."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         content = None
         if body is not msgspec.UNSET:
             headers["Content-Type"] = "application/json"

@@ -18,6 +18,7 @@ from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
 from treadle.worker.context import Asked, RemoteContext, SyncContext, Waiting
 from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
+from treadle.worker.traces import go_on_with
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Returns when the server knows the end, or when the lease is lost."""
+        go_on_with(self.claim.traceparent)
         outcome, fields = await self._execute()
         first_seq, events = await self._buffer.close()
         if self._reason == "lost":

@@ -51,7 +51,7 @@ class Waiting(NamedTuple):
 
 class RemoteContext:
     """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `gather`, `publish`, `input`, `history`,
-    `usage`, and the memory. `stop` ends the attempt."""
+    `usage`, and the memory; and the `traceparent` of the attempt. `stop` ends the attempt."""
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class RemoteContext:
         self.thread_id = claim.thread_id
         self.tenant = tenant
         self.attempt = claim.attempt
+        self.traceparent = claim.traceparent
         self.metadata = claim.metadata
         self.deadline = datetime.now(UTC) + timedelta(seconds=claim.timeout_seconds)
         self._stored: dict[str, Any] = claim.memory if isinstance(claim.memory, dict) else {}

@@ -44,6 +44,7 @@ class Claim(Struct, frozen=True):
     timeout_seconds: float
     last_seq: int
     created_at: datetime
+    traceparent: str | None = None  # a server of the release before tells none
 
 
 class Unsent(Struct):
@@ -150,7 +151,8 @@ class Leases(Connection):
         body = {**_lease(claim), "first_seq": first_seq, "events": [event.body() for event in events]}
         if (sends := events[0].sends) is not None:
             body |= sends.fields()
-        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/append", body), type=Appended)
+        answer = await self._write(f"/workers/{segment(worker)}/append", body, claim)
+        return msgspec.json.decode(answer, type=Appended)
 
     async def finish(
         self,
@@ -171,7 +173,8 @@ class Leases(Connection):
             "first_seq": first_seq,
             "events": [event.body() for event in events],
         }
-        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/finish", body), type=Ended).state
+        answer = await self._write(f"/workers/{segment(worker)}/finish", body, claim)
+        return msgspec.json.decode(answer, type=Ended).state
 
     async def place_message(self, worker: str, claim: Claim, send: dict[str, Any]) -> tuple[str, bool]:
         """The id that a message to send has, and whether no earlier attempt has sent it. Raises LeaseLost, Invalid."""
@@ -207,11 +210,15 @@ class Leases(Connection):
     async def deregister(self, worker: str) -> None:
         await self._send("DELETE", f"/workers/{segment(worker)}")
 
-    async def _persist(self, path: str, body: dict[str, Any]) -> bytes:
+    async def _write(self, path: str, body: dict[str, Any], claim: Claim) -> bytes:
+        """The header says which span sends what the body has to send."""
+        return await self._persist(path, body, claim.traceparent)
+
+    async def _persist(self, path: str, body: dict[str, Any], traceparent: str | None = None) -> bytes:
         """The answer to a write, however long the server is away: the lease may still be ours when it returns."""
         while True:
             try:
-                return (await self._send("POST", path, body=body)).content
+                return (await self._send("POST", path, body=body, traceparent=traceparent)).content
             except (Unavailable, TooManyRequests):
                 await asyncio.sleep(RETRY_SECONDS)
             except Conflict as error:

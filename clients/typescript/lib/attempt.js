@@ -149,6 +149,7 @@ export class Attempt {
             threadId: claim.thread_id,
             attempt: claim.attempt,
             metadata: claim.metadata,
+            traceparent: claim.traceparent ?? null,
             memory: this.#memory,
             signal: this.#abort.signal,
             emit: async (text) => {
@@ -313,7 +314,8 @@ export class Attempt {
     async #write(call, fields) {
         for (;;) {
             try {
-                return await this.#connection.call("POST", this.#path + call, { body: { ...this.lease, ...fields } });
+                const { traceparent } = this.#claim;
+                return await this.#connection.call("POST", this.#path + call, { body: { ...this.lease, ...fields }, traceparent });
             }
             catch (error) {
                 if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined)

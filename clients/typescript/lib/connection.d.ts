@@ -15,6 +15,7 @@ export interface CallOptions {
     /** Whether the server may receive the call twice. Default: true. */
     repeatable?: boolean;
     signal?: AbortSignal | undefined;
+    traceparent?: string | null | undefined;
 }
 /** Milliseconds before repeat `attempt` (from 1): exponential, half of it random. */
 export declare function backoff(attempt: number): number;

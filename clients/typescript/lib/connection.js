@@ -59,6 +59,8 @@ export class Connection {
             headers["content-type"] = "application/json";
         if (options.idempotencyKey)
             headers["idempotency-key"] = options.idempotencyKey;
+        if (options.traceparent)
+            headers["traceparent"] = options.traceparent;
         const init = { headers };
         if (options.body !== undefined)
             init.body = JSON.stringify(options.body);

@@ -37,6 +37,8 @@ export interface Context {
   readonly threadId: string | null;
   readonly attempt: number;
   readonly metadata: Record<string, unknown>;
+  /** The W3C trace context that the attempt goes on with: for the header of calls, or as the parent of a span. */
+  readonly traceparent: string | null;
   /** The JSON object that the thread keeps. Change it: it is saved when the agent returns. */
   readonly memory: Record<string, any>;
   /** Aborts when the attempt must end: it was cancelled, it timed out, or its lease is lost. */

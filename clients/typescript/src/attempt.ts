@@ -163,6 +163,7 @@ export class Attempt {
       threadId: claim.thread_id,
       attempt: claim.attempt,
       metadata: claim.metadata as Record<string, unknown>,
+      traceparent: claim.traceparent ?? null,
       memory: this.#memory,
       signal: this.#abort.signal,
       emit: async (text) => {
@@ -317,7 +318,8 @@ export class Attempt {
   async #write<T>(call: string, fields: Record<string, unknown>): Promise<T> {
     for (;;) {
       try {
-        return await this.#connection.call<T>("POST", this.#path + call, { body: { ...this.lease, ...fields } });
+        const { traceparent } = this.#claim;
+        return await this.#connection.call<T>("POST", this.#path + call, { body: { ...this.lease, ...fields }, traceparent });
       } catch (error) {
         if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined) throw new LeaseLost(error.detail);
         if (this.#reason === "lost") throw new LeaseLost("The lease is lost.");

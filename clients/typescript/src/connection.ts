@@ -17,6 +17,7 @@ export interface CallOptions {
   /** Whether the server may receive the call twice. Default: true. */
   repeatable?: boolean;
   signal?: AbortSignal | undefined;
+  traceparent?: string | null | undefined;
 }
 
 const FIRST_DELAY = 200;
@@ -81,6 +82,7 @@ export class Connection {
     const headers: Record<string, string> = {};
     if (options.body !== undefined) headers["content-type"] = "application/json";
     if (options.idempotencyKey) headers["idempotency-key"] = options.idempotencyKey;
+    if (options.traceparent) headers["traceparent"] = options.traceparent;
     const init: RequestInit & { headers: Record<string, string> } = { headers };
     if (options.body !== undefined) init.body = JSON.stringify(options.body);
     if (options.signal) init.signal = options.signal;

@@ -99,7 +99,7 @@ export interface components {
          * @description A message under lease. Its worker numbers the events that it appends from `last_seq` + 1, and ends the attempt
          *         within `timeout_seconds`. `steps`: the results of the steps that earlier attempts have finished, by name; `inputs`
          *         and `questions`: the answers to the questions that they asked, and the questions; `memory`: the JSON object that the
-         *         thread keeps.
+         *         thread keeps. `traceparent`: the W3C trace context that the attempt goes on with, or null.
          */
         ClaimedMessage: {
             /** Format: uuid */
@@ -139,6 +139,7 @@ export interface components {
             last_seq: number;
             /** Format: date-time */
             created_at: string;
+            traceparent: string | null;
         };
         /** ClaimedMessages */
         ClaimedMessages: {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from service.access.authenticator import Access, check_access
 from service.access.principal import Principal
 from service.db.notifier import EVERYTHING
-from service.leases.model import Claim
+from service.leases.model import RemoteClaim
 from service.messages.model import Priority
 from service.patience import client_leaves
 from service.protocols.leases.moments import RemoteMoments
@@ -65,7 +65,7 @@ class RemoteClaims:
         self._numbers = count()
         self._closing = False
 
-    async def claim(self, principal: Principal, worker: str, quantity: int, wait_seconds: float) -> list[Claim]:
+    async def claim(self, principal: Principal, worker: str, quantity: int, wait_seconds: float) -> list[RemoteClaim]:
         """Up to `quantity` messages, as soon as there are any; none after `wait_seconds`, or where the client has gone.
         Raises NotFound for a worker that is not registered, and Unauthorized where the access ends meanwhile."""
         tenant, until = principal.tenant, time.monotonic() + wait_seconds
@@ -92,7 +92,9 @@ class RemoteClaims:
         self._closing = True
         self.wake_all()
 
-    async def _wait(self, group: Group, principal: Principal, worker: str, quantity: int, until: float) -> list[Claim]:
+    async def _wait(
+        self, group: Group, principal: Principal, worker: str, quantity: int, until: float
+    ) -> list[RemoteClaim]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - time.monotonic()):
                 await group.turn.acquire()
@@ -109,7 +111,7 @@ class RemoteClaims:
                 group.turn.release()
         return []
 
-    async def _look(self, tenant: str, worker: str, quantity: int) -> list[Claim]:
+    async def _look(self, tenant: str, worker: str, quantity: int) -> list[RemoteClaim]:
         began = time.monotonic()
         claims = await self._store.claim(
             tenant=tenant,
@@ -134,8 +136,8 @@ class RemoteClaims:
 
 
 async def _unless(
-    leaves: Callable[[], Coroutine[Any, Any, None]] | None, waiting: Coroutine[Any, Any, list[Claim]]
-) -> list[Claim]:
+    leaves: Callable[[], Coroutine[Any, Any, None]] | None, waiting: Coroutine[Any, Any, list[RemoteClaim]]
+) -> list[RemoteClaim]:
     """The claims; none if the client disconnects before."""
     if leaves is None:
         return await waiting

@@ -122,7 +122,7 @@ class ClaimedMessage(Struct, frozen=True):
     """A message under lease. Its worker numbers the events that it appends from `last_seq` + 1, and ends the attempt
     within `timeout_seconds`. `steps`: the results of the steps that earlier attempts have finished, by name; `inputs`
     and `questions`: the answers to the questions that they asked, and the questions; `memory`: the JSON object that the
-    thread keeps."""
+    thread keeps. `traceparent`: the W3C trace context that the attempt goes on with, or null."""
 
     message_id: UUID
     lease: UUID
@@ -145,6 +145,7 @@ class ClaimedMessage(Struct, frozen=True):
     timeout_seconds: float
     last_seq: int
     created_at: datetime
+    traceparent: str | None
 
 
 class ClaimedMessages(Struct, frozen=True):

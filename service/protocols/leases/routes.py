@@ -11,6 +11,7 @@ from service.access.principal import Principal
 from service.config import Settings
 from service.errors import Conflict, LeaseLost, NotFound, Unprocessable
 from service.protocols.leases.calls import place_published_record, place_sent_message, read_children, read_history
+from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
     AppendedEvents,
     ClaimedMessages,
@@ -25,7 +26,7 @@ from service.protocols.leases.model import (
 )
 from service.protocols.leases.sends import AT_ITS_END, EXACTLY_ONCE, Placed, place_all
 from service.protocols.leases.services import RemoteServices, WorkerId
-from service.protocols.leases.store import Earlier, RemoteAppend, RemoteFinish
+from service.protocols.leases.store import RemoteAppend, RemoteFinish
 from service.protocols.leases.translate import (
     agent_row,
     claimed_message,
@@ -89,7 +90,12 @@ async def claim_messages(
         remote.writer.hint_started(claim)
     again = [claim.message_id for claim in claims if claim.attempt > 1]
     earlier = await remote.store.earlier(again) if again else {}
-    return ClaimedMessages([claimed_message(claim, earlier.get(claim.message_id, Earlier())) for claim in claims])
+    return ClaimedMessages(
+        [
+            claimed_message(claim, earlier.get(claim.message_id, Earlier()), remote.traces.begin(claim))
+            for claim in claims
+        ]
+    )
 
 
 @post(

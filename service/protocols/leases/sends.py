@@ -12,8 +12,10 @@ from service.leases.places import Place
 from service.limits import MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages, validate_metadata
+from service.protocols.leases.earlier import Sender
 from service.protocols.leases.model_sends import SentMessage, SentRecord
-from service.protocols.leases.store import Sender
+from service.telemetry import TRACE_PARENT
+from service.trace_ids import own_trace, trace_of
 
 EXACTLY_ONCE = "exactly_once"
 AT_ITS_END = "A message that is delivered exactly once sends and publishes with its end only, not with a step."
@@ -44,7 +46,7 @@ def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Set
     content = {"message": sent.message, "aside": sent.aside} | {k: v for k, v in named.items() if v is not None}
     placed = _placed(sender, parent, content, sent.name, settings, kind="message")
     fields = {"parent": str(parent), "priority": sent.priority, "delay_seconds": sent.delay_seconds}
-    return placed._replace(row={"message_id": str(placed.id), **fields, **content, **_trace(sender)})
+    return placed._replace(row={"message_id": str(placed.id), **fields, **content, **_trace(sender, parent)})
 
 
 def place_record(sender: Sender, parent: UUID, sent: SentRecord, settings: Settings) -> Placed:
@@ -53,7 +55,7 @@ def place_record(sender: Sender, parent: UUID, sent: SentRecord, settings: Setti
     named = {"key": sent.key, "headers": sent.headers}
     content = {"topic": sent.topic, "value": sent.value} | {k: v for k, v in named.items() if v is not None}
     placed = _placed(sender, parent, content, f"record {sent.name}", settings, kind="record")
-    return placed._replace(row={"record_id": str(placed.id), **content, **_trace(sender)})
+    return placed._replace(row={"record_id": str(placed.id), **content, **_trace(sender, parent)})
 
 
 def place_all(
@@ -85,5 +87,10 @@ def _placed(
     return Placed(UUID(id), id not in sender.earlier.sent, {})
 
 
-def _trace(sender: Sender) -> dict[str, str]:
-    return {} if sender.traceparent is None else {"traceparent": sender.traceparent}
+def _trace(sender: Sender, parent: UUID) -> dict[str, str]:
+    """The span of the worker's program that the header of the call names, if it belongs to the trace of the message
+    (`parent`); else the trace of the submit."""
+    submitted, own = sender.traceparent, TRACE_PARENT.get()
+    trace = own_trace(parent) if submitted is None else trace_of(submitted)
+    chosen = own if own is not None and trace_of(own) == trace else submitted
+    return {} if chosen is None else {"traceparent": chosen}

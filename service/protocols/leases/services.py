@@ -15,9 +15,11 @@ from service.errors import Unprocessable
 from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds
 from service.protocols.leases.claims import RemoteClaims
+from service.protocols.leases.earlier import Sender
 from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.sends import Placed
-from service.protocols.leases.store import RemoteLeaseStore, Sender
+from service.protocols.leases.store import RemoteLeaseStore
+from service.protocols.leases.traces import MakeTraces, NoRemoteTraces
 from service.protocols.leases.writer import RemoteWriter
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
@@ -41,7 +43,15 @@ class RemoteServices:
     """What remote workers call; `inputs` and `records` check what they send and publish, `threads` has their
     histories."""
 
-    def __init__(self, settings: Settings, database: Database, notifier: Notifier, access: Access) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        notifier: Notifier,
+        access: Access,
+        *,
+        make_traces: MakeTraces | None = None,
+    ) -> None:
         self.inputs = InputSchemas(database)
         self.records = RecordSchemas(Registry(SchemaStore(database)))
         self.threads = ThreadStore(database, lists=database)
@@ -54,6 +64,7 @@ class RemoteServices:
             retry_max=settings.retry_max_seconds,
             max_queue_size=settings.max_queue_size,
         )
+        self.traces = make_traces(self.store.trace_parents) if make_traces else NoRemoteTraces()
         moments = RemoteMoments()
         self.claims = RemoteClaims(
             self.store, access, moments, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval

@@ -10,14 +10,24 @@ import msgspec
 from service.db.notifier import Notifier
 from service.db.pool import Database
 from service.errors import LeaseLost
-from service.leases.model import AppendStatus, Claim, EarlierResults, EventToAppend, FinishStatus, Outcome, SentMessage
+from service.leases.model import (
+    AppendStatus,
+    Claim,
+    EventToAppend,
+    FinishStatus,
+    Outcome,
+    RemoteClaim,
+    SentMessage,
+)
 from service.leases.store import call_timeout, flatten, types_and_data
 from service.messages.model import Priority
+from service.protocols.leases.earlier import Earlier, Sender
 from service.protocols.leases.model import HeldLease, LeaseVerdict
 
 # One row without a message where nothing was claimed.
 CLAIM_SQL = f"""
-    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle._kept_hints()
+    select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle.remote_trace_parent(c.message_id),
+        treadle._kept_hints()
     from (values (1)) v left join treadle.remote_claim($1, $2, $3, treadle._keep_hints($4::float8), $5) c on true"""
 APPEND_SQL = """
     select status, cancel_requested, thread, former_seq, seconds, queue, agent, attempt, created_at
@@ -80,32 +90,6 @@ class RemoteFinish(msgspec.Struct, frozen=True):
     @property
     def characters(self) -> int:
         return self.outcome.characters + sum(event.characters for event in self.events)
-
-
-class Sender(NamedTuple):
-    """The message of an attempt that sends, and the ids of what earlier attempts have sent. `delivery`: how its
-    subscription delivers it, if one does."""
-
-    thread: int | None
-    ord: int | None
-    depth: int
-    delivery: str | None
-    traceparent: str | None
-    sent: list[str]
-    cancelled: list[str]
-    retries: int
-
-    @property
-    def earlier(self) -> EarlierResults:
-        return EarlierResults(sent=set(self.sent), cancelled=set(self.cancelled), retries=self.retries)
-
-
-class Earlier(msgspec.Struct):
-    """What earlier attempts at a message left, by name: JSON as PostgreSQL has it."""
-
-    steps: dict[str, Any] = {}
-    inputs: dict[str, Any] = {}
-    questions: dict[str, Any] = {}
 
 
 class RemoteAppended(NamedTuple):
@@ -193,7 +177,7 @@ class RemoteLeaseStore:
 
     async def claim(
         self, *, tenant: str, worker: str, quantity: int, lease_seconds: float, first_lane: Priority
-    ) -> list[Claim]:
+    ) -> list[RemoteClaim]:
         """Raises NotFound for a worker that is not registered."""
         rows = await self._database.fetch(
             CLAIM_SQL,
@@ -205,7 +189,7 @@ class RemoteLeaseStore:
             repeatable=False,  # if the answer is lost, a heartbeat releases the claimed messages
         )
         self._notifier.hint_kept(rows[0][-1])
-        return [Claim(*row[:-1]) for row in rows if row[0] is not None]
+        return [RemoteClaim(*row[:-1]) for row in rows if row[0] is not None]
 
     async def earlier(self, message_ids: Sequence[UUID]) -> dict[UUID, Earlier]:
         """What earlier attempts left, by message."""
@@ -223,6 +207,11 @@ class RemoteLeaseStore:
         if row is None:
             raise LeaseLost(LOST)
         return Sender(*row)
+
+    async def trace_parents(self, message_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """The W3C trace context of each message that was submitted with one."""
+        rows = await self._database.fetch("select message_id, traceparent from treadle.trace_parents($1)", message_ids)
+        return {row["message_id"]: row["traceparent"] for row in rows}
 
     async def children(
         self, tenant: str, worker: str, message_id: UUID, lease: UUID, children: Sequence[UUID]

@@ -9,9 +9,10 @@ from msgspec import UNSET, Raw
 from service.config import Settings
 from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
-from service.leases.model import Claim, EventToAppend, Outcome, SentMessage
+from service.leases.model import EventToAppend, Outcome, RemoteClaim, SentMessage
 from service.limits import MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
 from service.messages.validation import validate_metadata
+from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
     MAX_ERROR_CHARS,
     OUTCOMES,
@@ -22,7 +23,6 @@ from service.protocols.leases.model import (
 )
 from service.protocols.leases.model_sends import WaitedMessage
 from service.protocols.leases.sends import Placed, encode_rows
-from service.protocols.leases.store import Earlier
 
 CHUNK = "chunk"
 STEP = "step"
@@ -52,7 +52,7 @@ def agent_row(agent: RemoteAgent, settings: Settings) -> dict[str, Any]:
     }
 
 
-def claimed_message(claim: Claim, earlier: Earlier) -> ClaimedMessage:
+def claimed_message(claim: RemoteClaim, earlier: Earlier, traceparent: str | None) -> ClaimedMessage:
     """JSON from PostgreSQL is passed on as it is."""
     return ClaimedMessage(
         message_id=claim.message_id,
@@ -76,6 +76,7 @@ def claimed_message(claim: Claim, earlier: Earlier) -> ClaimedMessage:
         timeout_seconds=claim.timeout_seconds,
         last_seq=claim.last_seq,
         created_at=claim.created_at,
+        traceparent=traceparent,
     )
 
 

@@ -161,10 +161,10 @@ def threads(settings: Settings, limit: int, principal: Principal, as_json: bool)
     from service.threads.store import ThreadStore
 
     async def newest(database: Any) -> list[Any]:
-        store, own = ThreadStore(database), await common.own(database, principal)
-        found, before = await store.page(own, limit, None)
+        store = ThreadStore(database)
+        found, before = await store.page(principal, limit, None)
         while before is not None and len(found) < limit:
-            more, before = await store.page(own, limit - len(found), before)
+            more, before = await store.page(principal, limit - len(found), before)
             found += more
         return found
 

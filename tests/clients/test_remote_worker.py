@@ -283,8 +283,9 @@ Worker(tell, url=sys.argv[1]).run()
 async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
     start_api: StartApi, start_worker: StartWorker, sql: Connection, number: signal.Signals, tmp_path: Path
 ) -> None:
-    await start_worker(worker_timeout=SOON_LOST)
-    api = await start_api(worker_timeout=SOON_LOST)
+    lost = {"worker_timeout": SOON_LOST} if number == signal.SIGKILL else {}
+    await start_worker(**lost)
+    api = await start_api(**lost)
     (tmp_path / "worker.py").write_text(PROGRAM)
 
     async def start(how: str) -> asyncio.subprocess.Process:
@@ -309,10 +310,12 @@ async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
         events = [event for event in await reading if event.id is not None]
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         story = [event.type for event in events if event.type != "chunk"]
-        assert story == ["queued", "started", "step", "retry", "started", "done"]
+        retries = story.count("retry")  # a claim that the API has not seen end may take it once more before the heir
+        assert retries in ({1} if number == signal.SIGKILL else {1, 2})
+        assert story == ["queued", "started", "step", *["retry", "started"] * retries, "done"]
         assert events[-1].data["result"] == "hang"  # the step of the first attempt
         status = await api.status(message_id)
-        assert status["attempt"] == 2
+        assert status["attempt"] == 1 + retries
         losses = await sql.fetchval("select losses from treadle.messages where message_id = $1::uuid", message_id)
         assert losses == (number == signal.SIGKILL)
     finally:

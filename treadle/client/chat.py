@@ -40,7 +40,8 @@ class Chat:
     those of the last event that the reader received, for a program that resumes later. Inputs are sent again until they
     are accepted, and submitted once.
 
-    Leaving its block closes the socket and stops no agent.
+    Leaving its block closes the socket and stops no agent. Events that it has received by then and not given out are
+    dropped: a later chat with its `last_id` and `log` reads them again.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Chat:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._events.clear()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._inputs.end(None if task.cancelled() else task.exception())

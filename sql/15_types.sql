@@ -111,7 +111,8 @@ select treadle._define_type('submission', $$
     depth           integer,           -- how many messages lie above it, each sent by the one before
     owner           text,
     goes_first      boolean,           -- in its lane, because its tenant has only a few rows there
-    max_losses      integer            -- null: the setting of the worker that counts
+    max_losses      integer,           -- null: the setting of the worker that counts
+    turn            uuid               -- the message with the thread's turn, if it waits for that
 $$);
 
 -- A thread that is locked.

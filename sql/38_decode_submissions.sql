@@ -135,7 +135,7 @@ begin
                 case when c.depth is not null then c.parent end, case when c.problem is not null then 'refused' end,
                 case when c.problem is not null then 'TR422' end, c.problem, case when c.run_at > at then 'delay' end,
                 null, null, null, coalesce(c.depth, 0), reach ->> 'owner', null,
-                coalesce(c.max_losses, c.agent_max_losses))::treadle.submission)
+                coalesce(c.max_losses, c.agent_max_losses), null)::treadle.submission)
         from (
             select c.*, at + interval '1 second'
                 * case when c.delay_seconds > 0 and c.problem is null then c.delay_seconds else 0 end as run_at

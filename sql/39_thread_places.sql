@@ -202,16 +202,17 @@ begin
                 s.max_attempts, s.timeout_seconds, s.run_at, s.parent,
                 case when s.state is null and s.thread_id is not null and p.rank is null then 'busy' else s.state end,
                 s.refusal_code, s.refusal,
-                case
-                    when s.hold is not null then s.hold
-                    when p.rank is not null and not s.aside and (targets[p.rank]).turn is distinct from s.message_id
-                        then 'thread'
-                end,
+                case when w.waits then 'thread' else s.hold end,
                 (locked[p.rank]).thread, (targets[p.rank]).base_ord + p.number, (targets[p.rank]).open + p.number - 2,
                 s.depth, case when p.rank is null then s.owner else (locked[p.rank]).owner end,
-                s.goes_first, s.max_losses)::treadle.submission
+                s.goes_first, s.max_losses,
+                case when w.waits then (targets[p.rank]).turn end)::treadle.submission
         from unnest(submissions) s
         cross join lateral (select ranks[s.n] as rank, numbers[s.n] as number) p
+        cross join lateral (
+            select s.hold is null and p.rank is not null and not s.aside
+                and (targets[p.rank]).turn is distinct from s.message_id as waits
+        ) w
         order by s.n);
 end $$;
 

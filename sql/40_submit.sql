@@ -224,7 +224,8 @@ begin
     v_answers := treadle._write_submissions(
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => at);
     if v_threaded then
-        perform treadle._after_arrival(messages => messages, answers => v_answers, at => at);
+        perform treadle._mark_arrivals(messages => messages, answers => v_answers);
+        perform treadle._promote(threads => treadle._overtaken(v_submissions), at => at);
     end if;
     if v_limits is not null then
         perform treadle._charge_submit(at => at,

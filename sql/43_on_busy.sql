@@ -127,8 +127,8 @@ begin
     end loop;
 end $$;
 
--- After arrivals: the one that may steer is marked, and threads go on (treadle._promote).
-create or replace function treadle._after_arrival(messages jsonb, answers treadle.submit_answer[], at timestamptz)
+-- Arrivals have been written: the one that may steer is marked, and new threads get their metadata.
+create or replace function treadle._mark_arrivals(messages jsonb, answers treadle.submit_answer[])
 returns void language plpgsql as $$
 begin
     if cardinality(answers) = 1 and messages -> 0 ->> 'on_busy' = 'steer' and answers[1].state = 'queued' then
@@ -139,15 +139,6 @@ begin
     if messages @? '$[*].thread_metadata' then
         perform treadle._describe_threads(messages => messages, answers => answers);
     end if;
-    if cardinality(answers) = 1 then  -- the common case, without a query
-        if answers[1].thread is not null and answers[1].lane is null then
-            perform treadle._promote(threads => array[answers[1].thread], at => at);
-        end if;
-        return;
-    end if;
-    perform treadle._promote(
-        at => at,
-        threads => array(select distinct thread from unnest(answers) where thread is not null and lane is null));
 end $$;
 
 -- The thread of this name that the principal sees; null: none.

@@ -5,7 +5,8 @@
 -- arrive (here).
 
 -- The next message of a thread: redriven first, then by priority, then by ord. Each search begins where the last
--- message of that priority left: the index keeps the dead entries of those before it while an old snapshot is open.
+-- message of that priority left: the index keeps the dead entries of those before it while an old snapshot is open. The
+-- searches are made in this order, and none is made after the first row: `order by` would make all four.
 create or replace function treadle._next_waiting(
     thread bigint,
     next_high bigint,
@@ -58,7 +59,6 @@ language sql stable rows 1 as $$
             limit 1
         )
     ) n
-    order by n.rank, n.ord
     limit 1
 $$;
 
@@ -174,6 +174,26 @@ begin
         perform treadle._wait_at_old_places(v_heads);
     end if;
     return v_heads;
+end $$;
+
+-- The threads in which one of these submissions, which were written, goes before the message with the turn. (Others
+-- change nothing in their threads: without an arrival that takes the turn, no thread is idle while messages wait.)
+create or replace function treadle._overtaken(submissions treadle.submission[]) returns bigint[]
+language plpgsql as $$
+begin
+    if cardinality(submissions) = 1 and submissions[1].turn is null then  -- the common case, without a query
+        return '{}';
+    end if;
+    return array(
+        select w.thread
+        from (
+            select s.thread, s.turn, min(s.rank) as rank
+            from unnest(submissions) s
+            where s.turn is not null and s.rank < 2
+            group by s.thread, s.turn
+        ) w
+        join treadle.messages h on h.message_id = any(array[w.turn])
+        where h.rank > w.rank);
 end $$;
 
 -- After arrivals that wait: idle threads get their next message, and heads give way. (An arrival that may run at once

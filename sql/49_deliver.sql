@@ -97,7 +97,7 @@ begin
                 'records/' || s.subscription || '/' || (w.w).key, false,
                 case when s.delivery = 'at_most_once' then 1 else a.max_attempts end, a.timeout_seconds, at, null, null,
                 null, null, null, null, null, null, 0, null, null,
-                case when s.delivery = 'at_most_once' then 1 else (a.settings ->> 'max_losses')::integer end
+                case when s.delivery = 'at_most_once' then 1 else (a.settings ->> 'max_losses')::integer end, null
                 )::treadle.submission
         from (select unnest(wanted) as w, generate_series(1, cardinality(wanted)) as n) w);
 end $$;
@@ -201,10 +201,7 @@ begin
     perform treadle._write_deliveries(
         submissions => v_submissions, wanted => wanted, s => s, names => names, at => at);
     if v_threaded then
-        perform treadle._promote(at => at, threads => array(
-            select distinct u.thread
-            from unnest(v_submissions) u
-            where u.thread is not null));
+        perform treadle._promote(threads => treadle._overtaken(v_submissions), at => at);
     end if;
 end $$;
 

@@ -245,6 +245,7 @@ begin
         left join lateral treadle._next_waiting(
             thread => t.thread, next_high => t.next_high, next_normal => t.next_normal, next_low => t.next_low) w
             on t.turn = any(e.ids)
+                and t.last_ord > t.completed + t.failed + t.cancelled + cardinality(e.ids)  -- others are open
     ), passed as (
         update treadle.thread_turns t
         set version = t.version + 1,
@@ -260,8 +261,7 @@ begin
         where t.ctid = c.place
         returning t.turn
     )
-    select array_agg(p.turn)
-        into v_turns
+    select array_agg(p.turn) into v_turns
         from passed p
         where p.turn is not null;
     if v_turns is null then

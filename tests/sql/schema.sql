@@ -136,7 +136,8 @@ CREATE TYPE treadle.submission AS (
 	depth integer,
 	owner text,
 	goes_first boolean,
-	max_losses integer
+	max_losses integer,
+	turn uuid
 );
 CREATE TYPE treadle.submit_answer AS (
 	n integer,

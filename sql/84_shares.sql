@@ -32,7 +32,7 @@ end $$;
 
 -- Set rows of tenants with a surplus aside, the last ones first, up to `quantity`. Returns how many. Those that remain
 -- are the oldest of their tenants, so that what waits is admitted after them. A surplus of which fewer rows were found
--- than were asked for is forgotten: the next count finds what is left of it.
+-- than were asked for is forgotten: the next count finds the rest.
 create or replace function treadle._set_surplus_aside(quantity integer, at timestamptz) returns integer
 language plpgsql as $$
 declare

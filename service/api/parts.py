@@ -103,7 +103,7 @@ class Parts:
         self.access.cache.refresh_all()
 
     def _wake_readers(self) -> None:
-        self.feed.wake_all()
+        self.feed.read_for_all()
         self.topic_feed.wake_all()
         self.change_feed.wake_all()
         self.remote.claims.wake_all()

@@ -31,8 +31,8 @@ async def entries(
             yield entry
             if entry.last:
                 return
-        if page.log_end is not None:  # a failover lost the end of the log: the event before it may be the final one
-            seq = max(page.log_end - 1, 0)
+        if page.ends_before is not None:  # a failover lost the end of the log: the event before it may be the final one
+            seq = max(page.ends_before - 1, 0)
             continue
         if not page.more:
             await wait_for(wake, poll_interval)

@@ -40,8 +40,8 @@ from service.worker.hints import ArrivalHints, ReceivedHints
 from service.worker.instances import InstanceCache
 from service.worker.isolation.parent import Isolation
 from service.worker.lines import Line, Lines
+from service.worker.os_threads import Threads
 from service.worker.stand_in.link import StandIn
-from service.worker.threads import Threads
 from service.worker.traces import NoTraces, Traces
 from service.worker.worker import Worker
 from service.worker.writer import Writer

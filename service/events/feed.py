@@ -1,7 +1,8 @@
-"""Wakes the readers of event logs and reads for them. A reader is a cursor, not a buffer.
+"""Reads event logs for their readers. A reader is a cursor, not a buffer.
 
 A hint names logs. The next pages of their readers are read, each from its own cursor, and one query serves all of them.
-A lost hint delays a reader by one poll interval at most: so often the logs of all readers that wait are looked at.
+A reader goes on when its page is there. A lost hint delays it by one poll interval at most: so often one query asks
+which logs of waiting readers have grown.
 """
 
 import asyncio
@@ -68,20 +69,21 @@ class Feed:
             self._polling = None
 
     def receive(self, payload: str) -> None:
-        """Wake the readers that a hint on treadle_events names."""
+        """Read for the readers that a hint on treadle_events names."""
         if payload == EVERYTHING:
-            self.wake_all()
+            self.read_for_all()
             return
         for item in payload.split(","):
             message_id, _, thread = item.partition(":")
-            self._wake(message_id)
+            self._read_for(message_id)
             if thread:
                 with contextlib.suppress(ValueError):
-                    self._wake(int(thread))
+                    self._read_for(int(thread))
 
-    def wake_all(self) -> None:
+    def read_for_all(self) -> None:
+        """Hints may have been lost."""
         for reader in self._all():
-            reader.wake()
+            reader.read_soon()
 
     def close(self) -> None:
         """End every stream; its client reconnects to another process."""
@@ -92,9 +94,9 @@ class Feed:
     def _all(self) -> "list[LogReader]":
         return list(itertools.chain.from_iterable(self._readers.values()))
 
-    def _wake(self, name: LogName) -> None:
+    def _read_for(self, name: LogName) -> None:
         for reader in self._readers.get(name, ()):
-            reader.wake()
+            reader.read_soon()
 
     async def _poll(self) -> None:
         """Find what lost hints were about: one look at the logs of all readers that wait, instead of one for each."""
@@ -110,11 +112,11 @@ class Feed:
                     log.exception("no look at the logs of readers")
                     continue
                 for n in grown:
-                    batch[n].wake()
+                    batch[n].read_soon()
 
 
 class LogReader:
-    """A reader of a live log: a hint has its next page read, and wakes the reader only when the page is there."""
+    """A reader of a live log: a hint has its next page read, and the reader goes on when the page is there."""
 
     __slots__ = (
         *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_page", "_pages", "_until"),
@@ -160,7 +162,7 @@ class LogReader:
             finally:
                 self._page = None
         self._behind = page is not None and page.more
-        if self._behind or (page is not None and page.log_end is not None):
+        if self._behind or (page is not None and page.ends_before is not None):
             self._at_once = True
         return page
 
@@ -174,8 +176,8 @@ class LogReader:
         """Where it waits."""
         return Cursor(self.name, self._after)
 
-    def wake(self) -> None:
-        """The log may have new events."""
+    def read_soon(self) -> None:
+        """The log may have new events: read the next page now if the reader waits for it, else when it asks."""
         if self._page is None:
             self._at_once = True
         else:

@@ -39,7 +39,7 @@ class Follower:
                 page = await reader.next(after, silence.seconds_left())
                 if page is None:
                     raise NotFound(DELETED)
-                if page.log_end is not None:
+                if page.ends_before is not None:
                     raise Interrupted("A failover of the database lost the end of the log. Read the answer again.")
                 if page.entries:
                     after = page.entries[-1].cursor

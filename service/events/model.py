@@ -75,21 +75,21 @@ class Cursor(NamedTuple):
 
 
 class Page(Struct):
-    """The events after a cursor. `more`: further events follow that the page has no room for. `log_end`: the log ends
-    there, before the cursor; so the cursor belongs to another log, or to a part of this one that a failover lost.
+    """The events after a cursor. `more`: further events follow that the page has no room for. `ends_before`: the log
+    ends there, before the cursor; so the cursor belongs to another log, or to a part of this one that a failover lost.
 
     Readers at the same place share a page. `encoded`: the entries as server-sent events, once a reader has needed them.
     """
 
     entries: list[Entry]
     more: bool = False
-    log_end: int | None = None
+    ends_before: int | None = None
     encoded: bytes | None = None
 
     @property
     def is_empty(self) -> bool:
         """It tells its reader nothing."""
-        return not self.entries and not self.more and self.log_end is None
+        return not self.entries and not self.more and self.ends_before is None
 
 
 StopOfMany = Literal["paused", "tenant_suspended", "unclaimed", "no_agent"]  # of messages of a queue, tenant or agent

@@ -75,7 +75,7 @@ class Streams:
                     return
                 page, foreign = _within_reach(page, principal)
                 part, after, over = _encode(page, after, view)
-                at_once = page.more or page.log_end is not None
+                at_once = page.more or page.ends_before is not None
                 del page  # a client may take long to read the part
                 if part:
                     yield part
@@ -212,8 +212,8 @@ def _within_reach(page: Page, principal: Principal) -> tuple[Page, bool]:
 def _encode(page: Page, after: int, view: View) -> tuple[bytes, int, bool]:
     """A page on the wire, the reader's cursor after it, and whether the log is over. The page begins with a `gap` event
     if the events between the cursor and the first entry were deleted, or if the log ends before the cursor."""
-    if page.log_end is not None:
-        resumes_at = view.resume_at(page.log_end)
+    if page.ends_before is not None:
+        resumes_at = view.resume_at(page.ends_before)
         return _gap(after, resumes_at), resumes_at, False
     if not page.entries:
         return b"", after, False

@@ -133,7 +133,7 @@ def _page(rows: list[Record]) -> Page | None:
         return Page([_entry(row) for row in rows], more=last["more"])
     if last["pos"] is None:
         return None
-    return Page([], more=last["more"], log_end=None if last["more"] else last["pos"])
+    return Page([], more=last["more"], ends_before=None if last["more"] else last["pos"])
 
 
 def _entry(row: Record) -> Entry:

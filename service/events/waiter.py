@@ -31,8 +31,8 @@ class Waiter:
                 check_access(self._access, principal)
                 if page is None:
                     raise NotFound(f"There is no message {message_id}.")
-                if page.log_end is not None:  # a failover lost the end of the log
-                    after = max(page.log_end - 1, 0)
+                if page.ends_before is not None:  # a failover lost the end of the log
+                    after = max(page.ends_before - 1, 0)
                 if page.entries:
                     after, over = page.entries[-1].cursor, page.entries[-1].last
                     if not over and not page.more and is_question(page.entries[-1]):

@@ -19,8 +19,8 @@ from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
+from service.worker.os_threads import Threads
 from service.worker.outcome import CANCELLED, RELEASED, StopReason, backoff, deferred, failed, overloaded, unknown
-from service.worker.threads import Threads
 from service.worker.usage import Usage
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.backend import ContextBackend
+from service.worker.os_threads import Threads
 from service.worker.outcome import completed, failed
 from service.worker.sync_agents import SyncContext
-from service.worker.threads import Threads
 
 
 async def invoke(agent: Agent, claim: Claim, backend: ContextBackend, settings: Settings, threads: Threads) -> Outcome:

@@ -194,7 +194,7 @@ class LongLog:
             await asyncio.Event().wait()
         data = '{"agent": "echo", "message": "x"}'
         entry = SimpleNamespace(cursor=after + 1, seq=1, message_id=uuid7(), type="queued", data=data, last=False)
-        return SimpleNamespace(entries=[entry], more=self._pages.pop(0), log_end=None)
+        return SimpleNamespace(entries=[entry], more=self._pages.pop(0), ends_before=None)
 
 
 async def test_what_a_client_sent_before_it_disconnected_is_handled() -> None:

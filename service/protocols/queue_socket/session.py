@@ -110,11 +110,11 @@ class QueueSession:
                 page = await reader.next(self._after, math.inf)
                 if page is None:
                     return
-                if page.log_end is not None:  # a failover lost the end of the log
+                if page.ends_before is not None:  # a failover lost the end of the log
                     self._after, self._translator = 0, Translator()
                 for entry in page.entries:
                     await self._show(entry)
-                if not page.more and page.log_end is None:
+                if not page.more and page.ends_before is None:
                     self._knows_questions.set()
 
     async def _send(self, frame: str) -> None:

@@ -78,7 +78,7 @@ class Transcript:
                 page = await reader.next(self._after, math.inf)
                 if page is None:
                     return
-                if page.log_end is not None:  # a failover lost the end of the log, or all of it
+                if page.ends_before is not None:  # a failover lost the end of the log, or all of it
                     await self._send_gap(self._after, 1)
                     self._after = 0
                 elif page.entries and page.entries[0].cursor > self._after + 1:

@@ -26,8 +26,8 @@ from service.telemetry import TRACE_PARENT
 from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
+from service.worker.os_threads import Threads
 from service.worker.outcome import unknown
-from service.worker.threads import Threads
 
 PR_SET_PDEATHSIG = 1
 

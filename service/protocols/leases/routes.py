@@ -9,7 +9,7 @@ from litestar.params import JSONBody
 
 from service.access.principal import Principal
 from service.config import Settings
-from service.errors import Conflict, LeaseLost, NotFound, Unprocessable
+from service.errors import Conflict, LeaseLost, NotFound, QueueFull, Unprocessable
 from service.protocols.leases.calls import place_published_record, place_sent_message, read_children, read_history
 from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
@@ -107,7 +107,7 @@ async def claim_messages(
     summary="Append events to a message under lease",
     description="A repeated call writes nothing twice. A step may have `sends` and `records`, which are committed with"
     " it. 409: the lease is lost, or earlier events are missing.",
-    responses=refusals(Conflict),
+    responses=refusals(NotFound, Conflict, QueueFull),
 )
 async def append_events(
     worker_id: WorkerId,
@@ -134,7 +134,7 @@ async def append_events(
     summary="End an attempt: completed, failed, to be retried, given back, or waiting for a person",
     description="The last events and the result are committed together. 409: the lease is lost, and nothing is"
     " written.",
-    responses=refusals(Conflict),
+    responses=refusals(NotFound, Conflict, QueueFull),
 )
 async def finish_message(
     worker_id: WorkerId,

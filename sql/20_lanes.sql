@@ -1,4 +1,6 @@
--- Lanes: this file, 21_lanes_of_tenants.sql and 22_lane_functions.sql are the only ones that touch PGMQ's tables.
+-- Lanes: everything on the way of a message touches PGMQ's tables through this file, 21_lanes_of_tenants.sql and
+-- 22_lane_functions.sql. Chores, repairs and checks (from 83_lane_rows.sql on) touch them, too. The inbox of records
+-- (47_publish.sql, 48_sequence.sql) is a PGMQ queue by itself.
 --
 -- A queue is four PGMQ queues. Three lanes (high, normal, low) hold what may run now or is running, nothing else; the
 -- fourth (dlq) holds dead letters. A plain PGMQ client sees all of them as ordinary queues. A lane row's body is

@@ -8,7 +8,7 @@
 -- that draws an id holds a lock on the sequence until it ends, and pg_locks shows it. So a mark rises once every
 -- transaction has ended that had drawn from the sequence when the candidate was found. Other transactions, however
 -- old, hold no mark back. A transaction that stays open after it submitted (a user's own) is passed after a while:
--- the mark rises above its rows. When it ends, its late rows get new ids above the mark: see 83_late_rows.sql and
+-- the mark rises above its rows. When it ends, its late rows get new ids above the mark: see 83_lane_rows.sql and
 -- treadle.fold_counters.
 
 -- A mark's row. It is the one with the highest `low`: the dead versions of a mark lie below it in the index, so that

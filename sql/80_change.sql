@@ -1,5 +1,5 @@
 -- Change: what a client may change of a message that waits, and of a thread. As in 80_control.sql each function waits
--- at most two seconds for a lock, and not `patient` for none of a thread.
+-- at most two seconds for a lock; without `patient`, for no lock of a thread.
 
 -- A queued message leaves its lane, the line for its tenant's share or the line of its thread, to be admitted or held
 -- in another way. The caller holds its thread and the message.

@@ -59,7 +59,8 @@ log = logging.getLogger(__name__)
 GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to stop
 
 # Every route of the API is listed in one of these routers. To add a route, write a handler in the `routes` module of
-# its noun (or protocol), with the `scope` that its callers need, and add it to that module's `router`.
+# its noun (or protocol), with the `scope` that its callers need, and add it to that module's `router`. (The handlers of
+# service/messages are in the router of service/inspection.)
 # `Parts` (service/api/parts.py) has what handlers take by name.
 ROUTERS = [
     inspection.router,

@@ -259,7 +259,8 @@ async def retry(
     return Redriven(parsed, await messages.retry(principal, parsed, data.step))
 
 
-# Those of service/inspection are under the same paths: its router serves both.
+# The router of service/inspection serves these, too: its handlers have the same paths, and Litestar takes a path from
+# one router only.
 handlers = [submit, submit_batch, get_status, explain, change, cancel, give_input, redrive, retry]
 
 

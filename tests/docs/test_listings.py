@@ -16,8 +16,11 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.routes import WebSocketRoute
 
 from service import config
+from service.api import pools
 from service.api.app import ROUTERS
 from service.cli import main
+from service.cli.plan import HEARTBEAT_CONNECTIONS, LISTENER_CONNECTIONS
+from service.cli.wiring import WORKER_CONNECTIONS
 from service.config import Settings
 from service.db.pool import Connection
 from service.db.schema import SQL_FOLDER
@@ -68,6 +71,29 @@ def test_the_example_of_an_env_file_has_every_setting_with_its_default() -> None
     assert {name: value for name, value in listed.items() if f"# {name}=" in settings} == defaults
     assert config.load(listed) == Settings()
     assert all(line.startswith("#") or not line for line in text.splitlines())
+
+
+def numbers(pattern: str, text: str) -> tuple[int, ...]:
+    """The groups of the one place in a page where this is written, in whatever lines."""
+    [found] = re.findall(pattern.replace(" ", r"\s+"), text)
+    return tuple(map(int, found))
+
+
+def test_the_pages_say_how_many_connections_each_process_opens() -> None:
+    api, worker = pools.MOST_CONNECTIONS + LISTENER_CONNECTIONS, WORKER_CONNECTIONS + HEARTBEAT_CONNECTIONS
+    assert numbers(
+        r"an API opens up to (\d+), a worker up to (\d+), and its stand-in (\d+)", section(README, "Scaling")
+    ) == (api, worker, 1)
+    text = section(DOCS / "operations.md", "Scaling")
+    kinds = r"up to (\d+) for calls and streams, (\d+) for single messages, (\d+) for lists"
+    others = r"(\d+) for `/health`, (\d+) for remote workers, and (\d+) for LISTEN: (\d+) in all"
+    assert numbers(kinds, text) == (pools.CALL_CONNECTIONS, pools.READ_CONNECTIONS, pools.LIST_CONNECTIONS)
+    assert numbers(others, text) == (pools.HEALTH_CONNECTIONS, pools.WORK_CONNECTIONS, LISTENER_CONNECTIONS, api)
+    of_worker = (
+        r"A worker opens up to (\d+), (\d+) for its heartbeat and (\d+) for LISTEN: (\d+) in all."
+        r" Its stand-in opens (\d+)"
+    )
+    assert numbers(of_worker, text) == (WORKER_CONNECTIONS, 1, LISTENER_CONNECTIONS, worker, HEARTBEAT_CONNECTIONS - 1)
 
 
 def handlers() -> set[BaseRouteHandler]:
@@ -210,8 +236,8 @@ def test_the_architecture_page_names_every_package_and_module_of_the_service() -
 
 def test_the_architecture_page_has_the_layers_that_import_linter_checks() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    floors, *_ = project["tool"]["importlinter"]["contracts"]
-    layers = [re.sub(r"[()]", "", layer).split(" | ") for layer in floors["layers"]]
+    packages, *_ = project["tool"]["importlinter"]["contracts"]
+    layers = [re.sub(r"[()]", "", layer).split(" | ") for layer in packages["layers"]]
     [block] = [block for block in blocks(DOCS / "architecture.md", "") if block.text.startswith("cli\n")]
     assert [line.split(", ") for line in block.text.splitlines()] == layers
 

@@ -37,6 +37,13 @@ async def test_the_sql_tour_runs_as_written(dsn: str, register_agents: Callable[
         assert part in output
 
 
+async def test_the_sql_tour_shows_the_queues_of_an_installation(sql: Connection) -> None:
+    await sql.execute("select treadle.offer_webhooks()")  # as a worker does
+    rows = await sql.fetch("select queue_name from pgmq.list_queues() order by queue_name")
+    [shown] = [block for block in blocks(DOCS / "sql.md", "text") if block.heading == "Lanes are PGMQ queues"]
+    assert shown.text.split()[2:] == [row["queue_name"] for row in rows]
+
+
 async def test_the_sql_of_the_readme_runs_as_written(dsn: str, register_agents: Callable[..., Awaitable[None]]) -> None:
     await register_agents()
     output = await psql(dsn, README, blocks(README, "sql"))

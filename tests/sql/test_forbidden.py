@@ -1,4 +1,4 @@
-"""The state machine (DESIGN, section 3): every arrow that must not be, and leases that are worth nothing."""
+"""The state machine of docs/lifecycle.md: every arrow that must not be, and leases that are worth nothing."""
 
 from typing import Any
 from uuid import UUID, uuid4

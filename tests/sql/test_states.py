@@ -1,4 +1,4 @@
-"""The state machine (DESIGN, section 3): every arrow from submit to the end of an attempt."""
+"""The state machine of docs/lifecycle.md: every arrow from submit to the end of an attempt."""
 
 from datetime import datetime
 from typing import Any

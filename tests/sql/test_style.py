@@ -121,6 +121,26 @@ def test_sql_follows_the_style(check: Callable[[Path], list[str]]) -> None:
     assert not found, "\n".join(found)
 
 
+def test_only_lanes_inbox_and_chores_touch_the_tables_of_pgmq() -> None:
+    """Everything else asks the functions of the lanes, which are generated and know their indexes."""
+    found = {file.name for file in sql_files() if re.search(r"\bpgmq\.", file.read_text(encoding="utf-8"))}
+    lanes = {"20_lanes.sql", "21_lanes_of_tenants.sql", "22_lane_functions.sql"}
+    inbox = {"47_publish.sql", "48_sequence.sql"}
+    assert {name for name in found if name < "83"} == lanes | inbox
+
+
+@pytest.mark.parametrize("folder", ["sql", "service", "migrations", "docs"])
+def test_the_files_of_sql_that_a_text_names_exist(folder: str) -> None:
+    there = {file.name for file in sql_files()}
+    texts = [path for ending in ("sql", "py", "md") for path in (ROOT / folder).rglob(f"*.{ending}")]
+    named = {
+        (str(path.relative_to(ROOT)), name)
+        for path in texts
+        for name in re.findall(r"\b\d\d_[a-z_]+\.sql\b", path.read_text(encoding="utf-8"))
+    }
+    assert sorted(place for place in named if place[1] not in there) == []
+
+
 def test_every_function_stands_in_the_index() -> None:
     found = index()
     text = README.read_text(encoding="utf-8")

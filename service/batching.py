@@ -13,6 +13,7 @@ from service.errors import Busy, TooSlow, Unavailable
 from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
+RESOLVED_AT_ONCE = 50  # results of a batch; then the loop looks for what has arrived meanwhile
 
 SHARING_READERS = 1_000  # of one answer
 SHARING_SECONDS = 10.0  # that a reader waits, like one that waits for a connection
@@ -35,7 +36,8 @@ class Batcher(Generic[Item, Result]):
     transaction which holds many things costs no call for each. Without patience Busy is raised. `held_by` names what an
     item needs (see Patience).
 
-    An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end.
+    An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end. The
+    callers of a large batch go on in turns: a new request does not wait until all of them have done their work.
     """
 
     def __init__(
@@ -154,14 +156,7 @@ class Batcher(Generic[Item, Result]):
                 await self._settle(batch[middle:])
                 return
             results = [error]
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                pass
-            elif isinstance(result, Exception):
-                future.set_exception(result)
-                future.exception()  # marks it as retrieved: the caller may have been cancelled
-            else:
-                future.set_result(result)
+        _resolve(batch, results)
 
 
 class SharedReads(Generic[Asked, Result]):
@@ -192,3 +187,21 @@ class SharedReads(Generic[Asked, Result]):
 def _require_one_each(items: Sequence[object], results: Sequence[object]) -> None:
     if len(results) != len(items):
         raise RuntimeError(f"{len(items)} items were answered with {len(results)} results")
+
+
+def _resolve(
+    batch: list[tuple[Item, asyncio.Future[Result]]], results: Sequence[Result | Exception], start: int = 0
+) -> None:
+    """Hand out the results from `start` on: some now, and the others in the next turns of the loop. Meanwhile the next
+    batch is on its way."""
+    past = start + RESOLVED_AT_ONCE
+    for (_, future), result in zip(batch[start:past], results[start:past], strict=True):
+        if future.done():
+            pass
+        elif isinstance(result, Exception):
+            future.set_exception(result)
+            future.exception()  # marks it as retrieved: the caller may have been cancelled
+        else:
+            future.set_result(result)
+    if past < len(batch):
+        asyncio.get_running_loop().call_soon(_resolve, batch, results, past)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.batching import Batcher, SharedReads
+from service.batching import RESOLVED_AT_ONCE, Batcher, SharedReads
 from service.errors import Busy, Invalid, Unavailable
 from service.patience import Patience
 from tests.support.waiting import let_the_loop_read, until
@@ -67,6 +67,20 @@ async def test_a_batch_has_at_most_limit_items() -> None:
     batcher = Batcher(database.run, limit=10)
     assert await together(batcher, database, range(1, 26)) == [item * 2 for item in range(1, 26)]
     assert [len(batch) for batch in database.batches] == [1, 10, 10, 5]
+
+
+async def test_the_callers_of_a_large_batch_go_on_in_turns() -> None:
+    database = Database()
+    batcher = Batcher(database.run, limit=1_000)
+    went_on: list[int] = []
+
+    async def ask(item: int) -> None:
+        went_on.append(await batcher.submit(item))
+
+    asking = [asyncio.create_task(ask(item)) for item in range(10 * RESOLVED_AT_ONCE)]
+    while (before := len(went_on)) < len(asking):
+        await asyncio.sleep(0)
+        assert len(went_on) - before <= RESOLVED_AT_ONCE
 
 
 async def test_a_heavy_item_counts_for_several() -> None:

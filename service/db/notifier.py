@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
+from service.db.hint_timing import HintTiming
 from service.db.pool import Database
 from service.errors import TreadleError
 
@@ -34,15 +35,13 @@ EVERYTHING = "*"
 
 MAX_PAYLOAD_ITEMS = 120  # a payload has at most 8,000 bytes
 MAX_PAYLOADS = 8  # above that, one payload tells listeners to look at everything
-SLOW_COMMIT_SECONDS = 0.005  # of a call whose hint travels with its commit
-APART_SECONDS = 10.0  # that hints travel apart after such a slow call
 
 
 class Notifier:
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._apart_until = 0.0
+        self._timing = HintTiming()
         self._pending: defaultdict[str, set[str]] = defaultdict(set)
         self._sending: asyncio.Task[None] | None = None
 
@@ -61,21 +60,16 @@ class Notifier:
 
     @contextlib.contextmanager
     def with_commit(self, *, single: bool) -> Iterator[bool]:
-        """Whether the hint of the write in this context travels with its commit, as that of a `single` item may.
-
-        That saves a transaction, and the hint arrives sooner. But in PostgreSQL one transaction of the whole cluster at
-        a time commits a NOTIFY, and it waits for the disk meanwhile: 32 sessions made 450 such commits a second where
-        they made 7,600 without a NOTIFY, and 5,100 with one in a transaction of its own that does not wait for the
-        disk. So hints travel with commits only while these are fast.
-        """
+        """Whether the hint of the write in this context travels with its commit, as that of a `single` item may (see
+        HintTiming)."""
         began = self._clock()
-        travels = single and began >= self._apart_until
+        travels = single and self._timing.travels(began)
         try:
             yield travels
         finally:
-            ended = self._clock()
-            if travels and ended - began > SLOW_COMMIT_SECONDS:
-                self._apart_until = ended + APART_SECONDS
+            if single:
+                ended = self._clock()
+                self._timing.note(ended, ended - began, hinted=travels)
 
     async def flush(self) -> None:
         """Wait until all hints so far are sent."""

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0  # so that each reader asks at times whether it may still read
 LOOK_CURSORS = 2_000  # in one query that only finds which logs have grown
+FIRST_PAGES = 3  # of a reader, which do not wait for those of all others: an answer begins in them
+QUIET_SECONDS = 0.25  # after so long a wait, the next page is a first one again
 
 LogName: TypeAlias = str | int  # a log as hints name it: a message id as text, or threads.id
 
@@ -119,7 +121,8 @@ class LogReader:
     """A reader of a live log: a hint has its next page read, and the reader goes on when the page is there."""
 
     __slots__ = (
-        *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_page", "_pages", "_until"),
+        *("_after", "_alarm", "_alarms", "_at_once", "_behind", "_feed", "_firsts", "_page", "_pages", "_since"),
+        "_until",
         *("name", "place"),
     )
 
@@ -132,7 +135,9 @@ class LogReader:
         self._after = 0  # where it waits
         self._at_once = True  # the next page is read without waiting: there was none so far, or there is more
         self._behind = False  # the last page said that there are more events
+        self._firsts = FIRST_PAGES  # that are left
         self._page: asyncio.Future[Page | None] | None = None  # that the reader waits for, until it is being read
+        self._since = 0.0  # it waits since then, by time.monotonic()
         self._until = 0.0  # it waits until then, by time.monotonic()
         self._alarm: int | None = None  # the moment of its next alarm
 
@@ -152,19 +157,25 @@ class LogReader:
         found: asyncio.Future[Page | None] = asyncio.get_running_loop().create_future()
         if self._at_once:
             self._at_once = False
-            self._pages.enqueue(Cursor(self.name, after), found, behind=self._behind)
+            self._pages.enqueue(Cursor(self.name, after), found, behind=self._behind, first=self._firsts > 0)
             page = await found
         else:
             self._page, self._after = found, after
-            self._set_alarm(seconds)
+            self._since = now = time.monotonic()
+            self._set_alarm(now + min(seconds, LONGEST_WAIT_SECONDS))
             try:
                 page = await found
             finally:
                 self._page = None
+        self._note(page)
+        return page
+
+    def _note(self, page: Page | None) -> None:
+        if self._firsts:
+            self._firsts -= 1
         self._behind = page is not None and page.more
         if self._behind or (page is not None and page.ends_before is not None):
             self._at_once = True
-        return page
 
     @property
     def waits(self) -> bool:
@@ -183,7 +194,8 @@ class LogReader:
         else:
             page, self._page = self._page, None
             if not page.done():
-                self._pages.enqueue(self.cursor, page)
+                is_first = self._firsts > 0 or time.monotonic() - self._since > QUIET_SECONDS
+                self._pages.enqueue(self.cursor, page, first=is_first)
 
     def stop(self) -> None:
         """End the wait with an empty page. A hint before the reader goes on has its next page read at once."""
@@ -191,9 +203,9 @@ class LogReader:
             page, self._page = self._page, None
             page.set_result(Page([]))
 
-    def _set_alarm(self, seconds: float) -> None:
-        self._until = time.monotonic() + min(seconds, LONGEST_WAIT_SECONDS)
-        moment = alarm_moment(self._until)
+    def _set_alarm(self, until: float) -> None:
+        self._until = until
+        moment = alarm_moment(until)
         if self._alarm is None or moment < self._alarm:
             self._alarm = moment
             self._alarms.set(moment, self)
@@ -204,9 +216,8 @@ class LogReader:
             return  # an earlier one was set later
         self._alarm = None
         if self.waits:
-            left = self._until - time.monotonic()
-            if left > 0:
-                self._set_alarm(left)
+            if time.monotonic() < self._until:
+                self._set_alarm(self._until)
             else:
                 self.stop()
 

@@ -17,17 +17,21 @@ class Pages:
 
     A live reader waits for the next event, so its page is small, and many readers share a query. A reader that is
     behind gets a large page, in queries of a few readers beside those of the live ones: a long log, or one of large
-    events, delays only readers that are behind. An event too large for a small page is read in a large one.
+    events, delays only readers that are behind. An event too large for a small page is read in a large one. The first
+    events of an answer do not wait for the further ones of all others: they are read beside those.
     """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._live: Batcher[Cursor, Page | None] = Batcher(self._read_live, limit=LIVE_BATCH_CURSORS)
+        self._first: Batcher[Cursor, Page | None] = Batcher(self._read_live, limit=LIVE_BATCH_CURSORS)
         self._behind: Batcher[Cursor, Page | None] = Batcher(self._read_behind, limit=BEHIND_BATCH_CURSORS)
 
-    def enqueue(self, cursor: Cursor, page: "asyncio.Future[Page | None]", *, behind: bool = False) -> None:
+    def enqueue(
+        self, cursor: Cursor, page: "asyncio.Future[Page | None]", *, behind: bool = False, first: bool = False
+    ) -> None:
         """Read the page of a reader with the next batch."""
-        (self._behind if behind else self._live).enqueue(cursor, page)
+        (self._behind if behind else self._first if first else self._live).enqueue(cursor, page)
 
     async def _read_live(self, cursors: Sequence[Cursor], _: bool) -> list[Page | None]:
         places, at = _places(cursors)

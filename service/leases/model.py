@@ -131,6 +131,7 @@ class Append(Struct, frozen=True):
     first_seq: int
     events: Sequence[EventToAppend]
     thread: int | None = None  # the key of the message's thread, for the hint
+    is_first: bool = False  # of its attempt
 
     @property
     def sends(self) -> str | None:

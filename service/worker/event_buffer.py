@@ -119,8 +119,9 @@ class EventBuffer:
         try:
             while self._unsent and not self._closed:
                 part = self._in_flight = self._next_part()
+                claim, first_seq, is_first = self._claim, self._next_seq, not self._sent
                 answer = await self._writer.append(
-                    Append(self._claim.message_id, self._claim.lease, self._next_seq, part.events, self._claim.thread)
+                    Append(claim.message_id, claim.lease, first_seq, part.events, claim.thread, is_first)
                 )
                 if answer.status != "ok":
                     self._stop_writing("lost")

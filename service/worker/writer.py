@@ -30,13 +30,9 @@ class Writer:
         self._janitor = janitor
         self._max_losses = max_losses
         self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
-        self._appends: Batcher[Append, Appended] = Batcher(
-            self._append,
-            limit=APPEND_BATCH_ITEMS,
-            weigh=_weight,
-            must_run_alone=_sends,
-            patience=Patience(repetitions=None),
-        )
+        # Apart, so that the first words of an answer do not wait for those of all others.
+        self._first_appends = self._append_batcher()
+        self._appends = self._append_batcher()
         self._finishes: Batcher[Finish, Finished] = Batcher(
             self._finish,
             limit=FINISH_BATCH_ITEMS,
@@ -47,7 +43,7 @@ class Writer:
 
     def append(self, append: Append) -> Awaitable[Appended]:
         """Write events of an attempt to its message's log."""
-        return self._appends.submit(append)
+        return (self._first_appends if append.is_first else self._appends).submit(append)
 
     def finish(self, finish: Finish) -> Awaitable[Finished]:
         """End an attempt."""
@@ -71,6 +67,15 @@ class Writer:
                 self._janitor.deliver(subscription)
         if status in {"failed", "cancelled"}:
             self._janitor.tend(claim.message_id)  # what it sent is to be cancelled
+
+    def _append_batcher(self) -> Batcher[Append, Appended]:
+        return Batcher(
+            self._append,
+            limit=APPEND_BATCH_ITEMS,
+            weigh=_weight,
+            must_run_alone=_sends,
+            patience=Patience(repetitions=None),
+        )
 
     async def _append(self, batch: Sequence[Append], patient: bool) -> list[Appended | Exception]:
         began = time.monotonic()

@@ -2,15 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from service.db.pool import Database
-from service.events.feed import Feed, LogReader
-from service.events.model import Cursor
+from service.events.feed import FIRST_PAGES, Feed, LogReader
+from service.events.model import Cursor, Page
 from service.events.store import EventStore
 from tests.support.api_client import Client
+
+
+class HeldStore(EventStore):
+    """Its reads wait while it is held, but for those of logs that are `free`."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.go_on = asyncio.Event()
+        self.held = asyncio.Event()
+        self.free: set[str | int] = set()
+
+    async def read(self, cursors: Sequence[Cursor], *args: Any, **options: Any) -> list[Page | None]:
+        if not self.free.issuperset(cursor.log for cursor in cursors):
+            self.held.set()
+            await self.go_on.wait()
+        return await super().read(cursors, *args, **options)
 
 
 class FailingStore(EventStore):
@@ -68,3 +85,24 @@ async def test_a_hint_is_not_lost_while_a_reader_returns_from_its_wait(api: Clie
         page = await asyncio.wait_for(reader.next(after, 600), 20)
     assert page is not None
     assert [entry.type for entry in page.entries] == ["cancelled"]
+
+
+async def test_the_first_events_of_a_log_do_not_wait_for_the_further_ones_of_others(api: Client, dsn: str) -> None:
+    busy, new = await api.submit("x", delay_seconds=600), await api.submit("x", delay_seconds=600)
+    database = Database(dsn, name="test", size=2)
+    store = HeldStore(database)
+    store.free |= {busy, new}
+    feed = Feed(store, poll_interval=600)
+    with feed.follow(UUID(busy)) as old, feed.follow(UUID(new)) as reader:
+        for _ in range(FIRST_PAGES):
+            old.read_soon()
+            await old.next(0, 20)
+        store.free.remove(busy)
+        old.read_soon()
+        reading = asyncio.create_task(old.next(0, 20))
+        await store.held.wait()
+        assert await at_end(reader) == 1
+        assert not reading.done()
+        store.go_on.set()
+        assert await reading is not None
+    await database.close()

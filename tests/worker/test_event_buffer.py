@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -9,9 +10,11 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from service.db.pool import Connection
+from service.db.notifier import Notifier
+from service.db.pool import Connection, Database
 from service.leases.model import Append, Appended, Claim, EventToAppend
-from service.worker.event_buffer import EventBuffer
+from service.worker.event_buffer import AppendWriter, EventBuffer
+from service.worker.writer import Writer
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, text, types
 from tests.support.waiting import until
@@ -56,7 +59,7 @@ def decoded(events: Any) -> list[tuple[str, Any]]:
     return [(type, (data["chunk"], data["index"]) if type == "chunk" else data) for type, data in found]
 
 
-def make_buffer(log: Log, **options: Any) -> EventBuffer:
+def make_buffer(log: Log, *, writer: AppendWriter | None = None, **options: Any) -> EventBuffer:
     claim = Claim(
         message_id=uuid4(),
         lease=uuid4(),
@@ -76,7 +79,7 @@ def make_buffer(log: Log, **options: Any) -> EventBuffer:
         last_seq=2,
         created_at=datetime.now(UTC),
     )
-    return EventBuffer(claim, log, log, **options)
+    return EventBuffer(claim, writer or log, log, **options)
 
 
 def chunk(text: str) -> EventToAppend:
@@ -159,3 +162,27 @@ async def test_a_fast_agent_writes_fewer_events_than_chunks(sql: Connection, sta
     message = await run(sql, "x", agent="fast")
     assert await text(sql, message["message_id"]) == "".join(f"{number} " for number in range(2_000))
     assert (await types(sql, message["message_id"])).count("chunk") < 500
+
+
+class HeldStore:
+    """Answers the first append of each attempt; the others wait."""
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+
+    async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
+        if not all(append.is_first for append in appends):
+            self.held.set()
+            await asyncio.Event().wait()
+        return [Appended(append.message_id, "ok", False) for append in appends]
+
+
+async def test_the_first_words_of_an_answer_do_not_wait_for_those_of_others(database: Database) -> None:
+    store: Any = HeldStore()
+    janitor: Any = None
+    writer = Writer(store=store, notifier=Notifier(database), janitor=janitor, max_losses=3)
+    old, new = make_buffer(Log(), writer=writer), make_buffer(Log(), writer=writer)
+    await old.save(chunk("a"))
+    await old.put(chunk("b"))
+    await store.held.wait()
+    await asyncio.wait_for(new.save(chunk("c")), 20)

@@ -68,10 +68,13 @@ class Silence:
         return True
 
 
-async def guarded(kind: str, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """A stream that tells its client to reconnect instead of breaking off. `kind`: of the log, for telemetry."""
+async def guarded(kind: str, stream: AsyncGenerator[bytes, None], first: bytes = b"") -> AsyncIterator[bytes]:
+    """A stream that tells its client to reconnect instead of breaking off. `kind`: of the log, for telemetry. `first`:
+    its first part, which was taken from it."""
     telemetry.stream(kind=kind, opened=True)
     try:
+        if first:
+            yield first
         async for part in stream:
             yield part
     except TreadleError as error:

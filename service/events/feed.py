@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import TypeAlias
 from uuid import UUID
 
@@ -147,6 +147,14 @@ class LogReader:
 
     def __exit__(self, *_: object) -> None:
         self._feed.discard(self)
+
+    async def first(self, read: Awaitable[Page]) -> Page:
+        """Take the first page of the log from a call of the reader's own, which has not begun yet. A hint meanwhile has
+        the next page read at once."""
+        self._at_once = False
+        page = await read
+        self._note(page)
+        return page
 
     async def next(self, after: int, seconds: float) -> Page | None:
         """The events after `after`, as soon as there are some; None if the message or the thread does not exist.

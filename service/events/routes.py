@@ -11,7 +11,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 
 from service.access.principal import Principal
 from service.errors import NotFound, Refused
-from service.events.model import Event, EventPage
+from service.events.model import Event, EventPage, Page
 from service.events.sse import Streams
 from service.events.store import EventStore
 from service.events.thread_ids import is_of_log, parse_id
@@ -60,6 +60,8 @@ async def stream_message(
 ) -> Response[Any]:
     parsed, cursor = parse_message_id(message_id), parse_event_id(last_event_id or after, CURSOR_NAME, MAX_SEQ)
     try:
+        if not cursor:
+            return sse(await streams.open_message(principal, parsed, lambda: _first_page(principal, events, parsed)))
         end = await events.log_end(principal, parsed)
     except Refused:
         raise
@@ -132,6 +134,13 @@ async def list_events(
 
 
 router = Router("/", route_handlers=[stream_message, stream_thread, list_events], tags=["Events"])
+
+
+async def _first_page(principal: Principal, events: EventStore, message_id: UUID) -> Page:
+    page = await events.page(principal, message_id, 0)
+    if page is None:
+        raise _unknown_message(message_id)
+    return page
 
 
 def _unknown_message(message_id: UUID) -> NotFound:

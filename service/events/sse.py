@@ -7,7 +7,7 @@ state there is.
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -49,6 +49,16 @@ class Streams:
         self._access = access
         self._keepalive_interval = keepalive_interval
 
+    async def open_message(
+        self, principal: Principal, message_id: UUID, read: Callable[[], Awaitable[Page]]
+    ) -> AsyncIterator[bytes]:
+        """The log of a message from its beginning. `read` reads its first page, in the call that finds out whether the
+        principal sees the message. Raises what `read` raises."""
+        view = MessageView(self._feed, message_id)
+        stream = self._follow(principal, message_id, 0, view, read)
+        first = await anext(stream)  # from here on a stream that is forgotten ends by itself
+        return guarded("message", stream, first)
+
     def message(self, principal: Principal, message_id: UUID, after: int) -> AsyncIterator[bytes]:
         """The log of a message after seq `after`, up to the final event that is its last."""
         return guarded("message", self._follow(principal, message_id, after, MessageView(self._feed, message_id)))
@@ -59,12 +69,23 @@ class Streams:
         return guarded("thread", self._follow(principal, thread, after, ThreadView(lost)))
 
     async def _follow(
-        self, principal: Principal, log_key: Log, after: int, view: "View"
+        self,
+        principal: Principal,
+        log_key: Log,
+        after: int,
+        view: "View",
+        read: Callable[[], Awaitable[Page]] | None = None,
     ) -> AsyncGenerator[bytes, None]:
+        """`read` reads the first page, which is sent even if it is empty."""
         silence = Silence(self._keepalive_interval)
         if view.opening:
             yield view.opening
         with self._feed.follow(log_key) as reader:
+            if read is not None:
+                part, after, over = _encode(await reader.first(read()), after, view)
+                yield part
+                if over:
+                    return
             while not self._feed.closing:
                 page = await reader.next(after, min(silence.seconds_left(), view.seconds_to_notice()))
                 if reason := self._access.end_of(principal):

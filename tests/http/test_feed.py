@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from service.access.principal import AUTH_OFF
 from service.db.pool import Database
 from service.events.feed import FIRST_PAGES, Feed, LogReader
 from service.events.model import Cursor, Page
@@ -106,3 +107,21 @@ async def test_the_first_events_of_a_log_do_not_wait_for_the_further_ones_of_oth
         store.go_on.set()
         assert await reading is not None
     await database.close()
+
+
+async def test_a_hint_during_the_first_page_has_the_next_one_read_at_once(api: Client, store: FailingStore) -> None:
+    message_id = await api.submit("x", delay_seconds=600)
+    feed = Feed(store, poll_interval=600)
+
+    async def read_late() -> Page:
+        page = await store.page(AUTH_OFF, UUID(message_id), 0)
+        assert page is not None
+        await api.delete(f"/messages/{message_id}")
+        feed.receive(message_id)
+        return page
+
+    with feed.follow(UUID(message_id)) as reader:
+        first = await reader.first(read_late())
+        page = await asyncio.wait_for(reader.next(first.entries[-1].cursor, 600), 20)
+    assert page is not None
+    assert [entry.type for entry in page.entries] == ["cancelled"]

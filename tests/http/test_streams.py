@@ -4,11 +4,13 @@ import re
 from datetime import datetime
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.db.pool import Connection
+from service.events.store import EventStore
 from tests.support.api_client import Client
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import Event, event_ids, open_stream, parse, stored_log, stream_path, types
@@ -219,3 +221,21 @@ async def test_events_of_an_unfinished_message(api: Client) -> None:
         page = (await api.get(f"/messages/{message_id}/events", params={"after": after})).json()
         assert [event["seq"] for event in page["events"]] == seqs
         assert page["over"] is False
+
+
+async def test_a_new_stream_is_opened_with_one_question(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is answered with whether there is such a message, and with its first events."""
+    message_id = await api.submit("x", delay_seconds=600)
+    asked: list[str] = []
+    for name in ("page", "log_end", "read"):
+        original = getattr(EventStore, name)
+
+        async def noted(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            asked.append(name)
+            return await original(*args, **options)
+
+        monkeypatch.setattr(EventStore, name, noted)
+    async with open_stream(api, stream_path(message_id)) as stream:
+        assert (await stream.event()).type == "queued"
+    assert asked[0] == "page"
+    assert set(asked) <= {"page", "read"}  # the hint of the submit may come only now, and has the log read again

@@ -74,7 +74,7 @@ def serve(settings: Settings) -> None:
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 
     async def run() -> None:
-        with life_log.writing(), _tracing_remote() as make_traces:
+        with life_log.writing(), tracing_remote() as make_traces:
             await Api(settings, common.dsn(settings), make_traces=make_traces).serve()
 
     _collect_rarely()
@@ -114,7 +114,7 @@ def work(settings: Settings) -> None:
                 log.warning("agents are left out: %s is not set", key, extra={"agents": ",".join(own)})
         if settings.openai_api_key and not is_installed("openai"):
             log.warning("the agent openai is left out: run pip install 'treadle[openai]'")
-        with _tracing() as make_traces:
+        with tracing() as make_traces:
             worker = build_worker(
                 settings,
                 common.dsn(settings),
@@ -196,7 +196,7 @@ def _exporting(service: str) -> Iterator["TracerProvider | None"]:
 
 
 @contextlib.contextmanager
-def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
+def tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
     """What makes the worker's traces."""
     with _exporting("treadle-worker") as provider, contextlib.ExitStack() as ends:
         if provider is None:
@@ -213,7 +213,7 @@ def _tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
 
 
 @contextlib.contextmanager
-def _tracing_remote() -> Iterator["MakeTraces | None"]:
+def tracing_remote() -> Iterator["MakeTraces | None"]:
     """What makes the traces of remote workers in an API process."""
     with _exporting("treadle-api") as provider:
         if provider is None:

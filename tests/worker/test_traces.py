@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.agents.claude.api import Api
 from service.agents.registry import Registry
+from service.cli import run
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
@@ -21,11 +25,14 @@ from service.leases.store import LeaseStore
 from service.spans import DerivedIds
 from service.worker.isolation.parent import Isolation
 from service.worker.otel import OtelTraces
+from tests.support.api_client import Client
+from tests.support.api_server import api_server
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fixture_types import StartApi
 from tests.support.hook_receiver import HookReceiver
 from tests.support.isolated_agents import apart
 from tests.support.messages import settled, submit
+from tests.support.remote_worker import RemoteWorker
 from tests.support.waiting import until
 from treadle import Context, RetryAfter, agent
 from treadle.adapters import claude_agent
@@ -271,3 +278,45 @@ def as_tree(spans: Sequence[ReadableSpan]) -> str:
         return [f"{'  ' * depth}{name}\n", *(line for each in sorted(inner) for line in each)]
 
     return "".join(lines(int(CALLER, 16), "caller", 0))
+
+
+async def test_workers_and_apis_export_by_otlp(
+    settings: Settings, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the commands do where the endpoint is set. The last spans are sent when a process ends."""
+    async with HookReceiver().running() as receiver:
+        threads = ThreadPoolExecutor(1)  # a worker that stops shuts the loop's own
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.origin)
+        with ExitStack() as ends:
+            make = ends.enter_context(run.tracing())
+            worker = build_worker(settings, str(settings.database_url), Registry(settings, (helper,)), make_traces=make)
+            running = asyncio.create_task(worker.run())
+            await until(lambda: worker.ready or running.done())
+            await settled(sql, await submit(sql, "x", agent="helper"))
+            worker.stop()
+            await running
+            await asyncio.get_running_loop().run_in_executor(threads, ends.pop_all().close)
+        with ExitStack() as ends:
+            make_remote = ends.enter_context(run.tracing_remote())
+            async with api_server(settings, make_traces=make_remote) as server, Client(server.url) as api:
+                remote = RemoteWorker(api)
+                await remote.register("shout")
+                message = await api.submit("x", agent="shout")
+                await remote.claim()
+                await remote.finish(message, result="X")
+            await asyncio.get_running_loop().run_in_executor(threads, ends.pop_all().close)
+    sent = [ExportTraceServiceRequest.FromString(post.body) for post in receiver.at("/v1/traces")]
+    assert sorted(
+        (fact.value.string_value, span.name)
+        for request in sent
+        for each in request.resource_spans
+        for fact in each.resource.attributes
+        if fact.key == "service.name"
+        for of_scope in each.scope_spans
+        for span in of_scope.spans
+    ) == [
+        ("treadle-api", "invoke_agent shout"),
+        ("treadle-api", "wait in queue"),
+        ("treadle-worker", "invoke_agent helper"),
+        ("treadle-worker", "wait in queue"),
+    ]

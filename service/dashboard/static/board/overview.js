@@ -72,10 +72,12 @@ function showStats(tiles, charts, stats, range) {
     ], { kind: "bars", format: number }),
     chart("Wait until the start", stats, percentiles("wait"), { format: span }),
     chart("Time of an attempt", stats, percentiles("run"), { format: span }),
+    chart("Until the first chunk", stats, percentiles("first_chunk"), { format: span }),
     chart(`Tokens per ${per}`, stats, [
       { name: "in", value: (step) => step.input_tokens, className: "s3" },
       { name: "out", value: (step) => step.output_tokens, className: "s1" },
-    ], { kind: "bars", format: number })));
+    ], { kind: "bars", format: number }),
+    chart(`Cost per ${per}`, stats, [{ name: "cost", value: (step) => step.cost, className: "s3" }], { kind: "bars", format: number })));
 }
 
 const percentiles = (of) => ["p50", "p95", "p99"].map((name, index) => ({ name, value: (step) => step[of][name], className: ["s1", "s3", "s2"][index] }));

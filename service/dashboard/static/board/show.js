@@ -29,7 +29,7 @@ export const asText = (value) => (typeof value === "string" ? value : JSON.strin
 
 export const shorten = (text, chars) => (text.length > chars ? `${text.slice(0, chars)}…` : text);
 
-/** The digits in which ids differ: messages that one message sends share its time, and differ only in the last ones. */
+/** The digits in which ids differ: messages that one message sends share its time, and the last digits come from the content. */
 export const shortId = (id) => `…${id.slice(19, 28)}…`;
 
 export function number(value) {

@@ -118,14 +118,19 @@ async def test_dead_versions_of_a_busy_thread_cost_nothing(sql_client: SqlClient
         await sql_client.finish(*await sql_client.claim(1))
         return found
 
+    async def lower() -> dict[str, int]:
+        """Of two: plans are made again after an autovacuum of a table, and after many changes in other databases."""
+        first, second = await pages(), await pages()
+        return {name: min(first[name], second[name]) for name in first}
+
     await sql_client.sql.execute(FILL_MESSAGES)  # plans as beside many messages
     await sql_client.submit_many(*({"thread_id": "t", "priority": priority} for priority in waiting))
     await work(5)
-    before = await pages()
+    before = await lower()
     async with reader.sql.transaction(isolation="repeatable_read", readonly=True):
         await reader.sql.fetchval("select count(*) from treadle.messages")
         await work(400)
-        after = await pages()
+        after = await lower()
     if len(waiting) > 400:
         del after["submit"]  # the position that it answers counts the messages that wait before it, also dead entries
     assert {name: after[name] for name in after if after[name] > before[name] + 150} == {}, before

@@ -87,8 +87,8 @@ CLEAN = "; ".join(
         *(f"delete from pgmq.q_{queue}_{lane}" for queue in ("default", "side") for lane in (*RANKS, "dlq")),
         "update treadle.queues set paused = false where paused",
         "update treadle.low_water set low = 0 where name = 'due'",  # a time: the next example begins before it
-        # The next example begins hours before: a sweep would take that for a clock that was set back, and let the delays
-        # of messages that were sent more than five seconds ago end earlier.
+        # The next example begins hours before: a sweep would take that for a clock that was set back, and let the
+        # delays of messages that were sent more than five seconds ago end earlier.
         "delete from treadle.meta where name = 'clock_seen'",
     ]
 )

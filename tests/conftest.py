@@ -123,7 +123,7 @@ def empty_dsn(databases: Databases) -> Iterator[str]:
 def settings(dsn: str) -> Settings:
     """Settings with short intervals, so that polling is quick."""
     return Settings(
-        database_url=dsn,
+        database_url=f"{dsn}?connect_timeout=30",  # a busy machine may need more than the three seconds of the product
         port=0,
         poll_interval=0.2,
         heartbeat_interval=0.5,

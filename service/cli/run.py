@@ -214,8 +214,14 @@ def tracing() -> Iterator["Callable[[LeaseStore], Traces] | None"]:
 
 @contextlib.contextmanager
 def tracing_remote() -> Iterator["MakeTraces | None"]:
-    """What makes the traces of remote workers in an API process."""
-    with _exporting("treadle-api") as provider:
+    """What makes the traces of remote workers in an API process. It starts also without the extra `otel`: the variable
+    may be set for all processes."""
+    with contextlib.ExitStack() as ends:
+        try:
+            provider = ends.enter_context(_exporting("treadle-api"))
+        except ConfigError as error:
+            log.warning("the API exports no traces of remote workers: %s", error)
+            provider = None
         if provider is None:
             yield None
             return

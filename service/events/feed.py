@@ -75,6 +75,8 @@ class Feed:
         if payload == EVERYTHING:
             self.read_for_all()
             return
+        if not self._readers:  # a busy worker names thousands a second
+            return
         for item in payload.split(","):
             message_id, _, thread = item.partition(":")
             self._read_for(message_id)

@@ -1,6 +1,7 @@
 """One trace from the traceparent of a request through the wait, the attempts, the steps and the messages sent."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from service.cli import run
 from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
-from service.errors import Unavailable
+from service.errors import ConfigError, Unavailable
 from service.leases.store import LeaseStore
 from service.spans import DerivedIds
 from service.worker.isolation.parent import Isolation
@@ -320,3 +321,15 @@ async def test_workers_and_apis_export_by_otlp(
         ("treadle-worker", "invoke_agent helper"),
         ("treadle-worker", "wait in queue"),
     ]
+
+
+def test_an_api_without_the_extra_starts_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "service.spans", None)
+    with run.tracing_remote() as make:
+        assert make is None
+    assert "traces need the extra otel" in caplog.text
+    with pytest.raises(ConfigError, match="traces need the extra otel"), run.tracing():
+        pass

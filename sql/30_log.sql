@@ -92,12 +92,17 @@ end $$;
 create or replace function treadle._log(entries treadle.entry[], at timestamptz) returns void
 language plpgsql as $$
 declare
-    v_threads constant bigint[] := array(
-        select (e.entry).thread
-        from (select unnest(entries) as entry) e  -- unnest() in `from` would copy the data of the entries
-        where (e.entry).thread is not null);
+    v_threads bigint[];
     v_positions bigint[];  -- last_pos of each thread before these events, in the order of the threads
 begin
+    if cardinality(entries) = 1 then  -- the common case, without a query
+        v_threads := array_remove(array[entries[1].thread], null);
+    else
+        v_threads := array(
+            select (e.entry).thread
+            from (select unnest(entries) as entry) e  -- unnest() in `from` would copy the data of the entries
+            where (e.entry).thread is not null);
+    end if;
     if v_threads = '{}' then
         insert into treadle.events (message_id, seq, tenant, type, data, created_at)
             select e.message_id, e.seq, e.tenant, e.type, e.data, at

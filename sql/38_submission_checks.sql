@@ -176,9 +176,14 @@ begin
             tenant => tenant, max_queue_size => max_queue_size, further => jsonb_array_length(messages));
     end if;
     submissions := treadle._decode_submissions(messages => messages, tenant => tenant, reach => reach, at => at);
-    select array_agg(s.message_id), bool_or(s.thread_id is not null)
-        into v_ids, threaded
-        from unnest(submissions) s;
+    if cardinality(submissions) = 1 then  -- the common case, without a query
+        v_ids := array[submissions[1].message_id];
+        threaded := submissions[1].thread_id is not null;
+    else
+        select array_agg(s.message_id), bool_or(s.thread_id is not null)
+            into v_ids, threaded
+            from unnest(submissions) s;
+    end if;
     if exists (select from treadle.messages m where m.message_id = any(v_ids))
         or exists (select from treadle.trash t where t.message_id = any(v_ids))
     then

@@ -113,8 +113,7 @@ language plpgsql as $$
 begin
     if cardinality(answers) = 1 then  -- the common case, without a query
         if (answers[1]).state = 'queued' then
-            perform treadle._hint('treadle_work', (answers[1]).queue);
-            perform treadle._hint(
+            perform treadle._hint('treadle_work', (answers[1]).queue), treadle._hint(
                 'treadle_events', (answers[1]).message_id || coalesce(':' || (answers[1]).thread, ''));
         end if;
         return;
@@ -203,15 +202,13 @@ create or replace function treadle._submit_all(
 returns treadle.submit_answer[] language plpgsql as $$
 declare
     v_limits constant jsonb := case when not treadle._is_plain(tenant) then treadle._limits_of_active(tenant) end;
-    v_submissions treadle.submission[];
+    v_checked constant record := treadle._check_submissions(
+        messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => at,
+        max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => strict);
+    v_threaded constant boolean := v_checked.threaded;  -- some name a thread
+    v_submissions treadle.submission[] := v_checked.submissions;
     v_answers treadle.submit_answer[];
-    v_threaded boolean;  -- some name a thread
 begin
-    select c.submissions, c.threaded
-        into v_submissions, v_threaded
-        from treadle._check_submissions(
-            messages => messages, tenant => tenant, reach => reach, limits => v_limits, at => at,
-            max_queue_size => treadle._queue_size_of_session(max_queue_size), strict => strict) c;
     if v_threaded then
         v_submissions := treadle._arrive(messages => messages, submissions => v_submissions, tenant => tenant,
             reach => reach, patient => patient, at => at);
@@ -250,7 +247,7 @@ set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();
-    v_former_timeout constant text := treadle._set_lock_timeout(lock_timeout);
+    v_former_timeout text := treadle._set_lock_timeout(lock_timeout);
     v_answers treadle.submit_answer[];
 begin
     tenant := treadle._bound_tenant(tenant);
@@ -258,14 +255,28 @@ begin
         messages => messages, tenant => tenant, notify => notify, max_queue_size => max_queue_size,
         patient => coalesce(patient, true), strict => coalesce(strict, true), autocommit => autocommit,
         reach => reach, at => v_now);
-    if treadle._sharing() then
+    if cardinality(v_answers) = 1 and v_answers[1].state = 'queued' and v_answers[1].thread is null
+        and not treadle._sharing()
+    then  -- the common case, without a query
+        n := 1;
+        message_id := v_answers[1].message_id;
+        state := 'queued';
+        queue := v_answers[1].queue;
+        if v_answers[1].ahead is not null then
+            queue_position := greatest(
+                v_answers[1].ahead + treadle._ready_through(queue => queue, rank => v_answers[1].rank, at => v_now),
+                0);
+        end if;
+        created_at := v_now;
+        return next;
+    elsif treadle._sharing() then
         return query select *
             from treadle._answer_among_tenants(answers => v_answers, at => v_now);
     else
         return query select *
             from treadle._answer_submit(answers => v_answers, at => v_now);
     end if;
-    perform treadle._set_lock_timeout(v_former_timeout);
+    v_former_timeout := treadle._set_lock_timeout(v_former_timeout);
 end $$;
 comment on function treadle.submit_many(jsonb, text, boolean, integer, boolean, text, boolean, boolean, jsonb)
     is 'Submit an array of messages in the order given: all or nothing, or (not strict) each by itself';

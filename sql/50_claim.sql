@@ -37,8 +37,7 @@ begin
             encode(substr(sha256(v_secret || uuid_send(e.message_id)), 1, 16), 'hex')::uuid,
             worker, e.thread, e.seq, at, until
         from unnest(entries) e;
-    perform treadle._log(entries => entries, at => at);
-    perform treadle._lane_hide(
+    perform treadle._log(entries => entries, at => at), treadle._lane_hide(
         queue => _start_attempts.queue, lane => _start_attempts.lane, ids => lane_ids, at => at, until => until);
     insert into treadle.counters (tenant, queue, slot, queued, processing)
         select e.tenant, _start_attempts.queue, treadle._slot(at), -count(*), count(*)
@@ -195,7 +194,7 @@ create or replace function treadle._claim_lane(
     out taken uuid[])
 language plpgsql as $$
 declare
-    v_newly uuid[];
+    v_newly record;
     v_wanted integer;
     v_after bigint := treadle._first_returned_id();
     v_aside integer := 0;
@@ -209,18 +208,16 @@ begin
             queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants,
             agents => agents, passed_over => at_limit);
         exit when v_rows.lane_ids is null;
-        select t.taken, t.at_limit
-            into v_newly, at_limit
-            from treadle._take_messages(
-                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue,
-                lane => lane, at => at, until => until, at_limit => at_limit) t;
-        if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
+        v_newly := treadle._take_messages(
+            lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
+            at => at, until => until, at_limit => at_limit);
+        at_limit := v_newly.at_limit;
+        if cardinality(v_newly.taken) < cardinality(v_rows.lane_ids) then
             v_aside := v_aside + treadle._clear_lane(
-                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue,
-                lane => lane,
-                at => at, until => until);
+                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly.taken, queue => queue,
+                lane => lane, at => at, until => until);
         end if;
-        taken := taken || v_newly;
+        taken := taken || v_newly.taken;
         exit when cardinality(v_rows.lane_ids) < v_wanted or v_aside >= (treadle._set_aside_limits()).in_all;
         v_after := v_rows.lane_ids[v_wanted];
     end loop;
@@ -262,33 +259,32 @@ declare
     v_lanes constant text[] := first_lane || array_remove(array['high', 'normal', 'low'], first_lane);
     v_taken uuid[] := '{}';
     v_lane text;
-    v_queue text;
-    v_concurrency integer;
+    v_queues text[];
+    v_concurrencies integer[];
     v_room integer;
-    v_newly uuid[];
+    v_newly record;
     v_at_limit text[];  -- tenants of which no further message may run
 begin
     if treadle._limiting() and queues <> array[treadle._webhook_queue()] then  -- no limit counts deliveries
         v_at_limit := treadle._tenants_at_limit();
     end if;
+    select array_agg(q.queue order by u.n), array_agg(q.concurrency order by u.n)
+        into v_queues, v_concurrencies
+        from unnest(queues) with ordinality u (queue, n)
+        join treadle.queues q on q.queue = u.queue and not q.paused;
     foreach v_lane in array v_lanes loop
-        for v_queue, v_concurrency in
-            select q.queue, q.concurrency
-            from unnest(queues) with ordinality u (queue, n)
-            join treadle.queues q on q.queue = u.queue and not q.paused
-            order by u.n
-        loop
+        for i in 1 .. coalesce(cardinality(v_queues), 0) loop
             v_room := quantity - cardinality(v_taken);
             exit when v_room <= 0;
-            if v_concurrency is not null then
-                v_room := least(v_room, treadle._concurrency_room(queue => v_queue, concurrency => v_concurrency));
+            if v_concurrencies[i] is not null then
+                v_room := least(
+                    v_room, treadle._concurrency_room(queue => v_queues[i], concurrency => v_concurrencies[i]));
             end if;
-            select c.taken, c.at_limit
-                into v_newly, v_at_limit
-                from treadle._claim_lane(
-                    queue => v_queue, lane => v_lane, quantity => v_room, tenants => tenants, agents => agents,
-                    worker => worker, at => v_now, until => v_until, at_limit => v_at_limit) c;
-            v_taken := v_taken || v_newly;
+            v_newly := treadle._claim_lane(
+                queue => v_queues[i], lane => v_lane, quantity => v_room, tenants => tenants, agents => agents,
+                worker => worker, at => v_now, until => v_until, at_limit => v_at_limit);
+            v_at_limit := v_newly.at_limit;
+            v_taken := v_taken || v_newly.taken;
         end loop;
     end loop;
     return query

@@ -106,9 +106,14 @@ end $$;
 create or replace function treadle._lock_lease_logs(leases treadle.named_lease[], patient boolean)
 returns treadle.named_lease[] language plpgsql as $$
 declare
-    v_threads constant bigint[] := array(select distinct l.thread from unnest(leases) l where l.thread is not null);
+    v_threads bigint[];
     v_locked bigint[];
 begin
+    if cardinality(leases) = 1 then  -- the common case, without a query
+        v_threads := array_remove(array[leases[1].thread], null);
+    else
+        v_threads := array(select distinct l.thread from unnest(leases) l where l.thread is not null);
+    end if;
     if v_threads = '{}' then
         return leases;
     end if;

@@ -73,6 +73,14 @@ async def test_a_stream_ends_when_its_client_leaves(server: ApiServer, head: byt
     await until(lambda: open_readers(server) == 0)
 
 
+async def test_a_stream_whose_parts_are_never_sent_leaves_no_reader(server: ApiServer) -> None:
+    """Its first events were read before the head of the answer."""
+    async with Client(server.url) as client:
+        message_id = await client.submit("x", delay_seconds=600)
+        assert (await client.head(f"/messages/{message_id}/stream")).status_code == 200
+        await until(lambda: open_readers(server) == 0)
+
+
 async def test_a_connection_goes_on_after_a_stream(server: ApiServer) -> None:
     """Also with what the client has sent meanwhile."""
     reader, writer = await ask(server, STREAM + b"\r\n" + LIVE + LIVE[:9])

@@ -4,7 +4,8 @@
 the times of the calls in the first and in the last tenth.
 
 *Drains*: a worker drains what a client submits, alone and then beside an open transaction, without and with threads.
-The case compares the rates and the CPU of PostgreSQL.
+The case compares the rates and the CPU of PostgreSQL. Rows `beside nothing` have no such transaction: they show how
+much of a difference comes from the age of the database.
 """
 
 import asyncio
@@ -24,11 +25,16 @@ CHORE_INTERVAL_SECONDS = 1.0  # seconds
 DEAD_ROWS = "select sum(n_dead_tup) from pg_stat_user_tables where schemaname in ('treadle', 'pgmq')"
 
 OTHERS = {
+    "nothing": "select",
     "a snapshot": "begin isolation level repeatable read; select from treadle.messages limit 1",
     "a writer": "begin; create table theirs ()",
     "a submit": "begin; select treadle.submit('x'::text, agent => 'noop', thread_id => 'theirs')",
 }
-DRAINS = ((0, "a writer"), (0, "a submit"), (20, "a snapshot"), (1_000, "a snapshot"), (1_000, "a writer"))
+DRAINS = (
+    *((0, "nothing"), (0, "a writer"), (0, "a submit")),
+    *((20, "nothing"), (20, "a snapshot")),
+    *((1_000, "nothing"), (1_000, "a snapshot"), (1_000, "a writer")),
+)
 SHARES = 10  # of the time with an open transaction; the last one counts
 BACKLOG_MESSAGES = 4_000  # the client keeps so many queued, so that the worker never waits
 BATCH_MESSAGES = 200  # that the client submits at once; it holds their threads meanwhile

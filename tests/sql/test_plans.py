@@ -191,6 +191,12 @@ async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim])
             await sql_client.submit_many({"thread_id": thread}, max_queue_size=10**6)
             held = await sql_client.submit(thread_id=thread)
         assert plans.whole_tables == [], thread
+    async with Plans(sql_client) as plans:
+        await sql_client.submit_many({"thread_id": "new"}, {"thread_id": "new", "priority": "low"})
+        searched = plans.reading("messages_waiting")
+        await sql_client.submit_many({"thread_id": "new", "priority": "high"})
+    assert searched == []  # neither goes before the message with the turn
+    assert plans.reading("messages_waiting")  # this one does
     await sql_client.submit(thread_id="old9")
     held = await sql_client.submit(thread_id="old9")
     failed = claims[0].message_id

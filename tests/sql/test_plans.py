@@ -191,10 +191,11 @@ async def test_the_plans_of_a_client(sql_client: SqlClient, claims: list[Claim])
             await sql_client.submit_many({"thread_id": thread}, max_queue_size=10**6)
             held = await sql_client.submit(thread_id=thread)
         assert plans.whole_tables == [], thread
+    await sql_client.submit(thread_id="calm")
     async with Plans(sql_client) as plans:
-        await sql_client.submit_many({"thread_id": "new"}, {"thread_id": "new", "priority": "low"})
+        await sql_client.submit_many({"thread_id": "calm"}, {"thread_id": "calm", "priority": "low"})
         searched = plans.reading("messages_waiting")
-        await sql_client.submit_many({"thread_id": "new", "priority": "high"})
+        await sql_client.submit_many({"thread_id": "calm", "priority": "high"})
     assert searched == []  # neither goes before the message with the turn
     assert plans.reading("messages_waiting")  # this one does
     await sql_client.submit(thread_id="old9")

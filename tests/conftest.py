@@ -1,5 +1,5 @@
-"""Fixtures: one private PostgreSQL for the run, a migrated template database, and a clone of it for each test; APIs and
-workers on the clone, in the test's own event loop, on loopback."""
+"""Fixtures: one private PostgreSQL for the run, a migrated template database, and a clone of it that a test has for
+itself; APIs and workers on the clone, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
@@ -106,9 +106,11 @@ def databases(pytestconfig: pytest.Config) -> Iterator[Databases]:
 
 
 @pytest.fixture
-def dsn(databases: Databases) -> Iterator[str]:
-    """The address of a migrated database of this test's own."""
-    with databases.clone() as dsn:
+def dsn(databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a migrated database of this test's own. It is new where the test has the marker `new_database`;
+    otherwise other tests had it before, which leave nothing behind but dead rows and idle sessions."""
+    is_new = request.node.get_closest_marker("new_database") is not None
+    with databases.clone() if is_new else databases.lend() as dsn:
         yield dsn
 
 

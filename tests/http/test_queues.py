@@ -30,6 +30,7 @@ async def test_an_idle_service_reports_zeros(api: Client) -> None:
     assert await get(api, "/workers") == []
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize("statement", [store.QUEUED, store.PROCESSING], ids=["queued", "processing"])
 async def test_the_overview_keeps_an_index_plan_when_tables_grow(
     statement: str, sql: Connection, register_agents: Any

@@ -127,6 +127,7 @@ async def test_few_open_messages_are_found_among_any_number(sql_client: SqlClien
     await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 
+@pytest.mark.new_database
 async def test_lists_read_no_more_pages_beside_many_messages(sql_client: SqlClient) -> None:
     """Of every way to look for messages: as many pages with 25,000 messages as with 5,000."""
     calls = {

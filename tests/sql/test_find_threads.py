@@ -100,6 +100,7 @@ async def test_threads_of_records_are_looked_at_and_not_shown(sql_client: SqlCli
     await sql_client.sql.execute(rename, "records/s/t", "record")
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize("call", ["'no such text', rows => 100", "quantity => 100"])
 async def test_a_call_reads_as_much_beside_many_threads_as_beside_few(sql_client: SqlClient, call: str) -> None:
     call = f"select * from treadle.find_threads({call})"

@@ -22,6 +22,8 @@ from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.new_database
+
 CALLS = {
     "claim": ("select * from treadle.claim('w', '{default}', 1, 60)", 150),
     "submit": ('select * from treadle.submit_many(\'[{"message": "x"}]\', max_queue_size => 1000000)', 250),

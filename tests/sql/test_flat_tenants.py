@@ -1,8 +1,12 @@
 """Shares and limits of tenants cost no more beside dead rows that an old snapshot keeps."""
 
+import pytest
+
 from tests.support.low_water import DEAD, FILL_LANE, LANE, buffers, low, sweep, sweep_past
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.new_database
 
 
 async def test_dead_deltas_of_shares_cost_nothing(sql_client: SqlClient) -> None:

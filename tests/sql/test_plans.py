@@ -16,6 +16,8 @@ from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
+pytestmark = pytest.mark.new_database
+
 BIG = 50  # pages, from which on a table counts as big
 
 FILL = """

@@ -230,6 +230,7 @@ async def test_an_unknown_message_has_no_position_and_disturbs_no_other(sql_clie
     assert sorted(tuple(row) for row in rows) == [(1, None, None), (2, "queued", 0)]
 
 
+@pytest.mark.new_database
 async def test_positions_of_many_messages_are_those_of_each_and_count_a_lane_once(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many(
         *[{"priority": priority} for priority in ("high", "normal", "low") for _ in range(5)],

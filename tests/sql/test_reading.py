@@ -5,6 +5,8 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from service.leases.model import Claim
 from tests.support.randomness import incompressible
 from tests.support.sql_client import SqlClient
@@ -161,6 +163,7 @@ async def test_a_page_is_limited_in_bytes_but_has_at_least_one_event(sql_client:
     assert (await paged(sql_client, claim, quantity=1, at_least_one="false"))[7:9] == [([8], False), ([], False)]
 
 
+@pytest.mark.new_database
 async def test_a_page_does_not_read_the_large_events_behind_it(sql_client: SqlClient) -> None:
     """Also of events that compress well: their size is estimated without reading them."""
     for partition in await sql_client.sql.fetch(

@@ -99,6 +99,7 @@ async def test_old_rows_are_deleted_and_read_in_steps(sql_client: SqlClient) -> 
     assert await sql_client.sql.fetchval("select count(*) from treadle.stat_rows where seconds = 60") == 8
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize("call", ["select * from treadle.read_stats(null, now() - interval '1 hour', now())"])
 async def test_reading_them_touches_no_message(sql_client: SqlClient, call: str) -> None:
     await sql_client.submit()

@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from tests.support.sql_client import SqlClient
+
+pytestmark = pytest.mark.new_database
 
 LEASES = "treadle.leases"
 THRESHOLD = """

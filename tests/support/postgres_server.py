@@ -19,10 +19,14 @@ FOLDER_PREFIX = "treadle-tests-"
 def postgres_of_the_run() -> contextlib.AbstractContextManager[PrivatePostgres]:
     """A server on a free port of 127.0.0.1, deleted at the end.
 
-    Its data are in memory where there is room. Each test makes and deletes a database of about 460 files, and the file
+    Its data are in memory where there is room. Many tests make and delete a database of about 460 files, and the file
     system ext4 searches long for the inode of a new file while many were deleted in the last seconds.
     """
-    options = {"max_wal_size": "256MB"}
+    options = {
+        "max_wal_size": "256MB",
+        "autovacuum": "off",  # at any moment, it would change plans and pages
+        "max_connections": "300",  # idle sessions are kept (warm_sessions.py)
+    }
     programs = os.environ.get(OTHER_PROGRAMS_VARIABLE)
     if programs is None:
         return temporary_postgres(_new_home(), options=options)

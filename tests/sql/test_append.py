@@ -169,11 +169,11 @@ async def test_a_finish_need_not_bring_any(sql_client: SqlClient) -> None:
 
 async def test_a_finish_waits_for_the_append_in_flight(sql_client: SqlClient) -> None:
     (claim,) = await claim_new(sql_client)
-    other = await sql_client.connect()
+    other, watcher = await sql_client.connect(), await sql_client.connect()
     async with other.sql.transaction():
         await other.append((claim, 3, ["a"]))
         finishing = asyncio.create_task(sql_client.finish(claim, first_seq=4, chunks=["b"]))
-        await (await sql_client.connect()).until_blocked(sql_client)
+        await watcher.until_blocked(sql_client)
     assert await finishing == ["completed"]
     assert await chunks(sql_client, claim) == ["a", "b"]
 

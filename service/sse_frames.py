@@ -75,6 +75,7 @@ async def guarded(kind: str, stream: AsyncGenerator[bytes, None], first: bytes =
     try:
         if first:
             yield first
+            first = b""  # the stream may stay open for hours
         async for part in stream:
             yield part
     except TreadleError as error:

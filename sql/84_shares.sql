@@ -113,7 +113,17 @@ begin
     end loop;
 end $$;
 
--- Look after the shares: count again (not while a known surplus remains: its rows would be counted each time), set
+-- Whether so many claims and submits came since the lanes were counted that the next sums are worth another count.
+create or replace function treadle._has_many_share_deltas() returns boolean
+language sql stable as $$
+    select exists (
+        select
+        from treadle.lane_shares s
+        where s.id >= treadle._low_water_mark('lane_shares')
+        offset 500)
+$$;
+
+-- Look after the shares: count again (seldom while a known surplus remains: its rows would be counted each time), set
 -- surplus rows aside (`aside`: how many), and admit messages that wait for their share, up to `quantity` in each lane:
 -- what their tenants' shares have room for or, with one tenant, all (`admitted`: their ids). One transaction at a time
 -- does it.
@@ -138,7 +148,7 @@ begin
         if treadle._limiting() then
             perform treadle._move_rows_at_limit(at);
         end if;
-        if not exists (select from treadle.lane_surplus) then
+        if not exists (select from treadle.lane_surplus) or treadle._has_many_share_deltas() then
             perform treadle._recount_shares(at);
         end if;
         aside := treadle._set_surplus_aside(quantity => quantity * c_at_once, at => at);

@@ -186,9 +186,10 @@ def _exporting(service: str) -> Iterator["TracerProvider | None"]:
         return
     try:
         from service.spans import new_provider
+
+        provider = new_provider(service)
     except ImportError:
         raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra otel of treadle.") from None
-    provider = new_provider(service)
     try:
         yield provider
     finally:

@@ -20,6 +20,7 @@ class HintTiming:
         self._apart_until = 0.0
         self._trusted_until = 0.0  # hints are not to blame for slow writes
         self._slow: list[float] = []  # seconds of writes with hints, in a row
+        self._with_hint = 0.0  # seconds of the fastest of those that led to the last decision
         self._apart: list[float] | None = None  # seconds of writes without hints, while they are compared
 
     def travels(self, now: float) -> bool:
@@ -27,14 +28,17 @@ class HintTiming:
         return now >= self._apart_until
 
     def note(self, now: float, seconds: float, *, hinted: bool) -> None:
-        """A write has taken so long, with its hint or without it."""
+        """A write has taken so long, with its hint or without it. One with a hint may have begun before the decision
+        that hints follow their commits."""
         if not hinted:
             self._compare(now, seconds)
         elif seconds <= SLOW_SECONDS:
             self._slow.clear()
-        elif now >= self._trusted_until:
+        elif now >= self._trusted_until and self.travels(now):
             self._slow.append(seconds)
             if len(self._slow) >= COMPARED_WRITES:
+                self._with_hint = min(self._slow)
+                self._slow.clear()
                 self._apart_until, self._apart = now + PERIOD_SECONDS, []
 
     def _compare(self, now: float, seconds: float) -> None:
@@ -43,7 +47,6 @@ class HintTiming:
         self._apart.append(seconds)
         if len(self._apart) < COMPARED_WRITES:
             return
-        if min(self._apart) > FASTER * min(self._slow):
+        if min(self._apart) > FASTER * self._with_hint:
             self._apart_until, self._trusted_until = 0.0, now + PERIOD_SECONDS
         self._apart = None
-        self._slow.clear()

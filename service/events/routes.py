@@ -12,6 +12,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from service.access.principal import Principal
 from service.errors import NotFound, Refused
 from service.events.model import Event, EventPage, Page
+from service.events.pages import LIVE_PAGE_BYTES
 from service.events.sse import Streams
 from service.events.store import EventStore
 from service.events.thread_ids import is_of_log, parse_id
@@ -137,7 +138,7 @@ router = Router("/", route_handlers=[stream_message, stream_thread, list_events]
 
 
 async def _first_page(principal: Principal, events: EventStore, message_id: UUID) -> Page:
-    page = await events.page(principal, message_id, 0)
+    page = await events.page(principal, message_id, 0, page_bytes=LIVE_PAGE_BYTES)  # `Pages` bounds who reads more
     if page is None:
         raise _unknown_message(message_id)
     return page

@@ -43,7 +43,7 @@ class Writer:
 
     def append(self, append: Append) -> Awaitable[Appended]:
         """Write events of an attempt to its message's log."""
-        return (self._first_appends if append.is_first else self._appends).submit(append)
+        return (self._first_appends if append.is_first and not _sends(append) else self._appends).submit(append)
 
     def finish(self, finish: Finish) -> Awaitable[Finished]:
         """End an attempt."""

@@ -157,6 +157,16 @@ def test_hints_travel_with_commits_while_that_makes_them_no_slower(
     assert write(0.0) == "w"
 
 
+def test_writes_overlap_the_decision_on_their_hints() -> None:
+    timing = hint_timing.HintTiming()
+    for seconds in (SLOW, SLOW, SLOW, 0.0, SLOW):  # the last two began before hints followed their commits
+        timing.note(1.0, seconds, hinted=True)
+    assert not timing.travels(1.0)
+    for _ in range(hint_timing.COMPARED_WRITES):
+        timing.note(2.0, SLOW, hinted=False)
+    assert timing.travels(2.0)
+
+
 async def test_emitted_events_cost_one_append_and_no_hint(
     store: MessageStore, sql: Connection, start_worker: StartWorker, sent: Counter[str]
 ) -> None:

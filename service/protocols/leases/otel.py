@@ -2,7 +2,8 @@
 its queue and for each attempt, as the workers of the installation have them.
 
 The claim tells the id of the attempt's span, which is derived: the API process that takes its end, which may be another
-one, exports it. What the worker's program does within the attempt makes its spans there.
+one, exports it. An attempt that is lost has no end and no span. What the worker's program does within the attempt has
+its spans there.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ class OtelRemoteTraces:
             yield
         finally:
             stop()
-            await asyncio.gather(*self._ending)
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     def begin(self, claim: RemoteClaim) -> str | None:
         parent = parent_of(claim.traceparent)

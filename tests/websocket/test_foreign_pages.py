@@ -70,7 +70,7 @@ async def test_a_page_of_cors_origins_submits_streams_and_chats(
     async with contextlib.AsyncExitStack() as stack:
         port, other_port = [await stack.enter_async_context(foreign_page()) for _ in range(2)]
         browser = await stack.enter_async_context(open_browser())
-        changes = {"cors_origins": (f"http://localhost:{port}",), **(CLOSED if closed else {})}
+        changes: dict[str, Any] = {"cors_origins": (f"http://localhost:{port}",), **(CLOSED if closed else {})}
         served = await stack.enter_async_context(api_server(settings, **changes))
         page = await visit(browser, f"http://localhost:{port}/")
         url = f"http://127.0.0.1:{served.port}"

@@ -13,7 +13,7 @@ from service.errors import Busy, TooSlow, Unavailable
 from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
-RESOLVED_AT_ONCE = 50  # results of a batch; then the loop looks for what has arrived meanwhile
+RESOLVED_AT_ONCE = 50  # results, in turns; then the loop looks for what has arrived meanwhile
 
 SHARING_READERS = 1_000  # of one answer
 SHARING_SECONDS = 10.0  # that a reader waits, like one that waits for a connection
@@ -36,8 +36,10 @@ class Batcher(Generic[Item, Result]):
     transaction which holds many things costs no call for each. Without patience Busy is raised. `held_by` names what an
     item needs (see Patience).
 
-    An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end. The
-    callers of a large batch go on in turns: a new request does not wait until all of them have done their work.
+    An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end. With
+    `in_turns` the callers of a large batch go on in turns: where each has much to do with its result, a new request
+    does not wait until all of them have done it. Without, they go on together, so that what they ask for next makes
+    one batch.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int,
         calls: int = 1,
+        in_turns: bool = False,
         weigh: Callable[[Item], int] = lambda _: 1,
         group_by: Callable[[Item], Hashable] = lambda _: None,
         must_run_alone: Callable[[Item], bool] | None = None,
@@ -55,6 +58,7 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._limit = limit
         self._calls = calls
+        self._at_once = RESOLVED_AT_ONCE if in_turns else limit
         self._weigh = weigh
         self._group_by = group_by
         self._must_run_alone = must_run_alone
@@ -156,7 +160,7 @@ class Batcher(Generic[Item, Result]):
                 await self._settle(batch[middle:])
                 return
             results = [error]
-        _resolve(batch, results)
+        _resolve(batch, results, self._at_once)
 
 
 class SharedReads(Generic[Asked, Result]):
@@ -190,11 +194,14 @@ def _require_one_each(items: Sequence[object], results: Sequence[object]) -> Non
 
 
 def _resolve(
-    batch: list[tuple[Item, asyncio.Future[Result]]], results: Sequence[Result | Exception], start: int = 0
+    batch: list[tuple[Item, asyncio.Future[Result]]],
+    results: Sequence[Result | Exception],
+    at_once: int,
+    start: int = 0,
 ) -> None:
-    """Hand out the results from `start` on: some now, and the others in the next turns of the loop. Meanwhile the next
-    batch is on its way."""
-    past = start + RESOLVED_AT_ONCE
+    """Hand out the results from `start` on: so many now, and the others in the next turns of the loop. Meanwhile the
+    next batch is on its way."""
+    past = start + at_once
     for (_, future), result in zip(batch[start:past], results[start:past], strict=True):
         if future.done():
             pass
@@ -204,4 +211,4 @@ def _resolve(
         else:
             future.set_result(result)
     if past < len(batch):
-        asyncio.get_running_loop().call_soon(_resolve, batch, results, past)
+        asyncio.get_running_loop().call_soon(_resolve, batch, results, at_once, past)

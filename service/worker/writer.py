@@ -72,6 +72,7 @@ class Writer:
         return Batcher(
             self._append,
             limit=APPEND_BATCH_ITEMS,
+            in_turns=True,
             weigh=_weight,
             must_run_alone=_sends,
             patience=Patience(repetitions=None),

@@ -174,7 +174,8 @@ class WarmSessions:
     async def _connect(self, original: Callable[..., Any], **arguments: Any) -> Any:
         """As asyncpg's _connect_addr."""
         address, params = arguments["addr"], arguments["params"]
-        if address != self._address or params.database not in self._idle or params.user != OWNER or params.password:
+        has_own = params.user != OWNER or params.password or params.sslmode > connect_utils.SSLMode.prefer
+        if address != self._address or params.database not in self._idle or has_own:
             return await original(**arguments)
         loop = arguments["loop"]
         connected = loop.create_future()

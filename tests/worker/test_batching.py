@@ -71,7 +71,7 @@ async def test_a_batch_has_at_most_limit_items() -> None:
 
 async def test_the_callers_of_a_large_batch_go_on_in_turns() -> None:
     database = Database()
-    batcher = Batcher(database.run, limit=1_000)
+    batcher = Batcher(database.run, limit=1_000, in_turns=True)
     went_on: list[int] = []
 
     async def ask(item: int) -> None:

@@ -1,11 +1,10 @@
 """The moments of Treadle, each named once. The place where one happens calls it; metrics, logs and tests listen.
 
-A moment that has no listener costs a twentieth of a microsecond. Listeners run at once, in the caller's thread: they
-only count or remember. A moment of a batch is called once for all of it.
+A moment that has no listener costs a tenth of a microsecond. Listeners run at once, in the caller's thread: they only
+count or remember. A moment of a batch is called once for all of it.
 """
 
 import functools
-import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -80,25 +79,19 @@ class Moment(Protocol[Measured]):
 
 MOMENTS: list[Moment[Any]] = []
 
-# Names its measurements: to pass on `**measured` takes three times as long, and to call an object with `__call__`, too.
-CALL_LISTENERS = """
-def happen(*, {}):
-    for listener in listeners:
-        try:
-            listener({})
-        except Exception:
-            log.exception("a listener of telemetry failed", extra={{"moment": "{}"}})
-"""
-
 
 def moment(signature: Callable[Measured, None]) -> Moment[Measured]:
     """The moment whose name, meaning and measurements are those of a function without a body."""
     listeners: list[Any] = []
-    scope: dict[str, Any] = {"listeners": listeners, "log": log}
-    names = inspect.signature(signature).parameters
-    passed_on = ", ".join(f"{name}={name}" for name in names)
-    exec(CALL_LISTENERS.format(", ".join(names), passed_on, signature.__name__), scope)
-    happen = functools.wraps(signature)(scope["happen"])
+
+    # A plain function: to call an object with `__call__` takes three times as long.
+    @functools.wraps(signature)
+    def happen(**measured: Any) -> None:
+        for listener in listeners:
+            try:
+                listener(**measured)
+            except Exception:
+                log.exception("a listener of telemetry failed", extra={"moment": signature.__name__})
 
     def listen(listener: Any) -> Callable[[], None]:
         listeners.append(listener)

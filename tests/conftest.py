@@ -1,5 +1,5 @@
-"""Fixtures: one private PostgreSQL for the run, a migrated template database, and a clone of it that a test has for
-itself; APIs and workers on the clone, in the test's own event loop, on loopback."""
+"""Fixtures: one private PostgreSQL for the run, a migrated template database, and clones of it, each lent to one test
+at a time; APIs and workers on the clone, in the test's own event loop, on loopback."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -20,6 +20,10 @@ pytest.register_assert_rewrite("tests.support")  # before any of it is imported
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 gc.disable()  # until the tests are collected: the imports would be searched for garbage again and again
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service import logs
 from service.agents.builtin.echo import echo
@@ -262,3 +266,23 @@ def cli_without_database(monkeypatch: pytest.MonkeyPatch) -> Cli:
 def cli(cli_without_database: Cli, dsn: str) -> Cli:
     """The same, on the test's database."""
     return lambda *arguments, **settings: cli_without_database(*arguments, **{"DATABASE_URL": dsn, **settings})
+
+
+@pytest.fixture
+def exporter() -> "InMemorySpanExporter":
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: "InMemorySpanExporter") -> "TracerProvider":
+    """Makes spans as the service does, and exports each at its end."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    from service.spans import DerivedIds
+
+    provider = TracerProvider(id_generator=DerivedIds())
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider

@@ -164,12 +164,13 @@ def threads(settings: Settings, limit: int, principal: Principal, as_json: bool)
 
     async def newest(database: Any) -> list[Any]:
         store = ThreadStore(database)
-        found, before = await store.page(principal, limit, None)
+        found: list[Any] = []
+        before = None
         for _ in range(MOST_LOOKS):
-            if before is None or len(found) >= limit:
-                return found
             more, before = await store.page(principal, limit - len(found), before)
             found += more
+            if before is None or len(found) == limit:
+                return found
         click.echo("There may be more: it stopped after many threads that it does not list.", err=True)
         return found
 

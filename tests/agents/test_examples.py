@@ -17,7 +17,7 @@ from tests.support.documents import AGENTS, blocks
 from tests.support.fixture_types import StartWorker
 from tests.support.inputs import asked_input, give_input
 from tests.support.messages import log, run, settled, submit, text
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_listening
 from tests.support.repository import ROOT
 from tests.support.waiting import until
 from treadle import Agent
@@ -117,17 +117,8 @@ async def counter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     server = await asyncio.create_subprocess_exec(
         sys.executable, str(ROOT / "examples" / "remote.py"), stderr=asyncio.subprocess.DEVNULL
     )
-
-    async def answers() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            return False
-        writer.close()
-        return True
-
     try:
-        await until(answers)
+        await until(lambda: is_listening(port))
         yield
     finally:
         server.kill()

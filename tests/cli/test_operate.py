@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from service.agents.builtin.echo import echo
@@ -99,6 +100,24 @@ async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, register_
     rows = json.loads((await cli("queues", "--json")).stdout)
     assert [row["name"] for row in rows] == ["a_queue_with_a_name_that_is_quite_long", "default"]
     assert (rows[1]["depth"], rows[1]["visible"], rows[1]["paused"], rows[1]["cancelled"]) == (3, 3, True, 0)
+
+
+async def test_threads_are_found_behind_many_that_are_not_listed(
+    sql: Connection, cli: Cli, register_agents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call of the list looks at a thousand threads."""
+    await register_agents()
+    await sql.execute("select treadle.submit('x', thread_id => 'mine')")
+    await sql.execute("""
+        select treadle.submit_many(jsonb_agg(jsonb_build_object('message', 'x', 'thread_id', 'key ' || n)))
+        from generate_series(1, 1000) n""")
+    await sql.execute("update treadle.threads set thread_id = 'records/s/' || id where thread_id like 'key %'")
+    found = await cli("threads", "--json")
+    assert [thread["thread_id"] for thread in json.loads(found.stdout)] == ["mine"]
+    assert found.stderr == ""
+    monkeypatch.setattr("service.cli.operate.MOST_LOOKS", 1)
+    found = await cli("threads", "--json")
+    assert (json.loads(found.stdout), "There may be more" in found.stderr) == ([], True)
 
 
 async def test_threads_are_a_table_that_fits(sql: Connection, cli: Cli, register_agents: Any) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import websockets
@@ -22,6 +23,7 @@ from service.config import Settings
 from service.db.pool import Connection
 from tests.support.invariants import assert_consistent
 from tests.support.node_client import play
+from tests.support.ports import is_listening
 from tests.support.repository import ROOT
 from tests.support.stage import Stage, staged
 from tests.support.waiting import until, wait_for
@@ -105,7 +107,7 @@ async def queue_socket(url: str, text: str, seen: asyncio.Event) -> Any:
                         said = ""
                     if told["type"] == "TextMessage" and told["source"] == "stage":
                         return breaks, said
-        await asyncio.sleep(0.1)
+        await until(lambda: is_listening(urlsplit(url).port or 0))
 
 
 CLIENTS: dict[str, tuple[Follow, Any, Any]] = {  # and what they tell after a killed replica, and a killed worker

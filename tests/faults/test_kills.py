@@ -21,7 +21,7 @@ from langgraph_sdk import get_client
 from service.local.private_postgres import PrivatePostgres
 from tests.support.langgraph_clients import stream
 from tests.support.node_client import play
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_listening
 from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 90.0  # a test that takes longer fails; none is meant to come near it
@@ -128,7 +128,7 @@ class Reader:
                         self.events.append((fields["event"], fields["data"]))
                         yield self.ids[-1], fields["event"], fields["data"]
                     fields = {}
-            time.sleep(0.1)  # an EventSource's pause before it reconnects
+            wait_until(lambda: is_listening(self._service.port))
         pytest.fail(f"the stream did not end; {self._service.log}")
 
     def types(self) -> list[str]:

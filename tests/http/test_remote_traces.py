@@ -7,13 +7,11 @@ from uuid import UUID
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.db.pool import Connection
 from service.protocols.leases.otel import OtelRemoteTraces
 from service.protocols.leases.traces import FindParents
-from service.spans import DerivedIds
 from service.trace_ids import own_trace, span_of
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
@@ -41,18 +39,6 @@ def attempt_of(message: str, attempt: int, trace_id: str = TRACE) -> str:
 async def traceparents(sql: Connection) -> dict[str, str | None]:
     rows = await sql.fetch("select agent, traceparent from treadle.messages order by message_id")
     return {row["agent"]: row["traceparent"] for row in rows}
-
-
-@pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
-
-
-@pytest.fixture
-def provider(exporter: InMemorySpanExporter) -> TracerProvider:
-    provider = TracerProvider(id_generator=DerivedIds())
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return provider
 
 
 async def test_a_claim_tells_the_trace_of_the_submit(api: Client, sql: Connection) -> None:

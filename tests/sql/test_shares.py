@@ -172,6 +172,20 @@ async def test_setting_a_flood_aside_reads_as_much_of_a_long_one_as_of_a_short_o
     assert await pages() < 1.1 * short
 
 
+async def test_lanes_are_counted_again_while_a_long_surplus_is_set_aside(sql_client: SqlClient) -> None:
+    ids = await flood(sql_client, SHARE * 3)
+    await sql_client.sql.execute("select treadle.create_tenant('quiet')")
+    await sql_client.cancel(ids[0])
+    step = "select treadle.admit_due(quantity => 2)"  # sets ten aside
+    await sql_client.sql.execute(step)
+    assert await sums(sql_client) == [SHARE * 3 - 10]
+    await sql_client.sql.execute("""
+        insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
+            select 'default', 'default', 'normal', 0, 0 from generate_series(1, 500)""")
+    await sql_client.sql.execute(step)
+    assert await sums(sql_client) == [SHARE * 3 - 1 - 20]
+
+
 async def test_few_messages_over_the_share_are_left_in_their_lane(sql_client: SqlClient) -> None:
     await flood(sql_client, SHARE + 50)
     await sql_client.sql.execute("select treadle.create_tenant('quiet'), treadle.admit_due()")

@@ -1,6 +1,5 @@
 """A clone of the template that tests use one after another. Each of them finds the template's rows and nothing else."""
 
-import time
 from typing import Any, NamedTuple
 
 import psycopg
@@ -9,7 +8,7 @@ from tests.support.warm_sessions import WarmSessions
 
 MAX_LOANS = 40  # deleted rows leave dead ones behind
 MAX_PAGES = 64  # of a table: one that grew more is slower to read than a new database is made
-END_SECONDS = 10.0  # of the sessions that a test leaves open
+END_MILLISECONDS = 10_000  # for each session that a test leaves open
 
 CATALOGS = (
     *("attrdef", "attribute", "cast", "class", "constraint", "default_acl", "enum", "event_trigger", "extension"),
@@ -95,13 +94,8 @@ class LentDatabase:
 
     def _end_sessions(self) -> bool:
         """End the sessions that the test has left open; returns whether they are gone."""
-        end = f"select count(pg_terminate_backend(a.pid)) {OTHER_SESSIONS}"
-        deadline = time.monotonic() + END_SECONDS
-        while time.monotonic() < deadline:
-            if not self._value(end, idle=self._sessions.idle_pids(self.name)):
-                return True
-            time.sleep(0.005)
-        return False
+        end = f"select count(pg_terminate_backend(a.pid, {END_MILLISECONDS})) {OTHER_SESSIONS}"
+        return not self._value(end, idle=self._sessions.idle_pids(self.name)) or self.is_unused()
 
     def _count(self) -> list[Any]:
         arguments = {"horizon": self._horizon}

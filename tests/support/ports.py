@@ -20,6 +20,15 @@ def free_port() -> int:
             return port
 
 
+def is_listening(port: int) -> bool:
+    """Whether a server listens at this port of loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def with_closed_port(dsn: str) -> str:
     """The same address with a port at which no server listens."""
     user_and_host, _, database = dsn.rpartition("/")

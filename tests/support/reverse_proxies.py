@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_listening
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
 from tests.support.waiting import until
@@ -128,18 +128,9 @@ async def _running(
         program, *arguments, env={**os.environ, **(environment or {})}, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await until(lambda: process.returncode is not None or _accepts(port))
+        await until(lambda: process.returncode is not None or is_listening(port))
         assert process.returncode is None
         yield
     finally:
         process.terminate()
         await process.wait()
-
-
-async def _accepts(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -4,13 +4,14 @@ The clients of the scenes `cut` and `replica` reach the first API through proxie
 then on, as a load balancer does; all others reach the second one.
 """
 
-import asyncio
 import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+import httpx
 
 from faults.proxy import Proxy
 from service.config import Settings
@@ -109,8 +110,5 @@ async def staged(sql: Connection, settings: Settings, folder: Path) -> AsyncIter
 async def _is_up(client: Client) -> bool:
     try:
         return (await client.get("/health")).status_code in (200, 503)  # 503: there is no worker yet
-    except OSError:
-        return False
-    except Exception:  # httpx raises its own
-        await asyncio.sleep(0.05)
+    except (OSError, httpx.TransportError):
         return False

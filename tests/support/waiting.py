@@ -6,6 +6,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -50,4 +51,20 @@ async def let_the_loop_read() -> None:
 
 async def wait_for(event: asyncio.Event | threading.Event) -> None:
     """Wait until the event is set."""
-    await until(event.is_set)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LIMIT_SECONDS):
+            if isinstance(event, asyncio.Event):
+                await event.wait()
+            else:
+                await _in_own_thread(event.wait)
+            return
+    pytest.fail(f"not within {LIMIT_SECONDS} seconds")
+
+
+async def _in_own_thread(wait: Callable[[float], bool]) -> None:
+    """Wait there, so that no thread of a worker is taken."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        await asyncio.get_running_loop().run_in_executor(executor, wait, LIMIT_SECONDS)
+    finally:
+        executor.shutdown(wait=False)

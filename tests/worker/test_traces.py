@@ -12,7 +12,6 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.agents.claude.api import Api
@@ -23,7 +22,6 @@ from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError, Unavailable
 from service.leases.store import LeaseStore
-from service.spans import DerivedIds
 from service.worker.isolation.parent import Isolation
 from service.worker.otel import OtelTraces
 from tests.support.api_client import Client
@@ -63,18 +61,6 @@ def clerk(context: Any, text: str) -> Any:
 @agent("helper")
 async def helper(context: Context, text: str) -> str:
     return text
-
-
-@pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
-
-
-@pytest.fixture
-def provider(exporter: InMemorySpanExporter) -> TracerProvider:
-    provider = TracerProvider(id_generator=DerivedIds())
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return provider
 
 
 def names_of_parents(spans: tuple[ReadableSpan, ...]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from service.db.pool import Database
 from service.errors import Unprocessable
 from service.inputs.store import InputSchemas
 from service.leases.model import lease_seconds
+from service.leases.store import LeaseStore
 from service.protocols.leases.claims import RemoteClaims
 from service.protocols.leases.earlier import Sender
 from service.protocols.leases.moments import RemoteMoments
@@ -64,7 +65,7 @@ class RemoteServices:
             retry_max=settings.retry_max_seconds,
             max_queue_size=settings.max_queue_size,
         )
-        self.traces = make_traces(self.store.trace_parents) if make_traces else NoRemoteTraces()
+        self.traces = make_traces(LeaseStore(database).trace_parents) if make_traces else NoRemoteTraces()
         moments = RemoteMoments()
         self.claims = RemoteClaims(
             self.store, access, moments, lease_seconds=self.lease_seconds, poll_interval=settings.poll_interval

@@ -208,11 +208,6 @@ class RemoteLeaseStore:
             raise LeaseLost(LOST)
         return Sender(*row)
 
-    async def trace_parents(self, message_ids: Sequence[UUID]) -> dict[UUID, str]:
-        """The W3C trace context of each message that was submitted with one."""
-        rows = await self._database.fetch("select message_id, traceparent from treadle.trace_parents($1)", message_ids)
-        return {row["message_id"]: row["traceparent"] for row in rows}
-
     async def children(
         self, tenant: str, worker: str, message_id: UUID, lease: UUID, children: Sequence[UUID]
     ) -> list[SentMessage]:

@@ -85,7 +85,9 @@ begin
 end $$;
 comment on function treadle.remote_worker is 'The queues and agents of a remote worker; raises TR404';
 
--- Take up to `quantity` messages of the worker's tenant for its agents. The columns are those of treadle.claim.
+-- Take up to `quantity` messages of the worker's tenant for its agents. The columns are those of treadle.claim. The
+-- row of the worker is kept until the commit: a worker that signs off meanwhile gives these messages back too, and the
+-- claim of one that signs off, or has signed off, raises TR404. So no lease is left behind without its worker.
 create or replace function treadle.remote_claim(
     of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text default 'high')
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
@@ -106,6 +108,16 @@ begin
         from treadle.claim(
             worker => v_worker.worker_id, queues => v_queues, quantity => quantity, lease_seconds => lease_seconds,
             first_lane => first_lane, tenants => array[v_worker.serves], agents => v_worker.agents) c;
+    if found then
+        perform from treadle.workers w  -- without a wait: a sign-off may wait for what was claimed
+            where w.worker_id = v_worker.worker_id
+            for key share skip locked;
+        if not found then
+            raise exception using
+                errcode = 'TR404',
+                message = 'This worker signs off.';
+        end if;
+    end if;
 end $$;
 comment on function treadle.remote_claim is 'Take messages of its tenant, for its agents, for a remote worker';
 
@@ -308,11 +320,15 @@ comment on function treadle.remote_heartbeat
     is 'A remote worker lives and holds these leases; the answer names those cancelled or lost';
 
 -- A remote worker ends: what it still has is released, without a loss. A repeat finds no worker, and raises nothing.
+-- A claim of the worker that runs ends first, so that what it takes is released too.
 create or replace function treadle.remote_sign_off(tenant text, worker text) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 begin
-    if exists (select from treadle.workers w where w.worker_id = worker and w.serves = tenant) then
+    perform from treadle.workers w
+        where w.worker_id = worker and w.serves = tenant
+        for update;
+    if found then
         perform treadle.sign_off(worker);
     end if;
 end $$;

@@ -49,6 +49,7 @@ class Worker:
         self._attempts: dict[UUID, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._releasing = asyncio.Event()
         self._ended = asyncio.Event()
         self.registered = asyncio.Event()
 
@@ -72,7 +73,7 @@ class Worker:
     def stop(self) -> None:
         """Claim no more, and let what runs end; the second call gives it back. In the loop of `serve`."""
         if self._stopping.is_set():
-            self._release_all()
+            self._releasing.set()
         self._stopping.set()
 
     async def _run_with_signals(self) -> None:
@@ -119,15 +120,17 @@ class Worker:
             self._ended.set()
 
     async def _drain(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._grace_seconds)
-        self._release_all()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=RELEASE_SECONDS)
-
-    def _release_all(self) -> None:
+        """Called when no claim waits any more, so that the worker does not take again what it gives back."""
+        if not self._tasks:
+            return
+        ended = asyncio.create_task(asyncio.wait(self._tasks))
+        releasing = asyncio.create_task(self._releasing.wait())
+        await asyncio.wait({ended, releasing}, timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
         for attempt in self._attempts.values():
             attempt.stop("released")
+        await asyncio.wait({ended}, timeout=RELEASE_SECONDS)
+        ended.cancel()
+        releasing.cancel()
 
     def _obey(self, message_id: UUID, verdict: Reason) -> None:
         if message_id in self._attempts:

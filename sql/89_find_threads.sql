@@ -13,13 +13,7 @@ language sql stable as $$
     select s.thread, t.thread_id, s.last_ord, t.created_at, s.last_activity, t.owner, t.agents, t.metadata, m.body
     from treadle.thread_turns s
     join treadle.threads t on t.id = s.thread
-    left join lateral (
-        select x.body
-        from treadle.messages x
-        where x.thread = s.thread
-        order by x.ord desc
-        limit 1
-    ) m on true
+    left join treadle.messages m on m.thread = s.thread and m.ord = s.last_ord
     where s.tenant = _threads_to_search.tenant
         and (s.last_activity, s.thread) < (before, before_thread)
     order by s.last_activity desc, s.thread desc

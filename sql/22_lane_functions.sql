@@ -30,7 +30,8 @@ end $$;
 -- key in order.
 create or replace function treadle._lane_settings() returns text
 language sql immutable parallel safe as $$
-    select 'set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off'
+    select 'set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off '
+        'set enable_sort = off'
 $$;
 
 -- Whether a search sees row q. A row that was never hidden is visible also after the clock was set back. The

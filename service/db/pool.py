@@ -131,7 +131,7 @@ class Database:
                 except TimeoutError as error:
                     raise TooSlow("PostgreSQL was reached, but did not answer in time.") from error
                 finally:
-                    await _release(pool, connection)
+                    await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
             except _REPEATABLE_ERRORS as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
@@ -176,17 +176,6 @@ class Database:
 async def _prepare(connection: Any) -> None:
     # Parameters of type jsonb are JSON text already; answers are decoded.
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=msgspec.json.decode)
-
-
-async def _release(pool: "asyncpg.Pool[asyncpg.Record]", connection: Any) -> None:
-    """Put the connection back into the pool. The pool would do that in a task, which delays each answer by two turns of
-    the loop; only a connection whose command is being cancelled has anything to wait for."""
-    inner = connection._con
-    if inner is None or inner.is_closed() or inner._protocol._is_cancelling():
-        await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
-    else:
-        inner._on_release()
-        await connection._holder.release(None)
 
 
 async def _leave_as_is(connection: Any) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ REPETITIONS = 2  # at once, of all held things together: each is short
 MAX_LINE_CALLERS = 100
 MAX_LINE_CHARS = 20_000_000  # of all callers in a line
 FEW_LINES = 4
+ANY_NUMBER = contextlib.nullcontext()  # in place of a slot
 
 Result = TypeVar("Result")
 
@@ -113,20 +115,8 @@ class Patience:
                     raise
                 key = error.held  # what it waited for is free, and now it needs something else
 
-    @contextlib.asynccontextmanager
-    async def _slot(self, deadline: float | None) -> AsyncIterator[None]:
-        if self._slots is None:
-            yield
-            return
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Busy("Too many requests of this kind are under way: try again.") from None
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def _slot(self, deadline: float | None) -> AbstractAsyncContextManager[None]:
+        return ANY_NUMBER if self._slots is None else _taken(self._slots, deadline)
 
     async def _wait(self, line: _Line, key: Hashable, deadline: float | None, characters: int) -> bool:
         """Whether the thing is free; False: the caller is the first of the line now."""
@@ -186,6 +176,19 @@ class Patience:
                 future.set_result(False)
                 return
         del self._lines[key]
+
+
+@contextlib.asynccontextmanager
+async def _taken(slots: asyncio.Semaphore, deadline: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await slots.acquire()
+    except TimeoutError:
+        raise Busy("Too many requests of this kind are under way: try again.") from None
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 async def _unless_client_leaves(waiting: Coroutine[Any, Any, Result]) -> Result:

@@ -9,17 +9,16 @@ from service.errors import NotFound
 from service.events.answers import is_question
 from service.events.feed import Feed
 from service.events.store import EventStore
+from service.messages import waiter
 
 
-class Waiter:
+class Waiter(waiter.Waiter):
     def __init__(self, feed: Feed, events: EventStore, access: Access) -> None:
         self._feed = feed
         self._events = events
         self._access = access
 
     async def until_over(self, principal: Principal, message_id: UUID, seconds: float) -> bool:
-        """Whether the message is over within so many seconds. It does not wait for one that asks a question, nor while
-        this process stops. Raises NotFound, and Unauthorized where the access ends meanwhile."""
         deadline = time.monotonic() + seconds
         with self._feed.follow(message_id) as reader:
             if (end := await self._events.log_end(principal, message_id)) is None:

@@ -15,8 +15,9 @@ from service.inspection.model import FILTER_TEXT, Changes, Message, MessagePage,
 from service.inspection.store import InspectionStore
 from service.limits import MAX_THREAD_ID_CHARS, PAGE_ITEMS
 from service.messages import routes as messages_routes
-from service.messages.routes import Prefer, Wait, Waiter, seconds_to_wait
+from service.messages.routes import Prefer, Wait, seconds_to_wait
 from service.messages.store import MessageStore
+from service.messages.waiter import Waiter
 from service.params import MessageId, PageLimit, one_thread_id, parse_message_id
 from service.refusals import refusals
 

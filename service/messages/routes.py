@@ -2,8 +2,7 @@
 
 import re
 from contextlib import suppress
-from typing import Annotated, Any, Protocol, runtime_checkable
-from uuid import UUID
+from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, patch, post
 from litestar.datastructures import ResponseHeader
@@ -32,6 +31,7 @@ from service.messages.model import (
 )
 from service.messages.store import MessageStore
 from service.messages.validation import validate_input, validate_messages, validate_metadata
+from service.messages.waiter import Waiter
 from service.params import IdempotencyKey, MessageId, hash_request, parse_key, parse_message_id
 from service.refusals import refusals
 
@@ -40,13 +40,6 @@ Prefer = Annotated[
     str | None, HeaderParameter(name="Prefer", description="`wait=10` is the same as the query parameter (RFC 7240).")
 ]
 PREFERRED = re.compile(r"wait=([0-9]{1,6})")
-
-
-@runtime_checkable
-class Waiter(Protocol):
-    """service.events.waiter."""
-
-    async def until_over(self, principal: Principal, message_id: UUID, seconds: float) -> bool: ...
 
 
 @post(

@@ -139,7 +139,7 @@ class Append(Struct, frozen=True):
 
     @property
     def characters(self) -> int:
-        return sum(event.characters for event in self.events)
+        return sum([event.characters for event in self.events])
 
 
 class Appended(Struct, frozen=True):
@@ -192,7 +192,8 @@ class Finish(Struct, frozen=True):
 
     @property
     def characters(self) -> int:
-        return self.outcome.characters + sum(event.characters for event in self.events)
+        characters = self.outcome.characters
+        return characters + sum([event.characters for event in self.events]) if self.events else characters
 
 
 class Finished(Struct, frozen=True):

@@ -30,6 +30,7 @@ class Writer:
         self._janitor = janitor
         self._max_losses = max_losses
         self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
+        self._sending_started: asyncio.TimerHandle | None = None
         # Apart, so that the first words of an answer do not wait for those of all others.
         self._first_appends = self._append_batcher()
         self._appends = self._append_batcher()
@@ -51,8 +52,8 @@ class Writer:
 
     def hint_started(self, claim: Claim) -> None:
         """Tell readers of the log soon that the attempt has started, unless it writes before."""
-        if not self._started:
-            asyncio.get_running_loop().call_later(STARTED_HINT_SECONDS, self._send_started)
+        if self._sending_started is None:
+            self._sending_started = asyncio.get_running_loop().call_later(STARTED_HINT_SECONDS, self._send_started)
         self._started[claim.message_id] = _event_hint(claim)
 
     def hint_ended(self, claim: Claim, status: FinishStatus, *, queue_has_room: bool) -> None:
@@ -115,8 +116,12 @@ class Writer:
             self._started.pop(item.message_id, None)
             if not hinted:
                 self._notifier.hint(EVENTS, _event_hint(item))
+        if not self._started and self._sending_started is not None:
+            self._sending_started.cancel()  # an idle worker sleeps on
+            self._sending_started = None
 
     def _send_started(self) -> None:
+        self._sending_started = None
         for hint in self._started.values():
             self._notifier.hint(EVENTS, hint)
         self._started.clear()

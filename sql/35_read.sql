@@ -38,8 +38,11 @@ $$;
 
 -- New events for readers of messages. The planner inlines this function and the next one into treadle.read_events. Each
 -- has its own query: one that could read both kinds of logs would start a scan of every partition twice for each call.
+-- All ids lie between `first` and `last`: these are known before the scans start, so only partitions that can have
+-- these ids are opened.
 create or replace function treadle._read_messages(
-    message_ids uuid[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean)
+    message_ids uuid[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean, first uuid,
+    last uuid)
 returns table (
     n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
     more boolean)
@@ -65,6 +68,7 @@ language sql stable as $$
                 select v.seq, v.type, v.data, v.created_at, v.thread
                 from treadle.events v
                 where v.message_id = r.message_id
+                    and v.message_id between _read_messages.first and _read_messages.last
                     and v.seq > r.after
                     and m.message_id is not null
                 order by v.seq
@@ -162,13 +166,19 @@ language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
     set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
+declare
+    v_ids uuid[] := array_remove(message_ids, null);
 begin
-    if array_remove(message_ids, null) <> '{}' then
+    if v_ids <> '{}' then
+        if cardinality(v_ids) > 1 then
+            v_ids := array(select u from unnest(v_ids) u order by u);
+        end if;
         return query
             select r.*
             from treadle._read_messages(
                 message_ids => read_events.message_ids, afters => read_events.afters, quantity => read_events.quantity,
-                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one) r;
+                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one, first => v_ids[1],
+                last => v_ids[cardinality(v_ids)]) r;
     end if;
     if array_remove(threads, null) <> '{}' then
         return query
@@ -252,12 +262,28 @@ language plpgsql stable security definer
 #variable_conflict use_column
 begin
     tenant := treadle._bound_tenant(tenant);
+    reach := treadle._checked_reach(reach);
+    if not exists (
+        select
+        from treadle.messages m
+        where m.message_id = read_log.message_id
+            and m.tenant = read_log.tenant
+            and treadle._sees(
+                reach => reach, owner => m.owner, agent => m.agent,
+                thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
+                message_id => m.message_id))
+    then
+        return;
+    end if;
     return query
         select r.n, r.seq, r.pos, r.type, r.data, r.created_at, r.last, r.more
-        from treadle.log_end(read_log.message_id, tenant => read_log.tenant, reach => read_log.reach) e
-        left join lateral treadle.read_events(
+        from treadle._read_messages(
             message_ids => array[read_log.message_id], afters => array[read_log.after],
-            quantity => read_log.quantity, page_bytes => read_log.page_bytes) r on true;
+            quantity => read_log.quantity, page_bytes => read_log.page_bytes, at_least_one => true,
+            first => read_log.message_id, last => read_log.message_id) r;
+    if not found then
+        return next;
+    end if;
 end $$;
 comment on function treadle.read_log is 'A page of the log of one message that the principal sees';
 

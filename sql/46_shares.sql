@@ -240,9 +240,9 @@ begin
         group by 1, 2, 3;
 end $$;
 
--- Give these messages, which wait for their share, rows in their lanes, in their order. In a crowded lane they go
+-- End the wait of these messages for their share. Returns their lane rows, in their order. In a crowded lane they go
 -- first.
-create or replace function treadle._admit_to_share(ids uuid[], at timestamptz) returns void
+create or replace function treadle._leave_share(ids uuid[]) returns treadle.lane_row[]
 language plpgsql as $$
 declare
     v_first text[] := '{}';  -- tenants with their lanes
@@ -268,7 +268,8 @@ begin
         from (
             select m.message_id, m.queue, m.priority, concat_ws(' ', m.tenant, m.queue, m.priority) as lane
             from treadle.messages m
-            where m.message_id = any(ids) and m.hold = 'share'
+            where m.message_id = any(ids)
+                and coalesce(m.hold, '') = 'share'  -- coalesce keeps the planner off the index messages_share
             order by m.share_place
         ) o
     ), admitted as (
@@ -281,28 +282,45 @@ begin
     select array_agg(row(a.queue, a.lane, a.lane_id, treadle._lane_body(a))::treadle.lane_row)
         into v_lane_rows
         from admitted a;
-    if v_lane_rows is not null then
-        perform treadle._lane_insert(lane_rows => v_lane_rows, at => at);
-    end if;
+    return v_lane_rows;
 end $$;
+
+-- Count the rows that a claim took from a lane, each of the tenant in the same place, and those that came for them.
+create or replace function treadle._count_refill(
+    tenants text[], lane_ids bigint[], coming treadle.lane_row[], queue text, lane text)
+returns void language sql as $$
+    insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
+    select d.tenant, _count_refill.queue, _count_refill.lane, sum(d.ready), sum(d.behind)
+    from (
+        select u.tenant, -1 as ready, case when u.lane_id > 0 then -1 else 0 end as behind
+        from unnest(tenants, lane_ids) u (tenant, lane_id)
+        union all
+        select coalesce(r.body ->> 'tenant', 'default'), 1, case when r.lane_id > 0 then 1 else 0 end
+        from unnest(coming) r
+    ) d
+    group by d.tenant
+    having sum(d.ready) <> 0 or sum(d.behind) <> 0
+$$;
 
 -- A claim took the messages of these rows from a lane, each of the tenant in the same place: admit as many, but not of
 -- a tenant that has a surplus there.
 create or replace function treadle._refill(
     tenants text[], lane_ids bigint[], queue text, lane text, at timestamptz)
-returns void
-language plpgsql as $$
+returns void language plpgsql as $$
 #variable_conflict use_column
 declare
-    v_ids uuid[];
-begin
-    insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
-        select u.tenant, _refill.queue, _refill.lane, -count(*), -count(*) filter (where u.lane_id > 0)
-        from unnest(tenants, lane_ids) u (tenant, lane_id)
-        group by u.tenant;
-    v_ids := array(
+    v_surplus constant text[] := array(
+        select s.tenant
+        from treadle.lane_surplus s
+        where s.queue = _refill.queue and s.lane = _refill.lane);
+    v_ids constant uuid[] := array(
         select h.message_id
-        from (select u.tenant, count(*) as taken from unnest(tenants) u (tenant) group by u.tenant) t
+        from (
+            select u.tenant, count(*) as taken
+            from unnest(tenants) u (tenant)
+            where u.tenant <> all(v_surplus)
+            group by u.tenant
+        ) t
         cross join lateral (
             select m.message_id
             from treadle.messages m
@@ -310,14 +328,21 @@ begin
             order by m.share_place
             limit t.taken
             for update skip locked
-        ) h
-        where not exists (
-            select
-            from treadle.lane_surplus s
-            where s.queue = _refill.queue and s.lane = _refill.lane and s.tenant = t.tenant));
-    if v_ids <> '{}' then
-        perform treadle._admit_to_share(ids => v_ids, at => at);
+        ) h);
+    v_coming treadle.lane_row[] := '{}';
+begin
+    if v_surplus <> '{}' then  -- counted first, because treadle._leave_share asks what is left behind
+        perform treadle._count_refill(
+            tenants => tenants, lane_ids => lane_ids, coming => '{}', queue => queue, lane => lane);
+        tenants := '{}';
+        lane_ids := '{}';
     end if;
+    if v_ids <> '{}' then
+        v_coming := treadle._leave_share(v_ids);
+        perform treadle._lane_put(queue => queue, lane => lane, lane_rows => v_coming, at => at);
+    end if;
+    perform treadle._count_refill(
+        tenants => tenants, lane_ids => lane_ids, coming => v_coming, queue => queue, lane => lane);
 end $$;
 
 create or replace trigger tenants_sharing after insert or delete or update of suspended_at, deleted_at, limits

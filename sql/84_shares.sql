@@ -171,5 +171,7 @@ begin
             limit greatest(least(v_room, quantity), 0)
             for update skip locked);
     end loop;
-    perform treadle._admit_to_share(ids => admitted, at => at);
+    if admitted <> '{}' then
+        perform treadle._lane_insert(lane_rows => treadle._leave_share(admitted), at => at);
+    end if;
 end $$;

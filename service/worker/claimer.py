@@ -20,9 +20,9 @@ from service.worker.traces import Traces
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
-# While several tenants share the lanes, claims are small, and another one may begin while one is in flight. A message
-# that goes before a flood then waits for a fraction of the time that a hundred of the flood's take.
-SHARED_CLAIM_BATCH_MESSAGES = 25
+# While several tenants share the lanes, claims are small: a message that goes before a flood waits for a fraction of
+# the time that a hundred of the flood's take. Smaller ones, or two at a time, cost more than they spare.
+SHARED_CLAIM_BATCH_MESSAGES = 35
 SHARED_SECONDS = 60.0  # since a claim brought a message of another tenant
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
@@ -62,64 +62,28 @@ class Claimer:
         self._stopped = asyncio.Event()
         self._passed_rows = 0  # by the last claim that did not fill its room
         self._retry_seconds = 0.0  # how long the last look waited for such rows
-        self._asked = 0  # messages that the claims in flight ask for
-        self._missed = False  # work arrived while such claims had all room: they may be older than it
         self._seen: dict[str, float] = {}  # when a claim brought messages of a tenant, by its name
-        self._shared = asyncio.Event()  # several tenants were seen of late
-
-    @property
-    def is_claiming(self) -> bool:
-        """A claim is in flight."""
-        return self._asked > 0
+        self.is_claiming = False  # a claim is in flight
 
     async def run(self) -> None:
         """Claim until `stop`."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._claim_always())
-            tasks.create_task(self._claim_beside())
-
-    async def _claim_always(self) -> None:
         while not self._stopped.is_set():
             passed_rows = await self._claim_and_start()
-            if passed_rows is not None:
-                await self._wait_for_work(self._next_look(passed_rows))
-
-    async def _claim_beside(self) -> None:
-        """While tenants share the lanes, begin another claim beside the one that is in flight."""
-        while not self._stopped.is_set():
-            await self._shared.wait()
-            await self._wait_for_work(None)
-            is_full = True  # the last claim was
-            while is_full and self._shared.is_set() and not self._stopped.is_set():
-                is_full = await self._claim_and_start() is None
-
-    async def _wait_for_work(self, seconds: float | None) -> None:
-        """Until there may be messages that no claim in flight looks for, or `stop`; at most so long."""
-        while not self._stopped.is_set() and await wait_for(self._work, seconds) and not self._work.is_set():
-            pass  # the other waiter was faster
+            if passed_rows is not None and not self._stopped.is_set():  # a claim that fails clears `work`
+                await wait_for(self._work, self._next_look(passed_rows))
 
     async def _claim_and_start(self) -> int | None:
         """Claim once. How many rows the claim passed over; None: there may be more to claim at once."""
         self._work.clear()
-        batch = SHARED_CLAIM_BATCH_MESSAGES if self._shared.is_set() else CLAIM_BATCH_MESSAGES
-        room = min(batch, self._attempts.room() - self._asked)
-        if room <= 0 and self._asked:
-            self._missed = True
-            return 0
-        self._asked += max(0, room)
-        try:
-            claimed = await self._claim(room) if room > 0 else Claimed([])
-            await self._traces.begin(claimed.claims)
-            for claim in claimed.claims:
-                self._attempts.start(claim)
-        finally:  # their places are taken now
-            self._asked -= max(0, room)
+        is_shared = len(self._seen) > 1
+        room = min(SHARED_CLAIM_BATCH_MESSAGES if is_shared else CLAIM_BATCH_MESSAGES, self._attempts.room())
+        claimed = await self._claim(room) if room > 0 else Claimed([])
+        await self._traces.begin(claimed.claims)
+        for claim in claimed.claims:
+            self._attempts.start(claim)
         self._see({claim.tenant for claim in claimed.claims})
         lacks_room = len(claimed.claims) >= room  # there may be more to claim
-        self._attempts.wake_for_room = lacks_room or (self._attempts.wake_for_room and self.is_claiming)
-        if self._missed:
-            self._missed = False
-            self._work.set()
+        self._attempts.wake_for_room = lacks_room
         if pause := pause_after(claimed.passed_rows, len(claimed.claims)):
             await wait_for(self._stopped, min(pause, self._settings.poll_interval))
         return None if lacks_room and room > 0 else claimed.passed_rows
@@ -128,10 +92,6 @@ class Claimer:
         now = time.monotonic()
         self._seen |= dict.fromkeys(tenants, now)
         self._seen = {tenant: at for tenant, at in self._seen.items() if now - at < SHARED_SECONDS}
-        if len(self._seen) > 1:
-            self._shared.set()
-        else:
-            self._shared.clear()
 
     def _next_look(self, passed_rows: int) -> float:
         """Seconds until a claim without a hint. The transaction that holds a row which this claim passed over may be
@@ -146,7 +106,6 @@ class Claimer:
     def stop(self) -> None:
         """Claim no more."""
         self._stopped.set()
-        self._shared.set()
         self._work.set()
 
     def _next_order(self) -> tuple[Priority, Sequence[str]]:
@@ -164,6 +123,7 @@ class Claimer:
         first_lane, queues = self._next_order()
         began = time.monotonic()
         claimed = Claimed([])
+        self.is_claiming = True
         try:
             claimed = await self._store.claim(
                 worker=self._worker,
@@ -182,6 +142,8 @@ class Claimer:
         except Exception:
             log.exception("claim failed")
             self._work.clear()
+        finally:
+            self.is_claiming = False
         telemetry.claim(works=claimed.claims, room=room, seconds=time.monotonic() - began)
         return claimed
 

@@ -38,11 +38,11 @@ $$;
 
 -- New events for readers of messages. The planner inlines this function and the next one into treadle.read_events. Each
 -- has its own query: one that could read both kinds of logs would start a scan of every partition twice for each call.
--- All ids lie between `first` and `last`: these are known before the scans start, so only partitions that can have
--- these ids are opened.
+-- All ids lie between `first_id` and `last_id`: these are known before the scans start, so only partitions that can
+-- have these ids are opened.
 create or replace function treadle._read_messages(
-    message_ids uuid[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean, first uuid,
-    last uuid)
+    message_ids uuid[], afters bigint[], quantity integer, page_bytes bigint, at_least_one boolean,
+    first_id uuid, last_id uuid)
 returns table (
     n integer, message_id uuid, seq integer, pos bigint, type text, data text, created_at timestamptz, last boolean,
     more boolean)
@@ -68,7 +68,7 @@ language sql stable as $$
                 select v.seq, v.type, v.data, v.created_at, v.thread
                 from treadle.events v
                 where v.message_id = r.message_id
-                    and v.message_id between _read_messages.first and _read_messages.last
+                    and v.message_id between first_id and last_id
                     and v.seq > r.after
                     and m.message_id is not null
                 order by v.seq
@@ -177,8 +177,8 @@ begin
             select r.*
             from treadle._read_messages(
                 message_ids => read_events.message_ids, afters => read_events.afters, quantity => read_events.quantity,
-                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one, first => v_ids[1],
-                last => v_ids[cardinality(v_ids)]) r;
+                page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one,
+                first_id => v_ids[1], last_id => v_ids[cardinality(v_ids)]) r;
     end if;
     if array_remove(threads, null) <> '{}' then
         return query
@@ -249,8 +249,8 @@ begin
 end $$;
 comment on function treadle.log_end is 'The seq of a message''s last event so far, and whether the message is over';
 
--- A page of the log of one message, as treadle.read_events reads it, in the same statement as the check that the
--- principal sees the message: no row where it does not exist, one with n null where the page is empty.
+-- A page of the log of one message, as treadle.read_events reads it, where the principal sees the message: no row where
+-- it does not exist, one with n null where the page is empty.
 create or replace function treadle.read_log(
     message_id uuid, after bigint, quantity integer, page_bytes bigint, tenant text default 'default',
     reach jsonb default null)
@@ -280,7 +280,7 @@ begin
         from treadle._read_messages(
             message_ids => array[read_log.message_id], afters => array[read_log.after],
             quantity => read_log.quantity, page_bytes => read_log.page_bytes, at_least_one => true,
-            first => read_log.message_id, last => read_log.message_id) r;
+            first_id => read_log.message_id, last_id => read_log.message_id) r;
     if not found then
         return next;
     end if;

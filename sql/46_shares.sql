@@ -288,19 +288,21 @@ end $$;
 -- Count the rows that a claim took from a lane, each of the tenant in the same place, and those that came for them.
 create or replace function treadle._count_refill(
     tenants text[], lane_ids bigint[], coming treadle.lane_row[], queue text, lane text)
-returns void language sql as $$
+returns void language plpgsql as $$
+#variable_conflict use_column
+begin
     insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
-    select d.tenant, _count_refill.queue, _count_refill.lane, sum(d.ready), sum(d.behind)
-    from (
-        select u.tenant, -1 as ready, case when u.lane_id > 0 then -1 else 0 end as behind
-        from unnest(tenants, lane_ids) u (tenant, lane_id)
-        union all
-        select coalesce(r.body ->> 'tenant', 'default'), 1, case when r.lane_id > 0 then 1 else 0 end
-        from unnest(coming) r
-    ) d
-    group by d.tenant
-    having sum(d.ready) <> 0 or sum(d.behind) <> 0
-$$;
+        select d.tenant, _count_refill.queue, _count_refill.lane, sum(d.ready), sum(d.behind)
+        from (
+            select u.tenant, -1 as ready, case when u.lane_id > 0 then -1 else 0 end as behind
+            from unnest(tenants, lane_ids) u (tenant, lane_id)
+            union all
+            select coalesce(r.body ->> 'tenant', 'default'), 1, case when r.lane_id > 0 then 1 else 0 end
+            from unnest(coming) r
+        ) d
+        group by d.tenant
+        having sum(d.ready) <> 0 or sum(d.behind) <> 0;
+end $$;
 
 -- A claim took the messages of these rows from a lane, each of the tenant in the same place: admit as many, but not of
 -- a tenant that has a surplus there.
@@ -331,7 +333,7 @@ declare
         ) h);
     v_coming treadle.lane_row[] := '{}';
 begin
-    if v_surplus <> '{}' then  -- counted first, because treadle._leave_share asks what is left behind
+    if v_surplus <> '{}' then  -- counted first, because treadle._leave_share asks which rows are behind
         perform treadle._count_refill(
             tenants => tenants, lane_ids => lane_ids, coming => '{}', queue => queue, lane => lane);
         tenants := '{}';

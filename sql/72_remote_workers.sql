@@ -86,8 +86,8 @@ end $$;
 comment on function treadle.remote_worker is 'The queues and agents of a remote worker; raises TR404';
 
 -- Take up to `quantity` messages of the worker's tenant for its agents. The columns are those of treadle.claim. The
--- row of the worker is kept until the commit: a worker that signs off meanwhile gives these messages back too, and the
--- claim of one that signs off, or has signed off, raises TR404. So no lease is left behind without its worker.
+-- row of the worker stays locked until the commit: a worker that signs off meanwhile gives these messages back too, and
+-- the claim of one that signs off, or has signed off, raises TR404. So no lease is left behind without its worker.
 create or replace function treadle.remote_claim(
     of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text default 'high')
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
@@ -115,7 +115,7 @@ begin
         if not found then
             raise exception using
                 errcode = 'TR404',
-                message = 'This worker signs off.';
+                message = 'This worker signs off, or was taken for dead: register again.';
         end if;
     end if;
 end $$;

@@ -1,4 +1,4 @@
-"""Who waits for the end of a message (service.events.waiter)."""
+"""The waiter for the end of a message, which is service.events.waiter."""
 
 from abc import ABC, abstractmethod
 from uuid import UUID
@@ -7,8 +7,8 @@ from service.access.principal import Principal
 
 
 class Waiter(ABC):
-    """A class and no protocol: Litestar asks of each request whether its waiter is one, and asks a protocol for all its
-    members each time."""
+    """An abstract class, because Litestar checks the type of the waiter in each request, and the check of a protocol
+    looks up all its members."""
 
     @abstractmethod
     async def until_over(self, principal: Principal, message_id: UUID, seconds: float) -> bool:

@@ -35,13 +35,14 @@ class Asked:
         self.ended: list[str] = []
         browser.on("request", lambda request: self._note(self.paths, request))
         browser.on("response", lambda response: self._note(self.answered, response.request))
-        browser.on("requestfinished", lambda request: self._note(self.ended, request))
+        for how in ("requestfinished", "requestfailed"):
+            browser.on(how, lambda request: self._note(self.ended, request))
 
     def count(self, path: str) -> int:
         return self.paths.count(path)
 
     def has_all(self, path: str) -> bool:
-        """Whether every answer to such a request has been read."""
+        """Whether every such request has ended."""
         return self.count(path) == self.ended.count(path)
 
     @staticmethod

@@ -240,12 +240,17 @@ async def test_the_plans_of_a_reader(sql_client: SqlClient, claims: list[Claim])
     # Only the partition of the message is opened.
     await sql_client.shift_clock(86400 * 20)
     await sql_client.sql.execute("select treadle.ensure_partitions(30); set auto_explain.log_analyze = on")
-    async with Plans(sql_client) as plans:
-        await sql_client.sql.fetch("select * from treadle.read_events($1, '{0}', 200)", ids[:1])
-    (plan,) = plans.reading(r"events_\d+_pkey")
-    read = re.findall(r"Scan on events_\w+ .*|Scan using events_\w+_pkey .*", plan)
-    assert len(read) == 1, plan
-    assert "Subplans Removed: 3" in plan
+    for call, which in (
+        ("treadle.read_events($1, '{0}', 200)", ids[:1]),
+        ("treadle.read_log($1, 0, 200, 1000000)", ids[0]),
+    ):
+        async with Plans(sql_client) as plans:
+            assert await sql_client.sql.fetch(f"select * from {call}", which)
+        (plan,) = plans.reading(r"events_\d+_pkey")
+        read = re.findall(r"Scan on events_\w+ .*|Scan using events_\w+_pkey .*", plan)
+        assert len(read) == 1, plan
+        (removed,) = re.findall(r"Subplans Removed: (\d+)", plan)
+        assert int(removed) >= 30
 
 
 async def test_the_plans_of_a_janitor(sql_client: SqlClient, claims: list[Claim]) -> None:

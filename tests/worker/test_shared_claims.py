@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import msgspec
+
 from service.config import Settings
 from service.errors import Unavailable
 from service.leases.model import Claimed
@@ -125,9 +127,10 @@ async def test_a_hint_is_kept_while_a_claim_in_flight_has_all_room(settings: Set
 
 
 async def test_it_ends_when_a_claim_fails_as_it_is_stopped(settings: Settings) -> None:
-    async with claiming(settings) as (store, _, work):
+    patient = msgspec.structs.replace(settings, poll_interval=60.0)
+    async with asyncio.timeout(30), claiming(patient) as (store, attempts, work):
         store.answer(["one"])
-        await until(lambda: not store.asked)
+        await until(lambda: attempts.started)
         work.set()
         await until(lambda: store.asked)
         store.in_flight.pop(0)[1].set_exception(Unavailable("away"))

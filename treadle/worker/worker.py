@@ -88,10 +88,13 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 claiming = asyncio.create_task(self._claim(session))
-                await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                claiming.cancel()  # a claim whose answer is not awaited is given back when the worker signs off
-                with contextlib.suppress(asyncio.CancelledError):
-                    await claiming
+                try:
+                    await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    claiming.cancel()  # a claim whose answer is not awaited is given back when the worker signs off
+                    await asyncio.wait({claiming})
+                if not claiming.cancelled():
+                    claiming.result()
         finally:
             stopped.cancel()
 
@@ -123,14 +126,16 @@ class Worker:
         """Called when no claim waits any more, so that the worker does not take again what it gives back."""
         if not self._tasks:
             return
-        ended = asyncio.create_task(asyncio.wait(self._tasks))
+        ended = asyncio.create_task(asyncio.wait(list(self._tasks)))
         releasing = asyncio.create_task(self._releasing.wait())
-        await asyncio.wait({ended, releasing}, timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
-        for attempt in self._attempts.values():
-            attempt.stop("released")
-        await asyncio.wait({ended}, timeout=RELEASE_SECONDS)
-        ended.cancel()
-        releasing.cancel()
+        try:
+            await asyncio.wait({ended, releasing}, timeout=self._grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in self._attempts.values():
+                attempt.stop("released")
+            await asyncio.wait({ended}, timeout=RELEASE_SECONDS)
+        finally:
+            ended.cancel()
+            releasing.cancel()
 
     def _obey(self, message_id: UUID, verdict: Reason) -> None:
         if message_id in self._attempts:

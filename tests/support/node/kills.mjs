@@ -30,7 +30,7 @@ async function agui(base, text) {
         },
       )
       .catch(() => undefined);
-    runs.push(outcome);
+    if (runs.at(-1) !== outcome) runs.push(outcome); // how often it breaks depends on the connections that it keeps
     if (outcome !== "broken") return [...runs, agent.messages.at(-1).content];
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

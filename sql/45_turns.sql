@@ -7,6 +7,10 @@
 -- The next message of a thread: redriven first, then by priority, then by ord. Each search begins where the last
 -- message of that priority left: the index keeps the dead entries of those before it while an old snapshot is open. The
 -- searches are made in this order, and none is made after the first row: `order by` would make all four.
+--
+-- Dead entries count in what the planner expects of messages_waiting, so that messages_ord, which has every message of
+-- the thread, seems cheaper beside an old snapshot. Only messages_waiting has the order of these searches, without an
+-- equation for the rank; and each function that calls this one has enable_sort = off.
 create or replace function treadle._next_waiting(
     thread bigint,
     next_high bigint,
@@ -21,7 +25,7 @@ language sql stable rows 1 as $$
             from treadle.messages m
             where m.thread = _next_waiting.thread
                 and m.hold = 'thread'
-                and m.rank = -1
+                and m.rank < 0
             order by m.rank, m.ord
             limit 1
         )
@@ -31,8 +35,8 @@ language sql stable rows 1 as $$
             from treadle.messages m
             where m.thread = _next_waiting.thread
                 and m.hold = 'thread'
-                and m.rank = 0
-                and m.ord >= _next_waiting.next_high
+                and (m.rank, m.ord) >= (0, _next_waiting.next_high)
+                and m.rank <= 0
             order by m.rank, m.ord
             limit 1
         )
@@ -42,8 +46,8 @@ language sql stable rows 1 as $$
             from treadle.messages m
             where m.thread = _next_waiting.thread
                 and m.hold = 'thread'
-                and m.rank = 1
-                and m.ord >= _next_waiting.next_normal
+                and (m.rank, m.ord) >= (1, _next_waiting.next_normal)
+                and m.rank <= 1
             order by m.rank, m.ord
             limit 1
         )
@@ -53,8 +57,8 @@ language sql stable rows 1 as $$
             from treadle.messages m
             where m.thread = _next_waiting.thread
                 and m.hold = 'thread'
-                and m.rank = 2
-                and m.ord >= _next_waiting.next_low
+                and (m.rank, m.ord) >= (2, _next_waiting.next_low)
+                and m.rank <= 2
             order by m.rank, m.ord
             limit 1
         )
@@ -126,48 +130,56 @@ begin
         at => at);
 end $$;
 
--- Let the heads of these threads give way to waiting messages of higher priority. The head of a thread is the message
--- that thread_turns.turn names. A head that has never started gives way: it leaves its lane and waits with hold =
--- thread. A head that a worker claims at this moment (its row is locked) keeps the turn. Returns the heads that gave
--- way.
-create or replace function treadle._give_way(threads bigint[]) returns uuid[]
-language plpgsql as $$
-declare
-    v_heads uuid[];
-    v_lane_rows treadle.lane_row[];
+-- Lock the heads of these threads that give way to a waiting message of higher priority. The head of a thread is the
+-- message that thread_turns.turn names. A head that has never started gives way. One that a worker claims at this
+-- moment (its row is locked) keeps the turn. The searches are those of treadle._next_waiting, without those of the
+-- head's own rank and below; `offset 0` keeps their order, which `exists` would drop.
+create or replace function treadle._lock_overtaken_heads(threads bigint[]) returns uuid[]
+language plpgsql set enable_sort = off as $$
 begin
-    with locked as (
-        select h.*
+    return array(
+        select h.message_id
         from unnest(threads) u
         cross join lateral treadle._turns_of(u) t
         join treadle.messages h on h.message_id = any(array[t.turn])
         where h.state = 'queued' and coalesce(h.hold, 'share') = 'share' and h.attempt = 0
-            -- The searches of treadle._next_waiting, without those of the head's own rank and below.
             and (
                 exists (
                     select
                     from treadle.messages m
-                    where m.thread = t.thread and m.hold = 'thread' and m.rank = -1 and h.rank > -1
-                    offset 0)
+                    where m.thread = t.thread and m.hold = 'thread' and m.rank < 0 and h.rank > -1
+                    order by m.rank, m.ord
+                    limit 1 offset 0)
                 or exists (
                     select
                     from treadle.messages m
-                    where m.thread = t.thread and m.hold = 'thread' and m.rank = 0 and m.ord >= t.next_high
-                        and h.rank > 0
-                    offset 0)
+                    where m.thread = t.thread and m.hold = 'thread' and (m.rank, m.ord) >= (0, t.next_high)
+                        and m.rank <= 0 and h.rank > 0
+                    order by m.rank, m.ord
+                    limit 1 offset 0)
                 or exists (
                     select
                     from treadle.messages m
-                    where m.thread = t.thread and m.hold = 'thread' and m.rank = 1 and m.ord >= t.next_normal
-                        and h.rank > 1
-                    offset 0))
-        for update of h skip locked
-    )
-    select array_agg(k.message_id), array_agg(row(k.queue, k.lane, k.lane_id, null)::treadle.lane_row)
-        into v_heads, v_lane_rows
-        from locked k;
-    if v_heads is not null then
-        perform treadle._lane_delete(lane_rows => v_lane_rows);
+                    where m.thread = t.thread and m.hold = 'thread' and (m.rank, m.ord) >= (1, t.next_normal)
+                        and m.rank <= 1 and h.rank > 1
+                    order by m.rank, m.ord
+                    limit 1 offset 0))
+        for update of h skip locked);
+end $$;
+
+-- Let the heads of these threads give way to waiting messages of higher priority: they leave their lanes and wait with
+-- hold = thread. Returns the heads that gave way.
+create or replace function treadle._give_way(threads bigint[]) returns uuid[]
+language plpgsql as $$
+declare
+    v_heads constant uuid[] := treadle._lock_overtaken_heads(threads);
+begin
+    if v_heads <> '{}' then
+        perform treadle._lane_delete(
+            lane_rows => array(
+                select row(m.queue, m.lane, m.lane_id, null)::treadle.lane_row
+                from treadle.messages m
+                where m.message_id = any(v_heads)));
         update treadle.messages m
             set hold = 'thread', lane = null, lane_id = null
             where m.message_id = any(v_heads);
@@ -196,18 +208,13 @@ begin
         where h.rank > w.rank);
 end $$;
 
--- After arrivals that wait: idle threads get their next message, and heads give way. (An arrival that may run at once
--- has the turn or takes none.) The caller holds the threads.
-create or replace function treadle._promote(threads bigint[], at timestamptz) returns void
-language plpgsql as $$
+-- Give the turns of these threads, where they are idle or their head is one of `heads`, to the messages that come next.
+-- Returns these messages.
+create or replace function treadle._give_turns(threads bigint[], heads uuid[]) returns uuid[]
+language plpgsql set enable_sort = off as $$
 declare
-    v_heads uuid[];
     v_turns uuid[];
 begin
-    if threads = '{}' then
-        return;
-    end if;
-    v_heads := treadle._give_way(threads);
     with passed as (
         update treadle.thread_turns t
         set version = t.version + 1,
@@ -219,12 +226,69 @@ begin
         cross join lateral treadle._turns_of(u) n
         cross join lateral treadle._next_waiting(
             thread => n.thread, next_high => n.next_high, next_normal => n.next_normal, next_low => n.next_low) w
-        where t.ctid = n.place and (n.turn is null or n.turn = any(v_heads))
+        where t.ctid = n.place and (n.turn is null or n.turn = any(heads))
         returning t.turn
     )
     select array_agg(p.turn)
         into v_turns
         from passed p;
+    return v_turns;
+end $$;
+
+-- Count what ended in its thread, and give the turn that ended to the message that comes next. Returns these messages.
+create or replace function treadle._end_turns(settled treadle.settlement[], at timestamptz) returns uuid[]
+language plpgsql set enable_sort = off as $$
+declare
+    v_turns uuid[];
+begin
+    with ended as (
+        select s.thread, array_agg(s.message_id) as ids,
+            count(*) filter (where s.state = 'completed') as completed,
+            count(*) filter (where s.state = 'failed') as failed,
+            count(*) filter (where s.state = 'cancelled') as cancelled
+        from unnest(settled) s
+        where s.thread is not null and s.state <> 'queued'
+        group by s.thread
+    ), coming as (
+        select e.*, t.place, t.turn = any(e.ids) as turn_ends, w.message_id, w.rank, w.ord
+        from ended e
+        cross join lateral treadle._turns_of(e.thread) t
+        left join lateral treadle._next_waiting(
+            thread => t.thread, next_high => t.next_high, next_normal => t.next_normal, next_low => t.next_low) w
+            on t.turn = any(e.ids)
+                and t.last_ord > t.completed + t.failed + t.cancelled + cardinality(e.ids)  -- others are open
+    ), passed as (
+        update treadle.thread_turns t
+        set version = t.version + 1,
+            completed = t.completed + c.completed,
+            failed = t.failed + c.failed,
+            cancelled = t.cancelled + c.cancelled,
+            last_activity = at,
+            turn = case when c.turn_ends then c.message_id else t.turn end,
+            next_high = case when c.rank = 0 then c.ord + 1 else t.next_high end,
+            next_normal = case when c.rank = 1 then c.ord + 1 else t.next_normal end,
+            next_low = case when c.rank = 2 then c.ord + 1 else t.next_low end
+        from coming c
+        where t.ctid = c.place
+        returning t.turn
+    )
+    select array_agg(p.turn) into v_turns
+        from passed p
+        where p.turn is not null;
+    return v_turns;
+end $$;
+
+-- After arrivals that wait: idle threads get their next message, and heads give way. (An arrival that may run at once
+-- has the turn or takes none.) The caller holds the threads.
+create or replace function treadle._promote(threads bigint[], at timestamptz) returns void
+language plpgsql as $$
+declare
+    v_turns uuid[];
+begin
+    if threads = '{}' then
+        return;
+    end if;
+    v_turns := treadle._give_turns(threads => threads, heads => treadle._give_way(threads));
     if v_turns is not null then
         perform treadle._admit(ids => v_turns, at => at);
     end if;

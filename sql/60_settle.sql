@@ -227,43 +227,9 @@ end $$;
 create or replace function treadle._pass_turns(settled treadle.settlement[], at timestamptz) returns treadle.lane_row[]
 language plpgsql as $$
 declare
-    v_turns uuid[];
+    v_turns constant uuid[] := treadle._end_turns(settled => settled, at => at);
     v_lane_rows treadle.lane_row[];
 begin
-    with ended as (
-        select s.thread, array_agg(s.message_id) as ids,
-            count(*) filter (where s.state = 'completed') as completed,
-            count(*) filter (where s.state = 'failed') as failed,
-            count(*) filter (where s.state = 'cancelled') as cancelled
-        from unnest(settled) s
-        where s.thread is not null and s.state <> 'queued'
-        group by s.thread
-    ), coming as (
-        select e.*, t.place, t.turn = any(e.ids) as turn_ends, w.message_id, w.rank, w.ord
-        from ended e
-        cross join lateral treadle._turns_of(e.thread) t
-        left join lateral treadle._next_waiting(
-            thread => t.thread, next_high => t.next_high, next_normal => t.next_normal, next_low => t.next_low) w
-            on t.turn = any(e.ids)
-                and t.last_ord > t.completed + t.failed + t.cancelled + cardinality(e.ids)  -- others are open
-    ), passed as (
-        update treadle.thread_turns t
-        set version = t.version + 1,
-            completed = t.completed + c.completed,
-            failed = t.failed + c.failed,
-            cancelled = t.cancelled + c.cancelled,
-            last_activity = at,
-            turn = case when c.turn_ends then c.message_id else t.turn end,
-            next_high = case when c.rank = 0 then c.ord + 1 else t.next_high end,
-            next_normal = case when c.rank = 1 then c.ord + 1 else t.next_normal end,
-            next_low = case when c.rank = 2 then c.ord + 1 else t.next_low end
-        from coming c
-        where t.ctid = c.place
-        returning t.turn
-    )
-    select array_agg(p.turn) into v_turns
-        from passed p
-        where p.turn is not null;
     if v_turns is null then
         return '{}';
     elsif treadle._sharing() then

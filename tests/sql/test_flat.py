@@ -139,6 +139,41 @@ async def test_dead_versions_of_a_busy_thread_cost_nothing(sql_client: SqlClient
     await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 
+FILL_THREADS = """
+    insert into treadle.messages (tenant, message_id, thread, ord, queue, agent, priority, rank, state, hold, attempt,
+            max_attempts, timeout_seconds, last_seq, created_at, run_at, started_at, completed_at, worker_id, body)
+        select 'default', treadle.uuid7(), $1::bigint + n % $2::integer, 1000 + n, 'default', 'echo', 'normal', 1, $3,
+            $4, 1, 3, 60, 3, now(), now(), now(), case when $4::text is null then now() end, 'fill', '"x"'
+        from generate_series(1, 20000) n"""
+FINISH = "select treadle.finish($1, $2, '{completed}', '{1}', $3, $3, $4, $3, '{3}', '{}', '{}', '{}', true, 3)"
+
+
+async def test_the_next_message_of_a_thread_is_not_looked_for_among_those_that_are_over(sql_client: SqlClient) -> None:
+    """Beside an old snapshot the index of waiting messages grows. The planner takes that for its cost, and the index of
+    all messages of the thread for a cheaper one."""
+    await sql_client.submit_many(*[{"thread_id": "t", "priority": "low"}] * 4)
+    thread = await sql_client.sql.fetchval("select id from treadle.threads where thread_id = 't'")
+    await sql_client.sql.execute(FILL_THREADS, 10**6, 1_000, "queued", "thread")
+    await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
+    await sql_client.sql.execute(FILL_THREADS, 10**6, 1_000, "completed", None)
+    await sql_client.sql.execute(FILL_THREADS, thread, 1, "completed", None)
+    await sql_client.sql.execute("vacuum (analyze, truncate false) treadle.messages")
+
+    async def pages() -> int:
+        """Of the end of a message of the thread."""
+        claim = next(claim for claim in await sql_client.claim(9) if claim.thread_id == "t")
+        arguments = ([claim.message_id], [claim.lease], [None], [None])
+        return await buffers_of(sql_client, FINISH, *arguments)
+
+    await pages()  # plans are made
+    assert await pages() < 300
+    for priority in ("normal", "high"):  # each goes before the message with the turn
+        message = json.dumps([{"message": "x", "thread_id": "t", "priority": priority}])
+        arrival = await buffers_of(sql_client, "select * from treadle.submit_many($1)", message)
+    assert arrival < 500
+    await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
+
+
 @pytest.mark.parametrize("thread", [None, "t"])
 async def test_messages_that_were_due_cost_nothing(sql_client: SqlClient, thread: str | None) -> None:
     """An old snapshot keeps the index entries of all messages that waited for their time."""

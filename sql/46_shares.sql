@@ -289,7 +289,6 @@ end $$;
 create or replace function treadle._count_refill(
     tenants text[], lane_ids bigint[], coming treadle.lane_row[], queue text, lane text)
 returns void language plpgsql as $$
-#variable_conflict use_column
 begin
     insert into treadle.lane_shares (tenant, queue, lane, ready, behind)
         select d.tenant, _count_refill.queue, _count_refill.lane, sum(d.ready), sum(d.behind)

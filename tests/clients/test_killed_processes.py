@@ -37,7 +37,7 @@ Follow = Callable[[str, str, asyncio.Event], Awaitable[Any]]
 async def a2a(url: str, text: str, seen: asyncio.Event) -> Any:
     """An application subscribes to the task again where the stream breaks, or gets it, if it is over by then."""
     message = pb.Message(message_id=uuid.uuid4().hex, role="ROLE_USER", parts=[pb.Part(text=text)])
-    task, said, broken = "", "", False
+    task, said, breaks = "", "", 0
     while True:
         client = await ClientFactory(ClientConfig()).create_from_url(f"{url}/a2a/stage")
         asked = pb.SendMessageRequest(message=message)
@@ -53,12 +53,12 @@ async def a2a(url: str, text: str, seen: asyncio.Event) -> Any:
                     said = said + piece if update.get("append") else piece or said
                     if said:
                         seen.set()
-                return broken, said
+                return breaks, said
             except UnsupportedOperationError:
                 over = MessageToDict(await client.get_task(pb.GetTaskRequest(id=task)))
-                return broken, over["artifacts"][0]["parts"][0]["text"]
+                return breaks, over["artifacts"][0]["parts"][0]["text"]
             except A2AClientError:
-                broken = True
+                breaks += 1
 
 
 async def mcp(url: str, text: str, seen: asyncio.Event) -> Any:
@@ -89,10 +89,10 @@ async def python(url: str, text: str, seen: asyncio.Event) -> Any:
 
 async def queue_socket(url: str, text: str, seen: asyncio.Event) -> Any:
     """A page connects again with the last id."""
-    last, said, connections = 0, "", 0
+    last, said, breaks = 0, "", -1
     address = f"{url.replace('http', 'ws')}/ws/chat/queue?agent=stage&session_id={text.replace(' ', '-')}"
     while True:
-        connections += 1
+        breaks += 1
         with contextlib.suppress(OSError, websockets.WebSocketException):
             async with websockets.connect(f"{address}&last_event_id={last}") as socket:
                 if last == 0:
@@ -106,15 +106,15 @@ async def queue_socket(url: str, text: str, seen: asyncio.Event) -> Any:
                     if told["type"] == "retry":
                         said = ""
                     if told["type"] == "TextMessage" and told["source"] == "stage":
-                        return connections > 1, said
+                        return breaks, said
         await until(lambda: is_listening(urlsplit(url).port or 0))
 
 
 CLIENTS: dict[str, tuple[Follow, Any, Any]] = {  # and what they tell after a killed replica, and a killed worker
-    "a2a": (a2a, (True, "one two"), (False, "one two")),
+    "a2a": (a2a, (1, "one two"), (0, "one two")),
     "mcp": (mcp, (False, "one two"), (False, "one two")),
     "python": (python, (True, "one two"), (True, "one two")),
-    "socket": (queue_socket, (True, "one two"), (False, "one two")),
+    "socket": (queue_socket, (1, "one two"), (0, "one two")),
 }
 
 

@@ -92,10 +92,10 @@ async def test_an_impatient_append_passes_over_what_others_hold(sql_client: SqlC
     transaction = other.sql.transaction()
     await transaction.start()
     await other.sql.execute(lock, held.message_id, held.thread)
-    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.limit_lock_waits()
     assert await sql_client.append(*items, patient=False) == ["busy", "ok", "ok"]
     assert [await chunks(sql_client, claim) for claim in (held, free, alone)] == [[], ["b"], ["c"]]
-    with pytest.raises(asyncpg.LockNotAvailableError):  # patience ends after a second
+    with pytest.raises(asyncpg.LockNotAvailableError):  # patience ends
         await sql_client.append(items[0], patient=True)
     await transaction.rollback()
     assert await sql_client.append(*items, patient=True) == ["ok", "ok", "ok"]
@@ -130,7 +130,7 @@ async def test_an_impatient_finish_passes_over_what_others_hold(sql_client: SqlC
     transaction = other.sql.transaction()
     await transaction.start()
     await other.sql.execute(lock, held.message_id, held.thread)
-    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.limit_lock_waits()
     finished = await sql_client.finish(held, free, alone, chunks=["x"], patient=False)
     assert finished == ["busy", "completed", "completed"]
     with pytest.raises(asyncpg.LockNotAvailableError):

@@ -17,7 +17,7 @@ from tests.support.sql_rows import fetch_row
 @pytest.fixture
 async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
     async with open_sql_client(sql, dsn) as sql_client:
-        await sql.execute("set lock_timeout = '1ms'")  # a claim never waits for a lock
+        await sql_client.limit_lock_waits()  # a claim never waits for a lock
         yield sql_client
 
 

@@ -144,7 +144,7 @@ async def test_a_heartbeat_waits_for_no_thread_and_no_lease(sql_client: SqlClien
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for update")
         await other.sql.execute("select from treadle.leases where message_id = $1 for update", locked)
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         await sql_client.shift_clock(6)
         await sql_client.heartbeat("w")
         assert [(await sql_client.state(id))[0] for id in (held, locked, free)] == [

@@ -47,7 +47,7 @@ async def test_admitting_waits_for_no_lock(sql_client: SqlClient) -> None:
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for update")
         await other.sql.execute("select from treadle.messages where message_id = $1 for update", locked)
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         assert await number(sql_client, ADMIT) == 1
         assert await sql_client.state(free) == ("queued", None)
     assert await number(sql_client, ADMIT) == 2
@@ -236,7 +236,7 @@ async def test_mending_passes_over_locked_messages(sql_client: SqlClient) -> Non
     other = await sql_client.connect()
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.messages where message_id = $1 for update", locked)
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         assert await mend(sql_client) == [1]
     assert await mend(sql_client) == [1]
     assert {claim.message_id for claim in await sql_client.claim(10)} == {locked, free}

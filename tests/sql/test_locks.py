@@ -44,7 +44,7 @@ async def test_a_users_locks_in_one_thread_stop_no_other_client_or_worker(sql_cl
     await transaction.start()
     await user.sql.execute(USERS[what].format(running=theirs, waiting=waits, failed=failed))
 
-    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.limit_lock_waits()
     await sql_client.shift_clock(2)
     appended = await sql_client.append(*[(claim, 3, ["x"]) for claim in mine + other], patient=False)
     ended = 2 if what == "delete" else 0  # an open delete holds the leases of what it ends

@@ -37,7 +37,7 @@ async def test_submits_succeed_while_a_migration_waits_for_a_report(
         await report.sql.execute("table treadle.worker_overview")
         migrating = asyncio.create_task(migrate(dsn))
         await until(lambda: blocks(sql_client, report))
-        await sql_client.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="1ms")
+        await sql_client.submit_many({}, {"thread_id": "t"}, max_queue_size=1000, patient=False, lock_timeout="5s")
     await migrating
 
 

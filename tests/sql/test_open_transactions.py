@@ -97,7 +97,7 @@ async def append_beside(sql_client: SqlClient, user: SqlClient, statement: str, 
     await transaction.start()
     try:
         await user.sql.execute(statement)
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         assert await sql_client.append((running, 3, ["a"]), patient=False) == ["ok"]
         assert await sql_client.append((running, 4, ["b"]), patient=True) == ["ok"]
         assert not await sql_client.sql.fetchval("select exists (select from treadle.late_events)")
@@ -125,7 +125,7 @@ async def test_an_open_cancel_of_the_running_message_stops_only_its_end(sql_clie
     assert await user.cancel(running.message_id) == "requested"
     assert await user.cancel(running.message_id) == "requested"
 
-    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.limit_lock_waits()
     assert await sql_client.append((running, 3, ["a"]), patient=False) == ["ok"]
     assert await sql_client.append((running, 4, ["b"]), patient=True) == ["ok"]
     assert await sql_client.heartbeat("w", running, lease_seconds=1000) == {}

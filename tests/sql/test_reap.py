@@ -223,7 +223,7 @@ async def test_reaping_waits_for_no_lock(sql_client: SqlClient) -> None:
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.threads where thread_id = 't' for update")
         await other.sql.execute("select from treadle.leases where message_id = $1 for update", locked)
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         await suspected(sql_client)
         assert await sql_client.reap() == {free: "w"}
         assert await worker(sql_client) is not None  # not done with it yet
@@ -291,7 +291,7 @@ async def test_a_worker_that_sends_a_heartbeat_just_now_is_kept(sql_client: SqlC
     late = await sql_client.connect()
     await late.shift_clock(7)
     await suspected(sql_client)
-    await sql_client.sql.execute("set lock_timeout = '1ms'")
+    await sql_client.limit_lock_waits()
     async with late.sql.transaction():
         assert await late.heartbeat("w", claim, server_started=await started(sql_client)) == {}
         assert await sql_client.reap() == {}

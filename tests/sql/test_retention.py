@@ -170,7 +170,7 @@ async def test_purging_waits_for_no_lock(sql_client: SqlClient) -> None:
     async with other.sql.transaction():
         await other.sql.execute("select from treadle.messages where message_id = $1 for update", locked)
         await other.sql.execute("select from treadle.threads for update")
-        await sql_client.sql.execute("set lock_timeout = '1ms'")
+        await sql_client.limit_lock_waits()
         assert sum(await purge(sql_client)) == 1
         assert await there(sql_client, locked, free, held) == [True, False, True]
     assert sum(await purge(sql_client)) == 2

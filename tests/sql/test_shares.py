@@ -207,7 +207,7 @@ async def test_no_message_overtakes_an_earlier_one_of_its_tenant(shared: SqlClie
 
 async def test_open_submits_of_a_tenant_do_not_wait_for_each_other(shared: SqlClient) -> None:
     other = await shared.connect()
-    await shared.sql.execute("set lock_timeout = '1s'")
+    await shared.limit_lock_waits()
     async with other.sql.transaction():
         await flood(other, SHARE)
         await flood(shared, SHARE)

@@ -108,7 +108,7 @@ async def test_concurrent_submits_do_not_exceed_a_limit(sql_client: SqlClient) -
 async def test_an_open_transaction_stops_no_other_submit_and_is_charged_at_its_commit(sql_client: SqlClient) -> None:
     await limit(sql_client, per_minute=5)
     other = await sql_client.connect()
-    await other.sql.execute("set lock_timeout = '1s'")
+    await other.limit_lock_waits()
     transaction = sql_client.sql.transaction()
     await transaction.start()
     await sql_client.submit_many({}, {}, {})

@@ -46,7 +46,7 @@ async def test_its_lock_does_not_stop_a_migration(acme: Connection, dsn: str) ->
 
 
 async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient, acme: Connection) -> None:
-    await sql_client.sql.execute("set lock_timeout = '1s'")
+    await sql_client.limit_lock_waits()
     async with acme.transaction():
         await acme.execute("select treadle.submit('held', thread_id => 't')")
         await acme.execute("select treadle.submit('held')")

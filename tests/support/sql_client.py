@@ -32,6 +32,14 @@ class SqlClient(ClientCalls, WorkerCalls, SqlRows):
         self._stack.push_async_callback(connection.close)
         return SqlClient(connection, self._dsn, self._stack)
 
+    async def limit_lock_waits(self) -> None:
+        """From now on, a statement that waits for a lock of an open transaction fails.
+
+        The limit is seconds because each commit with a NOTIFY takes a lock of the whole server, and on a busy machine
+        waits milliseconds for the commits of other tests.
+        """
+        await self.sql.execute("set lock_timeout = '5s'")
+
     async def until_blocked(self, other: SqlClient) -> None:
         """Wait until the other client's connection waits for a lock."""
         pid = other.sql.get_server_pid()

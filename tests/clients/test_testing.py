@@ -34,7 +34,7 @@ def test_a_function_can_run_agents(treadle_run):
     assert answer.result == {"yes": True, "result": "abab"}, answer
     assert answer.error is None
 
-@agent("planner", topics=["plan.in"])
+@agent("planner", topics=["plan.in"], max_attempts=1)
 async def planner(context: Context, goal: dict) -> None:
     record = context.metadata["record"]
     await context.publish("plan.out", {"of": goal["goal"]}, key=record["key"])

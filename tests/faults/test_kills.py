@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Service:
         }
         self._environ.pop("DATABASE_URL", None)
         self._log = home.parent / "up.log"
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=LIMIT_SECONDS)
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -166,20 +166,25 @@ def langgraph_clients(service: Service, *, attempts: int) -> Iterator[None]:
     """Both SDKs of LangGraph stream a run meanwhile. Their streams resume, and have the same events as the log."""
     url, metadata = f"{service.client.base_url}/langgraph", {"delay_ms": 200}
 
-    async def run() -> list[dict[str, Any]]:
+    async def python() -> dict[str, Any]:
         async with get_client(url=url, api_key=None) as client:
-            python = stream(client, "py", "echo", text=WORDS, metadata=metadata)
-            return list(await asyncio.gather(python, play("langgraph", url=url, text=WORDS, metadata=metadata)))
+            return await stream(client, "py", "echo", text=WORDS, metadata=metadata)
+
+    def begin(thread: str, run: Coroutine[Any, Any, Any]) -> Future[dict[str, Any]]:
+        """Run it in a thread; returns when its thread of LangGraph is busy."""
+        told = executor.submit(asyncio.run, run)
+        busy = {"ids": [thread], "status": "busy"}
+        count = "/langgraph/threads/count"
+        wait_until(lambda: service.client.post(count, json=busy).json() == 1 or told.done(), LIMIT_SECONDS)
+        return told
 
     for thread in ("py", "js"):
         service.client.delete(f"/threads/{thread}")
-    with ThreadPoolExecutor(1) as executor:
-        told = executor.submit(asyncio.run, run())
-        busy = {"ids": ["py", "js"], "status": "busy"}
-        count = "/langgraph/threads/count"
-        wait_until(lambda: service.client.post(count, json=busy).json() == 2 or told.done(), LIMIT_SECONDS)
+    with ThreadPoolExecutor(2) as executor:
+        # One after the other: where Node takes long to start, the run of Python would be over.
+        told = [begin("js", play("langgraph", url=url, text=WORDS, metadata=metadata)), begin("py", python())]
         yield
-        for result in told.result(LIMIT_SECONDS):
+        for result in (one.result(LIMIT_SECONDS) for one in told):
             assert (result["status"], result["texts"]) == ("success", [WORDS, WORDS])
             assert result["seen"] == result["again"]
             assert [event for event, _ in result["seen"]].count("metadata") == attempts
@@ -191,13 +196,13 @@ def test_a_stream_continues_after_a_killed_worker(service: Service) -> None:
 
 
 def kill_worker(service: Service) -> None:
+    [worker] = service.pids("work")  # before the message runs, which takes three seconds
     message_id = service.submit()
     reader = Reader(service, message_id)
     killed = 0.0
     again = None
     for seq, name, _ in reader.read():
         if seq == 6:
-            [worker] = service.pids("work")
             os.kill(worker, signal.SIGKILL)
             killed = time.monotonic()
         if name == "started" and killed:

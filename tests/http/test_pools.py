@@ -61,4 +61,5 @@ async def test_a_list_that_takes_too_long_is_503(
     for answer in await asyncio.gather(*(api.get("/threads/t/usage") for _ in range(SLOW_READS))):
         problem(answer, 503)
         assert int(answer.headers["retry-after"]) >= 1
-    assert (await api.get("/threads")).status_code == 200
+    # A list has its connections again, and where the machine is busy only some are read in 0.2 seconds.
+    await until(lambda: api.get("/threads"), lambda answer: answer.status_code == 200)

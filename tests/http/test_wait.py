@@ -33,9 +33,9 @@ async def test_a_submit_waits_for_the_end(start_api: StartApi, start_worker: Sta
     late = await api.post("/messages?wait=0.05", json={"message": "d", "agent": "holding"})
     assert late.status_code == 202
     message_id = late.json()["message_id"]
+    await holding.holds(message_id)
     assert (await api.get(f"/messages/{message_id}?wait=0.05")).json()["status"]["state"] == "processing"
     waiting = asyncio.create_task(api.get(f"/messages/{message_id}/status?wait=20"))
-    await holding.holds(message_id)
     holding.release.set()
     assert (await waiting).json()["state"] == "completed"
     assert (await waiting).json()["result"] == "d"

@@ -186,10 +186,11 @@ async def test_a_worker_claims_only_from_its_own_queues(sql: Connection, start_w
 
 async def test_delayed_messages_run_when_they_are_due(sql: Connection, start_worker: StartWorker) -> None:
     await start_worker()
-    late = await submit(sql, "late", delay_seconds=0.4)
-    later = await submit(sql, "in a thread", delay_seconds=0.3, thread_id="t")
-    never = await submit(sql, "never", delay_seconds=1000)
-    assert (await overview(sql, late))["hold"] == "delay"
+    async with sql.transaction():  # until its end, no worker sees them
+        late = await submit(sql, "late", delay_seconds=0.4)
+        later = await submit(sql, "in a thread", delay_seconds=0.3, thread_id="t")
+        never = await submit(sql, "never", delay_seconds=1000)
+        assert (await overview(sql, late))["hold"] == "delay"
     for message_id in (late, later):
         message = await settled(sql, message_id)
         assert message["state"] == "completed"

@@ -12,7 +12,7 @@ from service.db.pool import Connection
 from service.worker.os_threads import Threads, WorkerThreads
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_for
 from treadle import Context, agent
 
 
@@ -159,7 +159,7 @@ async def test_a_worker_stops_while_functions_hang(
 
 async def test_a_loop_that_was_held_costs_no_other_attempt_its_time(sql: Connection, start_worker: StartWorker) -> None:
     """An answer that came in time is read only after the loop was held, together with the end of the time."""
-    waits, held = asyncio.Event(), asyncio.Event()
+    runs, waits, held = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @agent("waits", timeout=1.0, max_attempts=1)
     async def waits_(context: Context, text: str) -> str:
@@ -171,12 +171,14 @@ async def test_a_loop_that_was_held_costs_no_other_attempt_its_time(sql: Connect
 
     @agent("holds", max_attempts=1)
     async def holds(context: Context, text: str) -> None:
+        runs.set()
         await waits.wait()
         held.set()
         threading.Event().wait(2.5)
 
     await start_worker(waits_, holds)
     await submit(sql, "x", agent="holds")
+    await wait_for(runs)  # so that it holds the loop as soon as the other one waits
     neighbour = await submit(sql, "x", agent="waits")
     message = await settled(sql, neighbour)
     assert (message["state"], message["result"]) == ("completed", "in time")

@@ -16,7 +16,7 @@ from service.telemetry import Moment
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled, submit
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.worker_processes import lose_lease
 from treadle import Context, RetryAfter, agent
 
@@ -57,6 +57,8 @@ async def test_each_moment_of_a_message_happens_once(
     api = await start_api()
     message_id = await api.submit("hello", agent="twice")
     await api.events(message_id)
+    # The worker is told that the end is written, and the stream is closed, perhaps after the client has read the end.
+    await until(lambda: (len(of(heard, "finish")), len(of(heard, "stream"))) == (2, 2))
     [submitted] = of(heard, "submit")
     assert [
         (answer.state, asked.agent) for asked, answer in zip(submitted["messages"], submitted["answers"], strict=True)
@@ -97,10 +99,11 @@ async def test_a_lost_lease_and_a_client_s_acts_are_moments(
     assert [(str(act["message_id"]), act["answer"]) for act in of(heard, "cancel")] == [(queued, "cancelled")]
     await start_worker(slow)
     message_id = await submit(sql, "x", agent="slow")
-    await asyncio.wait_for(begun.wait(), 30)
+    await asyncio.wait_for(begun.wait(), LIMIT_SECONDS)
     await lose_lease(sql, message_id)
     end.set()
     await settled(sql, message_id)
+    await until(lambda: of(heard, "loss"))
     assert [loss["work"].attempt for loss in of(heard, "loss")] == [1]
     assert (await api.post(f"/messages/{message_id}/redrive")).status_code == 202
     assert [act["message_id"] for act in of(heard, "redrive")] == [message_id]
@@ -122,7 +125,7 @@ def test_a_listener_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_each_event_in_the_life_of_a_message_is_a_line(
-    start_api: StartApi, start_worker: StartWorker, capsys: pytest.CaptureFixture[str]
+    heard: Heard, start_api: StartApi, start_worker: StartWorker, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
@@ -133,6 +136,7 @@ async def test_each_event_in_the_life_of_a_message_is_a_line(
             api = await start_api()
             message_id = await api.submit("xyzzy", agent="twice", thread_id="xyzzy")
             await api.settled(message_id)
+            await until(lambda: len(of(heard, "finish")) == 2)  # else the worker may hear of it later than the client
             cancelled = await api.submit("xyzzy", delay_seconds=1000)
             await api.delete(f"/messages/{cancelled}")
     finally:

@@ -20,7 +20,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.waiting import until
-from tests.support.worker_processes import SOON_LOST
+from tests.support.workers import lose_worker
 from treadle import ChildFailed, Context, Rejected, RetryAfter, Worker, agent
 
 calls: list[str] = []
@@ -220,8 +220,8 @@ async def test_the_memory_of_the_thread_is_saved_with_the_end(api_with_worker: C
 
 
 async def test_a_cancel_and_a_stop_end_what_runs(start_api: StartApi, start_worker: StartWorker) -> None:
-    await start_worker(worker_timeout=60.0)  # also a busy machine loses no worker
-    api = await start_api(worker_timeout=60.0)
+    await start_worker()
+    api = await start_api()
     worker = Worker(hang, url=url_of(api), concurrency=2)
     async with serving(worker):
         cancelled, left = [await api.submit("x", agent="hang", timeout_seconds=600) for _ in range(2)]
@@ -239,8 +239,8 @@ async def test_a_cancel_and_a_stop_end_what_runs(start_api: StartApi, start_work
 async def test_a_partitioned_worker_drops_its_work_and_registers_again(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
-    await start_worker(worker_timeout=SOON_LOST)
-    api = await start_api(worker_timeout=SOON_LOST)
+    await start_worker()
+    api = await start_api()
     proxy = Proxy(api.base_url.port or 0)
     await proxy.start()
     try:
@@ -249,7 +249,7 @@ async def test_a_partitioned_worker_drops_its_work_and_registers_again(
             await api.settled(message_id, "processing")
             first = await sql.fetchval("select worker_id from treadle.workers where serves = 'default'")
             proxy.refuse()
-            await until(lambda: sql.fetchval("select count(*) = 0 from treadle.workers where serves = 'default'"))
+            await lose_worker(sql, first)
             await proxy.admit()
             # It claims the message again, as another worker.
             again = await until(
@@ -283,9 +283,8 @@ Worker(tell, url=sys.argv[1]).run()
 async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
     start_api: StartApi, start_worker: StartWorker, sql: Connection, number: signal.Signals, tmp_path: Path
 ) -> None:
-    lost = {"worker_timeout": SOON_LOST} if number == signal.SIGKILL else {}
-    await start_worker(**lost)
-    api = await start_api(**lost)
+    await start_worker()
+    api = await start_api()
     (tmp_path / "worker.py").write_text(PROGRAM)
 
     async def start(how: str) -> asyncio.subprocess.Process:
@@ -302,11 +301,14 @@ async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
         reading = asyncio.create_task(api.events(message_id))
         assert gone.stdout is not None
         assert await gone.stdout.readline() == b"half\n"
+        holder = await sql.fetchval("select worker_id from treadle.leases")
         heir = await start("end")
         gone.send_signal(number)
         if number == signal.SIGTERM:  # two signals, of which none is lost: it gives back what runs
             gone.send_signal(signal.SIGINT)
         assert await gone.wait() == (-number if number == signal.SIGKILL else 0)
+        if number == signal.SIGKILL:
+            await lose_worker(sql, holder)
         events = [event for event in await reading if event.id is not None]
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         story = [event.type for event in events if event.type != "chunk"]

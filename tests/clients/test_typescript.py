@@ -24,7 +24,7 @@ from tests.support.invariants import assert_consistent
 from tests.support.programs import node, node22, run_program, tool
 from tests.support.repository import ROOT
 from tests.support.waiting import until
-from tests.support.worker_processes import SOON_LOST
+from tests.support.workers import lose_worker
 
 PACKAGE = ROOT / "clients/typescript"
 NAMED = re.compile(r'Schemas\["(\w+)"\]')
@@ -218,8 +218,8 @@ await new Worker({ tell }, { url: process.argv[2] }).run();
 async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
     start_api: StartApi, start_worker: StartWorker, sql: Connection, tmp_path: Path
 ) -> None:
-    await start_worker(worker_timeout=SOON_LOST)
-    api = await start_api(worker_timeout=SOON_LOST)
+    await start_worker()
+    api = await start_api()
     (tmp_path / "worker.mjs").write_text(HALF % (PACKAGE / "lib").as_uri())
 
     async def start(how: str) -> asyncio.subprocess.Process:
@@ -234,8 +234,11 @@ async def test_a_killed_worker_is_replaced_and_the_stream_goes_on(
         reading = asyncio.create_task(api.events(message_id))
         assert gone.stdout is not None
         assert await gone.stdout.readline() == b"half\n"
+        holder = await sql.fetchval("select worker_id from treadle.leases")
         heir = await start("end")
         gone.kill()
+        await gone.wait()
+        await lose_worker(sql, holder)
         events = [event for event in await reading if event.id is not None]
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         story = [event.type for event in events if event.type != "chunk"]

@@ -12,7 +12,7 @@ from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.remote_worker import RemoteWorker
 from tests.support.waiting import until
-from tests.support.worker_processes import SOON_LOST
+from tests.support.workers import lose_worker
 
 LOST = "does not hold this lease"
 
@@ -109,8 +109,8 @@ async def test_a_silent_worker_is_replaced_and_can_write_nothing(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
     """The client's stream goes on with the other worker's answer."""
-    await start_worker(worker_timeout=SOON_LOST)  # its janitor notices the silence
-    api = await start_api(worker_timeout=SOON_LOST)
+    await start_worker()  # its janitor notices the silence
+    api = await start_api()
     gone, heir = RemoteWorker(api), RemoteWorker(api)
     await gone.register("shout")
     await heir.register("shout")
@@ -126,6 +126,7 @@ async def test_a_silent_worker_is_replaced_and_can_write_nothing(
         await heir.beat(*heir.claimed)
         return await heir.claim(wait=0.3)
 
+    await lose_worker(sql, gone.worker_id)
     [taken] = await until(live, bool)
     assert (taken["message_id"], taken["attempt"], taken["losses"]) == (message_id, 2, 1)
     assert taken["steps"] == {"paid": {"n": 1}}

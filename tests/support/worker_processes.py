@@ -14,7 +14,8 @@ from tests.support.repository import ROOT
 from tests.support.waiting import until
 from tests.support.workers import worker_ids
 
-SOON_LOST = 2.0  # the WORKER_TIMEOUT of a test that waits for the loss of a worker
+# The WORKER_TIMEOUT of a test in which a worker cannot send heartbeats. A killed one is noticed at once by its session.
+SOON_LOST = 2.0
 LOSE_LEASE = (
     "select treadle._settle_leases(array(select l from treadle.leases l where l.message_id = $1),"
     " 'lost', 'The worker was lost.', 3, treadle.clock())"
@@ -80,9 +81,8 @@ class WorkerProcesses:
             **os.environ,
             **{
                 name.upper(): f"{getattr(settings, name):g}"
-                for name in ("poll_interval", "heartbeat_interval", "retry_base_seconds")
+                for name in ("poll_interval", "heartbeat_interval", "worker_timeout", "retry_base_seconds")
             },
-            "WORKER_TIMEOUT": f"{SOON_LOST:g}",  # most tests end the first process, and the second one notices
             "DATABASE_URL": str(settings.database_url),
             "AGENTS": "tests.support.isolated_agents",
             "PYTHONPATH": str(ROOT),

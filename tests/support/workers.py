@@ -15,7 +15,7 @@ from service.cli import wiring
 from service.config import Settings
 from service.db.pool import Connection
 from service.worker.worker import Worker
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Agent
 
 # Each connection compiles each function that it calls, which costs more than the calls of a test.
@@ -39,6 +39,23 @@ def make_worker(settings: Settings, *agents: Agent, all_chores: bool = False) ->
 async def worker_ids(sql: Connection) -> list[str]:
     """The ids of the workers that have sent a heartbeat and have not signed off."""
     return [row["worker_id"] for row in await sql.fetch("select worker_id from treadle.workers")]
+
+
+SILENCE = """
+    update treadle.workers w
+    set heartbeat_at = w.heartbeat_at - case when w.worker_id = $1 then interval '1 hour' else interval '0' end,
+        beating_since = w.beating_since - interval '2 hours'"""
+
+
+async def lose_worker(sql: Connection, worker: str) -> None:
+    """Let a worker that sends no heartbeats any more have been silent for an hour, and wait until a janitor has taken
+    its messages back. No test waits for WORKER_TIMEOUT: one of seconds would lose living workers of a busy machine."""
+
+    async def is_lost() -> bool:
+        await sql.execute(SILENCE, worker)  # again and again: its last heartbeat may come only now
+        return worker not in await worker_ids(sql)
+
+    await until(is_lost)
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +88,7 @@ def worker_in_thread(settings: Settings, *agents: Agent, **changes: Any) -> Iter
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    started.wait(10)
+    assert started.wait(LIMIT_SECONDS)
     worker, loop = made[0]
     try:
         yield worker
@@ -79,7 +96,7 @@ def worker_in_thread(settings: Settings, *agents: Agent, **changes: Any) -> Iter
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(worker.stop)
             loop.call_soon_threadsafe(worker.stop)
-        thread.join(20)
+        thread.join(LIMIT_SECONDS)
         assert not thread.is_alive()
 
 

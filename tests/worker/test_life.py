@@ -1,12 +1,12 @@
 """The worker as a process: how it stops, its heartbeats, and its chores."""
 
 import asyncio
+import datetime
 import os
 import socket
 import threading
 
 import asyncpg
-import msgspec
 import pytest
 
 from service.agents.builtin.echo import echo
@@ -19,7 +19,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, run, settled, submit, submit_many, text, types
 from tests.support.ports import with_closed_port
 from tests.support.sql_rows import fetch_row
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from tests.support.workers import running_worker, worker_ids, worker_in_thread
 from treadle import Context, agent
 
@@ -136,7 +136,7 @@ async def test_a_worker_that_never_found_its_database_can_be_stopped(settings: S
     task = asyncio.create_task(worker.run())
     await asyncio.wait({task}, timeout=0.1)  # it keeps trying
     worker.stop()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, LIMIT_SECONDS)
 
 
 # Heartbeats
@@ -169,37 +169,30 @@ async def test_a_worker_whose_loop_is_blocked_is_late_not_dead(
     @agent("freeze")
     async def freeze(context: Context, request: str) -> str:
         frozen.set()
-        assert thaw.wait(30)  # blocks the loop, which an agent must not do
+        assert thaw.wait(LIMIT_SECONDS)  # blocks the loop, which an agent must not do
         return request
 
     @agent("beside")
     async def neighbour(context: Context, request: str) -> str:
         beside.set()
         await context.emit("before")
-        assert await asyncio.to_thread(thaw.wait, 30)
+        assert await asyncio.to_thread(thaw.wait, LIMIT_SECONDS)
         await context.emit(" and after")
         return request
 
-    impatient = msgspec.structs.replace(
-        settings, worker_timeout=1.5, heartbeat_interval=0.1, poll_interval=0.1, worker_concurrency=5
-    )
-    with worker_in_thread(impatient, freeze, neighbour) as worker:
+    with worker_in_thread(settings, freeze, neighbour, worker_concurrency=5) as worker:
         await until(lambda: worker_ids(sql), lambda found: worker.worker_id in found)
         late = await submit(sql, "late", agent="beside")
         await wait_for(beside)
         blocking = await submit(sql, "blocking", agent="freeze")
         await wait_for(frozen)
-        janitor = await start_worker(
-            echo,
-            **{name: getattr(impatient, name) for name in ("worker_timeout", "heartbeat_interval", "poll_interval")},
-            queues=("spare",),
-        )
-        # Long enough for another worker to reap a silent one twice.
-        steady = "select beating_since < now() - interval '3 seconds' from treadle.workers where worker_id = $1"
+        await start_worker(echo, queues=("spare",))  # its janitor looks for dead workers
+        beat = "select heartbeat_at from treadle.workers where worker_id = $1"
+        begun = await sql.fetchval(beat, worker.worker_id)
         try:
-            await until(lambda: sql.fetchval(steady, janitor.worker_id))
-            silence = "select silent_seconds from treadle.worker_overview where worker_id = $1"
-            await until(lambda: sql.fetchval(silence, worker.worker_id), lambda seconds: seconds < 1)
+            await until(
+                lambda: sql.fetchval(beat, worker.worker_id), lambda at: at > begun + datetime.timedelta(seconds=3)
+            )
             assert (await overview(sql, late))["state"] == "processing"
         finally:
             thaw.set()

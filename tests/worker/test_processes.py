@@ -123,7 +123,7 @@ async def test_an_agent_that_holds_the_gil_costs_its_neighbours_no_loss(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path, start_worker: StartWorker
 ) -> None:
     """For twice WORKER_TIMEOUT, so the test takes as long. Another worker's janitor would reap the silent worker."""
-    holder = await processes.start(sql)
+    holder = await processes.start(sql, WORKER_TIMEOUT=f"{SOON_LOST:g}")
     door = tmp_path / "door"
     neighbours = await submit_many(sql, [{"message": str(door), "agent": "stays"}] * 3)
     for neighbour in neighbours:
@@ -143,7 +143,7 @@ async def test_a_stopped_worker_loses_its_messages(
     sql: Connection, processes: WorkerProcesses, tmp_path: Path, start_worker: StartWorker
 ) -> None:
     """Its stand-in does not stand in for a process that is stopped: its messages are for other workers."""
-    stopped = await processes.start(sql)
+    stopped = await processes.start(sql, WORKER_TIMEOUT=f"{SOON_LOST:g}")
     door = tmp_path / "door"
     [message_id] = await submit_many(sql, [{"message": str(door), "agent": "stays"}])
     await emitted_text(sql, message_id)

@@ -1,10 +1,12 @@
 """API keys: the calls that they open, how they end, and their traces in the database."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
+from service.access.cache import REFRESH_SECONDS
 from service.access.store import KeyStore
 from service.db.pool import Connection
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, status_with
@@ -227,9 +229,10 @@ async def test_a_known_key_asks_the_database_nothing(
         return await find(self, key_ids)
 
     monkeypatch.setattr(KeyStore, "find", counted)
+    began = time.monotonic()
     for _ in range(20):
         assert await status_with(closed_api, made["key"]) == 200
-    assert len(asked) <= 2  # those of the timer
+    assert len(asked) <= 2 + (time.monotonic() - began) / REFRESH_SECONDS  # those of the timer
 
 
 async def test_uses_are_noted_together(closed_api: Client, sql: Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.raw_http import exchange
 from tests.support.sse_reader import open_stream, stream_path
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from tests.support.websocket_client import chat_url, open_socket
 
 OTHER = {"X-Forwarded-For": "192.0.2.7"}
@@ -107,7 +107,7 @@ def test_a_network_of_ipv6_is_one_client() -> None:
 
 
 async def test_a_flood_is_429_and_costs_no_other_client(start_api: StartApi) -> None:
-    api = await start_api(client_requests_per_second=2, trusted_proxies=("127.0.0.0/8",))
+    api = await start_api(client_requests_per_second=1, trusted_proxies=("127.0.0.0/8",))
     answers = [await api.get("/threads") for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert len(refused) >= 10
@@ -122,7 +122,7 @@ async def test_a_flood_is_429_and_costs_no_other_client(start_api: StartApi) -> 
 async def test_a_client_gets_no_new_budget_by_naming_another_address(
     start_api: StartApi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api = await start_api(client_requests_per_second=2)
+    api = await start_api(client_requests_per_second=1)
     headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(20)]
     answers = [await api.get("/threads", headers=header) for header in headers]
     assert [answer.status_code for answer in answers].count(429) > 1
@@ -169,7 +169,7 @@ async def test_sockets_count_as_requests(start_api: StartApi, register_agents: R
 
 async def test_frames_count_as_requests(start_api: StartApi, register_agents: RegisterAgents) -> None:
     await register_agents()
-    api = await start_api(client_requests_per_second=4, **CLOSED)
+    api = await start_api(client_requests_per_second=1, **CLOSED)
     url = f"{chat_url(api, 't')}&token={ROOT_KEY}"
     async with open_socket(url) as chat:
         for number in range(20):
@@ -215,7 +215,7 @@ def from_address(number: int, credential: str) -> dict[str, str]:
 
 
 async def test_a_key_has_one_budget_from_all_addresses(start_api: StartApi) -> None:
-    api = await start_api(client_requests_per_second=4, trusted_proxies=("127.0.0.0/8",), **CLOSED)
+    api = await start_api(client_requests_per_second=1, trusted_proxies=("127.0.0.0/8",), **CLOSED)
     flooding, quiet = [(await create_key(api, "read", "submit", "admin"))["key"] for _ in range(2)]
     token = await create_token(api, flooding, "read", subject="u", expires_in=600)
     answers = [await api.get("/threads", headers=from_address(number, flooding)) for number in range(30)]
@@ -262,7 +262,7 @@ async def test_connections_of_one_address_have_a_limit(start_api: StartApi, monk
     idle = [await asyncio.open_connection(api.base_url.host, api.base_url.port) for _ in range(5)]
     try:
         reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"retry-after: " in answer
         writer.close()
@@ -290,7 +290,7 @@ async def test_a_body_that_no_route_reads_ends(start_api: StartApi) -> None:
     with contextlib.suppress(ConnectionError):
         for _ in range(30):
             writer.write(b"3e8\r\n" + b"x" * 1_000 + b"\r\n")
-        answer = await asyncio.wait_for(reader.read(), 20)  # to its end
+        answer = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)  # to its end
     assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 413 ")) or not answer
     writer.close()
 

@@ -63,12 +63,10 @@ async def test_every_end_of_an_attempt_is_counted_once(sql_client: SqlClient) ->
 
 
 async def test_percentiles_are_about_right(sql_client: SqlClient) -> None:
-    for seconds in range(1, 101):
-        await sql_client.sql.execute(
-            "insert into treadle.counters (tenant, queue, agent, slot, runs) values"
-            " ('default', 'default', 'echo', treadle._slot(treadle.clock()), array[treadle._bucket($1::integer)])",
-            seconds,
-        )
+    await sql_client.sql.execute("""
+        insert into treadle.counters (tenant, queue, agent, slot, runs)
+        select 'default', 'default', 'echo', one.slot, array[treadle._bucket(seconds)]
+        from (select treadle._slot(treadle.clock()) as slot offset 0) one, generate_series(1, 100) seconds""")
     await sql_client.sql.execute("select treadle.fold_counters()")
     row = await fetch_row(sql_client.sql, "select run_p50, run_p95, run_p99, wait_p50 from treadle.stats limit 1")
     assert 40 <= row["run_p50"] <= 60

@@ -12,6 +12,7 @@ import pytest
 from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.randomness import random_seed
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import drain
 from tests.support.waiting import until
@@ -57,7 +58,7 @@ async def test_submits_to_the_same_threads_in_any_order_do_not_deadlock(sql_clie
     async def work(own: SqlClient) -> None:
         for _ in range(30):
             if claims := await own.claim(7):
-                await own.finish(*claims, patient=True)
+                await persist(lambda claims=claims: own.finish(*claims, patient=True))  # type: ignore[misc]
 
     await asyncio.gather(*(submit(own, n) for n, own in enumerate(sql_clients[:3])), work(sql_clients[3]))
 

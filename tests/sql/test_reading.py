@@ -9,8 +9,10 @@ import pytest
 
 from service.leases.model import Claim
 from tests.support.randomness import incompressible
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import claim_new
+from tests.support.waiting import LIMIT_SECONDS
 
 
 async def read(sql_client: SqlClient, *cursors: tuple[UUID, int], quantity: int = 100) -> list[list[tuple[Any, ...]]]:
@@ -288,7 +290,8 @@ async def test_a_threads_log_stays_dense_under_concurrent_appends(
 
     async def write(own: SqlClient, claim: Claim) -> None:
         for n in range(rounds):
-            assert await own.append((claim, 3 + 2 * n, [n, n]), patient=True) == ["ok"]
+            item = (claim, 3 + 2 * n, [n, n])
+            assert await persist(lambda item=item: own.append(item, patient=True)) == ["ok"]  # type: ignore[misc]
 
     async def follow() -> list[int]:
         seen: list[int] = []
@@ -296,7 +299,7 @@ async def test_a_threads_log_stays_dense_under_concurrent_appends(
             seen += [event[0] for event in await read_thread(sql_client, thread, len(seen))]
         return seen
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_SECONDS):
         writing = [write(own, claim) for own, claim in zip(sql_clients, claims, strict=True)]
         following = asyncio.create_task(follow())
         await asyncio.gather(following, *writing)

@@ -20,6 +20,7 @@ from service.errors import Unavailable
 from tests.support.migrations import NEXT, NEXT_MIGRATION, REMOVE_NEXT, AddMigration
 from tests.support.randomness import random_seed
 from tests.support.schema_dump import dumped_schema, function_bodies
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 
@@ -40,8 +41,7 @@ class Traffic:
     async def more(self, quantity: int) -> None:
         """Wait until so many more messages are submitted and finished."""
         wanted = len(self.done) + quantity
-        async with self.changed:
-            await self.changed.wait_for(lambda: len(self.done) >= wanted)
+        await until(lambda: len(self.done) >= wanted)
 
     async def submit(self) -> None:
         while not self.stopping:
@@ -55,8 +55,10 @@ class Traffic:
         while not self.all_sent or len(self.done) < len(self.sent):
             claims = await self.worker.claim(4)
             await self.worker.heartbeat("w", *claims)
-            assert set(await self.worker.append(*[(claim, claim.last_seq + 1, ["x"]) for claim in claims])) <= {"ok"}
-            assert set(await self.worker.finish(*claims)) <= {"completed"}
+            chunks = [(claim, claim.last_seq + 1, ["x"]) for claim in claims]
+            assert set(await persist(lambda chunks=chunks: self.worker.append(*chunks))) <= {"ok"}  # type: ignore[misc]
+            ends = await persist(lambda claims=claims: self.worker.finish(*claims))  # type: ignore[misc]
+            assert set(ends) <= {"completed"}
             self.done += [claim.message_id for claim in claims]
             async with self.changed:
                 self.changed.notify_all()
@@ -75,7 +77,7 @@ async def traffic(sql_client: SqlClient) -> AsyncIterator[Traffic]:
     """At the end every accepted message has been completed once."""
     traffic = Traffic(*[await sql_client.connect() for _ in range(3)])
     for each in (traffic.client, traffic.worker, traffic.janitor):
-        await each.sql.execute("set lock_timeout = '2s'")  # no call waits for a migration
+        await each.limit_lock_waits()  # no call waits for a migration
     async with asyncio.TaskGroup() as group:
         for role in (traffic.submit, traffic.work, traffic.look_after):
             group.create_task(role())
@@ -87,8 +89,10 @@ async def traffic(sql_client: SqlClient) -> AsyncIterator[Traffic]:
 @contextlib.asynccontextmanager
 async def gate(sql: Connection) -> AsyncIterator[None]:
     await sql.execute(f"select pg_advisory_lock({GATE})")
-    yield
-    await sql.execute("select pg_advisory_unlock_all()")
+    try:
+        yield
+    finally:
+        await sql.execute("select pg_advisory_unlock_all()")
 
 
 async def waiting(sql: Connection) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,8 @@ import msgspec
 
 from service.db.pool import Connection
 from service.leases.model import Claim
+
+Answer = TypeVar("Answer")
 
 ECHO: dict[str, Any] = {
     "agent": "echo",
@@ -35,6 +38,14 @@ class SqlSession:
     async def shift_clock(self, seconds: float) -> None:
         """Set the clock of this connection to so many seconds after its true time."""
         await self.sql.execute("select set_config('treadle.clock_shift', $1, false)", f"{seconds} seconds")
+
+
+async def persist(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Make a patient call of a worker again, as workers do, while its patience of 100 ms for each lock ends: by then it
+    has written nothing. On a busy machine, a commit takes as long."""
+    while True:
+        with contextlib.suppress(asyncpg.LockNotAvailableError):
+            return await call()
 
 
 class ClientCalls(SqlSession):

@@ -12,6 +12,7 @@ from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, tool_calls
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, text
+from tests.support.waiting import LIMIT_SECONDS
 from treadle.adapters import claude_agent
 
 
@@ -62,7 +63,7 @@ async def test_tools_run_concurrently_until_the_model_has_finished(
 
     async def weather(city: str) -> Weather:
         """Says what the weather is."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await together.wait()
         return Weather(len(city), [city])
 

@@ -19,7 +19,7 @@ from service.worker.isolation.parent import Isolation
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, settled, submit, types
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from tests.support.worker_processes import lose_lease, submit_lost
 from treadle import Agent
 from treadle.adapters import langgraph_agent
@@ -184,11 +184,11 @@ async def test_cancelling_and_timeouts_end_the_node(sql: Connection, start_worke
     await wait_for(inside)
     await sql.fetchval("select treadle.cancel($1)", message_id)
     assert (await settled(sql, message_id))["state"] == "cancelled"
-    await asyncio.wait_for(ended.acquire(), 20)
+    await asyncio.wait_for(ended.acquire(), LIMIT_SECONDS)
 
     row = await run(sql, {"numbers": []}, agent="waits", timeout_seconds=1)
     assert row["error"] == "TimeoutError: the attempt took longer than 1 seconds"
-    await asyncio.wait_for(ended.acquire(), 20)
+    await asyncio.wait_for(ended.acquire(), LIMIT_SECONDS)
 
 
 async def test_the_retry_after_of_a_model_is_obeyed(sql: Connection, start_worker: StartWorker) -> None:

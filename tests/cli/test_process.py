@@ -17,7 +17,7 @@ from tests.support.cli_runner import Cli, error_sentence, run_treadle
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, submit
 from tests.support.repository import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Context, agent
 
 SEQUENCES = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202ehidden\r\nnext\tline"
@@ -28,7 +28,9 @@ def shell(dsn: str, line: str) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which $treadle is the command."""
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, "treadle": f"{sys.executable} -m service.cli"}
     command = ["bash", "-c", line]
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(
+        command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+    )
 
 
 # Exit codes
@@ -66,7 +68,7 @@ async def test_an_interrupt_has_its_exit_code(sql: Connection, dsn: str, registe
     listening = "select count(*) from pg_stat_activity where application_name = 'treadle listener'"
     await until(lambda: sql.fetchval(f"{listening} and datname = current_database()"), bool)
     process.send_signal(signal.SIGINT)
-    _, said = await asyncio.wait_for(process.communicate(), 20)
+    _, said = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
     assert (process.returncode, said) == (130, b"\n")
 
 

@@ -13,7 +13,7 @@ from service.db.pool import Connection
 from tests.support.cli_runner import Cli, error_sentence, run_treadle
 from tests.support.messages import overview, submit_many
 from tests.support.repository import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.workers import worker_ids
 
 STUBBORN = """
@@ -56,11 +56,11 @@ async def test_work_ends_on_sigterm_with_agents_that_ignore_it(sql: Connection, 
         await until(lambda: sql.fetchval(chunks), lambda count: count == 2)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        await asyncio.wait_for(process.stderr.readuntil(b"waiting for running attempts"), 20)
+        await asyncio.wait_for(process.stderr.readuntil(b"waiting for running attempts"), LIMIT_SECONDS)
         stopping = "select count(*) from treadle.messages where state = 'processing'"
         assert await sql.fetchval(stopping) == 2  # the first signal lets them end
         process.send_signal(signal.SIGTERM)
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await asyncio.wait_for(process.communicate(), LIMIT_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
@@ -82,7 +82,9 @@ def test_work_needs_a_migrated_database(empty_dsn: str) -> None:
 def test_work_reports_a_missing_agent_module_in_one_sentence(dsn: str) -> None:
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, "AGENTS": "no_such_module"}
     command = [sys.executable, "-m", "service.cli", "work"]
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+    )
     assert done.returncode == 1
     assert done.stderr == (
         "Error: AGENTS: the module no_such_module cannot be imported: No module named 'no_such_module'.\n"

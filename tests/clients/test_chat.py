@@ -13,7 +13,7 @@ from faults.proxy import Proxy
 from service.agents.builtin.echo import echo
 from tests.support.api_client import Client as ApiClient
 from tests.support.fixture_types import StartApi, StartWorker
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle.client import ApiError, AsyncClient, Client, Unavailable
 from treadle.client import chat as chats
 
@@ -44,7 +44,7 @@ async def chat_with(*frames: dict[str, object], code: int | None = None) -> Asyn
             for frame in frames:
                 await socket.send(json.dumps({**frame, **({"key": key} if "key" in frame else {})}))
 
-    async with asyncio.timeout(30), serve(handle, "127.0.0.1", 0) as server:
+    async with asyncio.timeout(LIMIT_SECONDS), serve(handle, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         async with chats.Chat((f"http://127.0.0.1:{port}", None), "t") as chat:
             yield chat
@@ -162,7 +162,7 @@ async def test_an_input_that_is_refused_for_now_holds_up_no_event() -> None:
 
 
 async def test_a_chat_does_not_repeat_a_wrong_address() -> None:
-    async with asyncio.timeout(30), chats.Chat(("ftp://host", None), "t") as chat:
+    async with asyncio.timeout(LIMIT_SECONDS), chats.Chat(("ftp://host", None), "t") as chat:
         with pytest.raises(InvalidURI):
             await anext(chat)
 

@@ -18,7 +18,7 @@ from tests.support.documents import DOCS, HTTP, README, Block, blocks
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,13 @@ def test_make_up_executes_treadle_up() -> None:
     # make hands its own variables to its children: those of `make test` must not reach this one
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     dry = subprocess.run(
-        ["make", "-n", "up"], cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=20
+        ["make", "-n", "up"],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
     )
     assert dry.stdout.splitlines()[-1] == "exec .venv/bin/treadle up"
     assert "make up" in blocks(README, "sh")[0].text.splitlines()[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from service.db.pool import Connection
 from service.local.private_postgres import PrivatePostgres
 from tests.support.documents import DOCS, README, Block, blocks
+from tests.support.waiting import LIMIT_SECONDS
 
 
 async def psql(dsn: str, page: Path, found: list[Block]) -> str:
@@ -20,7 +21,7 @@ async def psql(dsn: str, page: Path, found: list[Block]) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(script.encode()), 30)
+        output, _ = await asyncio.wait_for(process.communicate(script.encode()), LIMIT_SECONDS)
     finally:
         if process.returncode is None:
             process.kill()

@@ -11,7 +11,7 @@ from service.db.pool import Connection
 from tests.support.cli_runner import Cli
 from tests.support.documents import DOCS, Block, blocks
 from tests.support.fixture_types import StartApi, StartWorker
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 
 PAGE = DOCS / "topics.md"
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -47,7 +47,9 @@ class Reader:
             assert result.exit_code == 0, f"{line}: {result.output}"
             return str(result.output)
         command = ["bash", "-c", line.replace("localhost:8000", self._url)]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True, timeout=20)
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=True, timeout=LIMIT_SECONDS
+        )
         return done.stdout
 
 

@@ -14,6 +14,7 @@ from service.errors import NotConnected, TooSlow, Unavailable
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled, submit
+from tests.support.proxies import dsn_through
 from tests.support.waiting import until
 
 
@@ -101,8 +102,7 @@ async def test_a_worker_and_an_api_log_an_outage_once_each(
 ) -> None:
     """Readers, a heartbeat, claims and chores wait for PostgreSQL, and all recover."""
     monkeypatch.setattr(availability, "STEADY_SECONDS", 0.2)
-    user, _, rest = dsn.partition("@")
-    by_proxy = f"{user}@127.0.0.1:{proxy.port}/{rest.partition('/')[2]}?sslmode=disable"
+    by_proxy = dsn_through(dsn, proxy)
     # With a long timeout no heartbeat is late on a busy machine, which would be a warning of its own.
     await start_worker(database_url=by_proxy, worker_timeout=60.0)
     api = await start_api(database_url=by_proxy)

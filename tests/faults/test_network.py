@@ -17,7 +17,7 @@ from service.errors import Unavailable
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit
 from tests.support.proxies import dsn_through
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from treadle import Context, agent
 
 
@@ -74,12 +74,12 @@ async def test_connect_raises_unavailable_if_no_host_answers(dsn: str, proxies: 
 async def test_a_dead_connection_is_replaced(dsn: str, proxies: list[Proxy]) -> None:
     """Its command timeout ends it. A cancel request would meet the same silence, so none is sent."""
     database = Database(dsn_through(dsn, proxies[0]), name="test", size=1, command_timeout=1)
-    assert await database.fetchval("select 1") == 1
+    assert await database.fetchval("select 1", timeout=LIMIT_SECONDS) == 1
     proxies[0].freeze()
     with pytest.raises(Unavailable):
         await database.fetchval("select 1")
     proxies[0].thaw()
-    assert await database.fetchval("select 1") == 1
+    assert await database.fetchval("select 1", timeout=LIMIT_SECONDS) == 1
     await database.close()
 
 
@@ -94,9 +94,9 @@ async def test_a_listener_hears_while_its_old_session_still_holds_its_lock(
     listener = Listener(dsn, {"news": heard.put_nowait}, lambda: None, worker="w")
     listening = asyncio.create_task(listener.run())
     try:
-        await asyncio.wait_for(listener.connected.wait(), 20)
+        await asyncio.wait_for(listener.connected.wait(), LIMIT_SECONDS)
         await sql.execute("notify news, 'x'")
-        assert await asyncio.wait_for(heard.get(), 20) == "x"
+        assert await asyncio.wait_for(heard.get(), LIMIT_SECONDS) == "x"
         assert listener.server_started is None  # so no janitor declares it dead because of that lock
         await ghost.close()
         await until(lambda: listener.server_started is not None)

@@ -19,7 +19,7 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.sql_client import SqlClient
 from tests.support.sql_files import sql_files
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Context, agent
 
 PAGES = 64  # of the queue; the smallest that PostgreSQL takes
@@ -145,7 +145,7 @@ async def test_hints_come_again_as_soon_as_the_session_reads(
     await sleeper.execute("commit")
     await until(lambda: sql.fetchval("select hints_sent from treadle.notify_health()"))
     notifier.hint(WORK, "default")
-    assert await asyncio.wait_for(received.get(), 20) == (WORK, "default")
+    assert await asyncio.wait_for(received.get(), LIMIT_SECONDS) == (WORK, "default")
     await listener.close()
 
 
@@ -163,7 +163,7 @@ async def test_a_payload_that_is_too_long_becomes_a_star(sql: Connection, dsn: s
     listener = await asyncpg.connect(dsn)
     await listener.add_listener(WORK, lambda _, __, ___, payload: received.put_nowait(str(payload)))
     await sql.execute("select treadle._hint('treadle_work', repeat('x', 8000))")
-    assert await asyncio.wait_for(received.get(), 20) == EVERYTHING
+    assert await asyncio.wait_for(received.get(), LIMIT_SECONDS) == EVERYTHING
     await listener.close()
 
 

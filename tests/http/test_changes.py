@@ -13,6 +13,7 @@ from service.db.pool import Connection, Database
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_client import Client, read_events
 from tests.support.fixture_types import RegisterAgents, StartApi
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @contextlib.asynccontextmanager
@@ -35,7 +36,7 @@ async def hints(api: Client, **headers: str) -> AsyncIterator["asyncio.Queue[lis
 
 
 async def next_hint(told: "asyncio.Queue[list[str]]") -> list[str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return await told.get()
 
 
@@ -96,7 +97,7 @@ async def test_only_while_a_client_listens_are_hints_followed_by_looks(
     changes.receive_topics("*")
     for _ in range(2):  # the second reader comes after the first has gone
         with changes.subscribe(None) as reader:
-            await asyncio.wait_for(reader.wake.wait(), 30)
+            await asyncio.wait_for(reader.wake.wait(), LIMIT_SECONDS)
             assert reader.take() == ["messages", "topics"]
         assert len(asyncio.all_tasks()) <= 2
     assert len(looks) == 2

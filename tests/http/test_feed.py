@@ -13,6 +13,7 @@ from service.events.feed import FIRST_PAGES, Feed, LogReader
 from service.events.model import Cursor, Page
 from service.events.store import EventStore
 from tests.support.api_client import Client
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class HeldStore(EventStore):
@@ -83,7 +84,7 @@ async def test_a_hint_is_not_lost_while_a_reader_returns_from_its_wait(api: Clie
         feed.receive(message_id)
         assert (page := await waiting) is not None
         assert page.is_empty
-        page = await asyncio.wait_for(reader.next(after, 600), 20)
+        page = await asyncio.wait_for(reader.next(after, 600), LIMIT_SECONDS)
     assert page is not None
     assert [entry.type for entry in page.entries] == ["cancelled"]
 
@@ -122,6 +123,6 @@ async def test_a_hint_during_the_first_page_has_the_next_one_read_at_once(api: C
 
     with feed.follow(UUID(message_id)) as reader:
         first = await reader.first(read_late())
-        page = await asyncio.wait_for(reader.next(first.entries[-1].cursor, 600), 20)
+        page = await asyncio.wait_for(reader.next(first.entries[-1].cursor, 600), LIMIT_SECONDS)
     assert page is not None
     assert [entry.type for entry in page.entries] == ["cancelled"]

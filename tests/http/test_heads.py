@@ -11,6 +11,7 @@ from tests.support.fixture_types import StartApi
 from tests.support.raw_http import exchange
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import open_stream, stream_path, types
+from tests.support.waiting import LIMIT_SECONDS
 
 
 async def test_an_endless_header_is_431(api: Client) -> None:
@@ -21,7 +22,7 @@ async def test_an_endless_header_is_431(api: Client) -> None:
         for _ in range(40):
             writer.write(b"x" * 50_000)
             await writer.drain()
-        answer = await asyncio.wait_for(reader.read(1000), 10)
+        answer = await asyncio.wait_for(reader.read(1000), LIMIT_SECONDS)
     assert answer.startswith(b"HTTP/1.1 431 ") or not answer
     writer.close()
     assert (await api.get("/health/live")).status_code == 200
@@ -52,7 +53,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_request_that_does_not_arrive_in_time_is_closed(api: Client, part: bytes) -> None:
     reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
     writer.write(part)
-    answer = await asyncio.wait_for(reader.read(), 20)  # to its end
+    answer = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)  # to its end
     assert answer.count(b"HTTP/1.1 200") == part.count(b"\r\n\r\nGET")
     assert answer.count(b"HTTP/1.1 408") == (1 if part else 0)
     writer.close()
@@ -66,10 +67,10 @@ async def test_an_idle_connection_is_closed_after_its_timeout(start_api: StartAp
     closed, closed_writer = await asyncio.open_connection(hasty_api.base_url.host, hasty_api.base_url.port)
     for writer in (kept_writer, closed_writer):
         writer.write(request)
-    assert (await asyncio.wait_for(closed.read(), 20)).startswith(b"HTTP/1.1 200")  # to its end
+    assert (await asyncio.wait_for(closed.read(), LIMIT_SECONDS)).startswith(b"HTTP/1.1 200")  # to its end
     kept_writer.write(request)
     for _ in range(2):
-        assert (await asyncio.wait_for(kept.readuntil(b'ok"}'), 20)).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(kept.readuntil(b'ok"}'), LIMIT_SECONDS)).startswith(b"HTTP/1.1 200")
     for writer in (kept_writer, closed_writer):
         writer.close()
 
@@ -80,7 +81,7 @@ async def test_the_arrival_deadline_does_not_end_an_open_stream(scripted_api: Cl
     async with open_stream(scripted_api, stream_path(message_id)) as stream:
         await stream.until("started")
         later, writer = await asyncio.open_connection(scripted_api.base_url.host, scripted_api.base_url.port)
-        await asyncio.wait_for(later.read(), 20)  # an idle connection is closed by the deadline
+        await asyncio.wait_for(later.read(), LIMIT_SECONDS)  # an idle connection is closed by the deadline
         writer.close()
         script.say(message_id, "text", None)
         assert types(await stream.rest()) == ["chunk", "done"]
@@ -100,9 +101,9 @@ async def test_a_head_has_at_most_65536_bytes(api: Client, excess: int, packets:
             writer.write(part)
             await writer.drain()
         end = b"bytes." if excess else b'ok"}'
-        answer = await asyncio.wait_for(reader.readuntil(end), 20)
+        answer = await asyncio.wait_for(reader.readuntil(end), LIMIT_SECONDS)
         if first is not parts[0] and not excess:
-            answer = await asyncio.wait_for(reader.readuntil(end), 20)
+            answer = await asyncio.wait_for(reader.readuntil(end), LIMIT_SECONDS)
         assert answer.count(b"HTTP/1.1 431") == excess
         writer.close()
 

@@ -15,6 +15,7 @@ from tests.support.api_client import Client
 from tests.support.randomness import incompressible
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.sse_reader import event_ids, open_stream, stream_path
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class ObservedStore(EventStore):
@@ -66,7 +67,7 @@ async def test_readers_that_are_behind_delay_no_live_reader(
     first = [await read(pages_of_messages, cursor, behind=False) for cursor in cursors]
     assert [(page and page.entries, page and page.more) for page in first] == [([], True)] * len(cursors)
     reading = [asyncio.create_task(read(pages_of_messages, cursor, behind=True)) for cursor in cursors]
-    await asyncio.wait_for(store.is_reading_behind.wait(), 30)
+    await asyncio.wait_for(store.is_reading_behind.wait(), LIMIT_SECONDS)
     for _ in range(3):
         page = await read(pages_of_messages, Cursor(small, 2), behind=False)
         assert page is not None

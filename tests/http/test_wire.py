@@ -10,6 +10,7 @@ import pytest
 from service.api.server import MAX_HEAD_BYTES
 from tests.support.api_client import Client
 from tests.support.raw_http import exchange
+from tests.support.waiting import LIMIT_SECONDS
 
 BODY = b'{"message": "hello"}'
 JDK_HEAD = (
@@ -73,7 +74,7 @@ async def read_until_closed(reader: Any, writer: Any, parts: list[bytes]) -> byt
         for part in parts:
             writer.write(part)
             await writer.drain()
-        return bytes(await asyncio.wait_for(reader.read(), 20))
+        return bytes(await asyncio.wait_for(reader.read(), LIMIT_SECONDS))
     except ConnectionError:
         return b""
     finally:
@@ -122,7 +123,7 @@ async def test_an_error_before_any_route_is_a_problem(api: Client, subtests: pyt
         with subtests.test(request_head=request_head):
             reader, writer = await asyncio.open_connection(api.base_url.host, api.base_url.port)
             writer.write(request_head)
-            head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+            head, _, body = (await asyncio.wait_for(reader.read(), LIMIT_SECONDS)).partition(b"\r\n\r\n")
             writer.close()
             status_line, *lines = head.decode().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines)

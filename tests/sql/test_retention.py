@@ -9,6 +9,7 @@ import pytest
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
+from tests.support.waiting import LIMIT_SECONDS
 
 DAY = 86400
 
@@ -192,7 +193,7 @@ async def test_a_deleted_thread_leaves_nothing_behind(sql_client: SqlClient) -> 
     for channel in ("treadle_cancel", "treadle_events"):
         await listener.sql.add_listener(channel, lambda _c, _p, channel, payload: heard.put_nowait((channel, payload)))
     assert await number(sql_client, "select treadle.delete_thread('t')") == 6
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         hints = dict([await heard.get(), await heard.get()])
     assert hints["treadle_cancel"] == str(running)
     named = {item.partition(":")[0] for item in hints["treadle_events"].split(",")}

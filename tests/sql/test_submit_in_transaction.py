@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.sql_client import SqlClient
+from tests.support.waiting import LIMIT_SECONDS
 
 SUBMIT = "select treadle.submit('hello', thread_id => 't', notify => true)"
 
@@ -29,7 +30,7 @@ async def test_a_submit_in_a_transaction_is_seen_when_it_commits(sql_client: Sql
         await user.sql.execute("insert into orders values ($1)", message_id)
         assert await sql_client.claim(10) == []
         assert heard.empty()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         thread = await sql_client.sql.fetchval("select thread from treadle.messages where message_id = $1", message_id)
         told = f"{message_id}:{thread}" if thread else str(message_id)
         assert {await heard.get(), await heard.get()} == {("treadle_work", "default"), ("treadle_events", told)}

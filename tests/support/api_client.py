@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 
 
 class ServerEvent(msgspec.Struct, frozen=True):
@@ -37,7 +37,9 @@ class Client(httpx.AsyncClient):
     """A client of one API, with the two calls most tests make."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(base_url=url, timeout=20, verify=False)  # to load certificates would take 30 ms each time
+        super().__init__(
+            base_url=url, timeout=LIMIT_SECONDS, verify=False
+        )  # to load certificates would take 30 ms each time
 
     async def submit(self, message: Any, **fields: Any) -> str:
         """Submit a message that must be accepted; returns its id."""

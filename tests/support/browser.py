@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 from playwright.async_api import BrowserContext, Request, Route, WebError, async_playwright, expect
 
 from tests.support.requirements import require_or_skip
+from tests.support.waiting import LIMIT_SECONDS
 
 FLAGS = (
     *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
 )
 WINDOW = {"width": 1000, "height": 760}
-PATIENCE_SECONDS = 30.0  # for what a page must show; far above what it takes
+PATIENCE_SECONDS = LIMIT_SECONDS  # for what a page must show
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 

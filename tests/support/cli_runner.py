@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from service.cli import main
 from service.config import Settings
 from tests.support.repository import ROOT
+from tests.support.waiting import LIMIT_SECONDS
 
 Cli = Callable[..., Coroutine[Any, Any, Result]]
 
@@ -28,7 +29,9 @@ def run_treadle(dsn: str, *arguments: str, **settings: str) -> subprocess.Comple
     """Run a command in a process of its own, so that the output of its children is captured too."""
     environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, **settings}
     command = [sys.executable, "-m", "service.cli", *arguments]
-    return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(
+        command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+    )
 
 
 def error_sentence(result: Result, exit_code: int = 1) -> str:

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 
 from tests.support.api_client import Client
+from tests.support.waiting import LIMIT_SECONDS
 
 
 async def exchange(api: Client, *parts: bytes, answers: int = 1) -> list[httpx.Response]:
@@ -16,7 +17,7 @@ async def exchange(api: Client, *parts: bytes, answers: int = 1) -> list[httpx.R
         await asyncio.sleep(0)
     found = []
     for _ in range(answers):
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode()
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT_SECONDS)).decode()
         status, *lines = head.rstrip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         content = await reader.readexactly(int(headers.get("content-length", 0)))

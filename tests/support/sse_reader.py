@@ -11,8 +11,9 @@ import httpx
 import msgspec
 
 from tests.support.api_client import Client
+from tests.support.waiting import LIMIT_SECONDS
 
-STREAM_TIMEOUT_SECONDS = 60  # seconds, after which a stream that says nothing is a failure
+STREAM_TIMEOUT_SECONDS = LIMIT_SECONDS  # seconds, after which a stream that says nothing is a failure
 
 
 class Event(msgspec.Struct, frozen=True):

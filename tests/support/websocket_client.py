@@ -15,8 +15,9 @@ from websockets.exceptions import ConnectionClosed
 from service.events.model import RESERVED_TYPES
 from tests.support.api_client import Client
 from tests.support.api_server import ApiServer
+from tests.support.waiting import LIMIT_SECONDS
 
-SOCKET_TIMEOUT_SECONDS = 30  # a socket that is silent for longer is a failure
+SOCKET_TIMEOUT_SECONDS = LIMIT_SECONDS  # a socket that is silent for longer is a failure
 OUTPUT = {"chunk", "done"}
 
 
@@ -85,7 +86,7 @@ class Socket:
 
 @contextlib.asynccontextmanager
 async def open_socket(url: str, **options: Any) -> AsyncIterator[Socket]:
-    async with connect(url, compression=None, proxy=None, close_timeout=1, **options) as connection:
+    async with connect(url, compression=None, proxy=None, **{"close_timeout": 1, **options}) as connection:
         yield Socket(connection)
 
 

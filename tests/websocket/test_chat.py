@@ -9,7 +9,7 @@ from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.scripted_agent import ScriptedAgent
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.websocket_client import (
     ChatUser,
     assert_whole_transcript,
@@ -196,7 +196,9 @@ async def test_closing_a_socket_stops_no_agent(scripted_api: Client, script: Scr
 
 
 async def test_inputs_are_stored_although_the_socket_closes_at_once(api_with_worker: Client) -> None:
-    async with open_socket(chat_url(api_with_worker, "t"), max_queue=None) as chat:
+    # A client that breaks its connection, because its close is not answered in time, loses what is under way.
+    patient = {"max_queue": None, "close_timeout": LIMIT_SECONDS}
+    async with open_socket(chat_url(api_with_worker, "t"), **patient) as chat:
         for number in range(20):
             await chat.send("user_input", text=f"{number}")
 

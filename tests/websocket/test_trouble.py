@@ -16,6 +16,7 @@ from tests.support.api_client import Client
 from tests.support.api_server import ApiServer, api_server
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.ports import with_closed_port
+from tests.support.proxies import dsn_through
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 from tests.support.websocket_client import (
@@ -176,11 +177,6 @@ async def way(dsn: str) -> AsyncIterator[Proxy]:
     await proxy.close()
 
 
-def by(dsn: str, port: int) -> str:
-    user, _, rest = dsn.partition("@")
-    return f"{user}@127.0.0.1:{port}/{rest.partition('/')[2]}?sslmode=disable"
-
-
 async def test_without_a_database_a_chat_is_told_to_retry(dsn: str, start_api: StartApi) -> None:
     api = await start_api(database_url=with_closed_port(dsn))
     async with open_socket(chat_url(api, "t")) as chat:
@@ -193,7 +189,7 @@ async def test_without_a_database_a_chat_is_told_to_retry(dsn: str, start_api: S
 async def test_a_lost_database_ends_the_chat_until_it_returns(
     scripted_api: Client, script: ScriptedAgent, start_api: StartApi, dsn: str, way: Proxy, asking: bool
 ) -> None:
-    api = await start_api(database_url=by(dsn, way.port))
+    api = await start_api(database_url=dsn_through(dsn, way))
     async with open_socket(chat_url(api, "t")) as chat:
         await chat.send("user_input", text="x", agent="script", key="1")
         seen = await chat.until(event="started")

@@ -17,7 +17,7 @@ from service.worker.event_buffer import AppendWriter, EventBuffer
 from service.worker.writer import Writer
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, text, types
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Context, agent
 
 PIECES = ('"quoted"', "back\\slash ", "\\u0041 ", "\u2028", "Grüße ", "😀", "\n\t\x01", "plain ", "{}[],:")
@@ -185,4 +185,4 @@ async def test_the_first_words_of_an_answer_do_not_wait_for_those_of_others(data
     await old.save(chunk("a"))
     await old.put(chunk("b"))
     await store.held.wait()
-    await asyncio.wait_for(new.save(chunk("c")), 20)
+    await asyncio.wait_for(new.save(chunk("c")), LIMIT_SECONDS)

@@ -23,7 +23,7 @@ from service.patience import Patience
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Context, RetryAfter, agent
 
 
@@ -87,7 +87,7 @@ async def test_items_that_wait_for_a_lock_do_not_block_other_busy_items() -> Non
 
     batcher: Batcher[str, str] = Batcher(attempt, limit=10, patience=Patience())
     stuck = [asyncio.create_task(batcher.submit(f"stuck {n}")) for n in range(5)]
-    assert await asyncio.wait_for(batcher.submit("free"), 10) == "free"
+    assert await asyncio.wait_for(batcher.submit("free"), LIMIT_SECONDS) == "free"
     assert not any(task.done() for task in stuck)
     let_go.set()
     assert await asyncio.gather(*stuck) == [f"stuck {n}" for n in range(5)]
@@ -206,6 +206,6 @@ async def test_a_stream_ends_though_its_log_ended_before_the_cursor(
     await start_worker(echo)
     message = await run(sql, "x")
     streams = Streams(Feed(EventStore(database), poll_interval=60), OpenAccess(), keepalive_interval=60)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         parts = b"".join([part async for part in streams.message(AUTH_OFF, message["message_id"], 50)])
     assert [line for line in parts.split(b"\n") if line.startswith(b"event: ")] == [b"event: gap", b"event: done"]

@@ -11,7 +11,7 @@ from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, settled, submit, types
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from treadle import Context, agent
 
 Calls = dict[str, Callable[[Any], Any]]
@@ -127,7 +127,7 @@ async def test_what_an_agent_leaves_behind_begins_nothing(way: str, sql: Connect
         done.set()
 
     def pay_later_in_thread(context: Any) -> None:
-        over.wait(20)
+        over.wait(LIMIT_SECONDS)
         try:
             context.step("late", lambda: paid.append("late"))
         except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from service.leases.model import Claimed
 from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import CLAIM_BATCH_MESSAGES, SHARED_CLAIM_BATCH_MESSAGES, Claimer
 from service.worker.traces import NoTraces
-from tests.support.waiting import let_the_loop_read, until
+from tests.support.waiting import LIMIT_SECONDS, let_the_loop_read, until
 from tests.support.workers import never_replaced
 
 ROOM = 130
@@ -127,8 +127,8 @@ async def test_a_hint_is_kept_while_a_claim_in_flight_has_all_room(settings: Set
 
 
 async def test_it_ends_when_a_claim_fails_as_it_is_stopped(settings: Settings) -> None:
-    patient = msgspec.structs.replace(settings, poll_interval=60.0)
-    async with asyncio.timeout(30), claiming(patient) as (store, attempts, work):
+    patient = msgspec.structs.replace(settings, poll_interval=600.0)
+    async with asyncio.timeout(LIMIT_SECONDS), claiming(patient) as (store, attempts, work):
         store.answer(["one"])
         await until(lambda: attempts.started)
         work.set()

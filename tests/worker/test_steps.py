@@ -14,7 +14,7 @@ from service.worker.outcome import StopReason
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, submit_many, types
 from tests.support.sql_client import SqlClient
-from tests.support.waiting import wait_for
+from tests.support.waiting import LIMIT_SECONDS, wait_for
 from treadle import Context, Rejected, agent
 
 Calls = list[str]
@@ -88,7 +88,7 @@ async def test_a_redriven_message_keeps_its_steps(sql: Connection, start_worker:
 
 
 async def test_steps_run_side_by_side(sql: Connection, start_worker: StartWorker) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=LIMIT_SECONDS)
 
     @agent("parallel")
     async def parallel(context: Context, text: str) -> list[int]:

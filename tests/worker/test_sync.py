@@ -11,7 +11,7 @@ from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit, text, types
-from tests.support.waiting import wait_for
+from tests.support.waiting import LIMIT_SECONDS, wait_for
 from treadle import Context, agent
 
 
@@ -57,7 +57,7 @@ async def test_a_sync_agent_does_not_block_other_agents(sql: Connection, start_w
     @agent("blocking")
     def blocking(context: Any, request: str) -> str:
         running.set()
-        assert release.wait(20)
+        assert release.wait(LIMIT_SECONDS)
         return "free"
 
     await start_worker(blocking, echo)

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.agents import registry
@@ -45,6 +46,7 @@ class Listening:
 
 
 @given(st.text(min_size=1))
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_echo_streams_exactly_its_input(message: str) -> None:
     context = Listening()
     assert await echo(context, message) == message

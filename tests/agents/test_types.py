@@ -11,7 +11,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.db.pool import Connection
@@ -108,6 +109,7 @@ ORDERS = st.builds(Order, number=st.integers(-(2**53), 2**53), note=TEXTS, plan=
 
 
 @given(ORDERS | PLANS)
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_value_survives_each_form(value: Any) -> None:
     types = Types()
     types.add(Order)

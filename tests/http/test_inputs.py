@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
@@ -176,6 +177,7 @@ ORDER = validator(Order)
 
 
 @given(ORDERS | JSON)
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_only_what_the_worker_rejects_is_refused(message: Any) -> None:
     if ORDER.misfit(message) is not None:
         with pytest.raises(msgspec.ValidationError):

@@ -102,13 +102,14 @@ async def test_a_trace_goes_on_through_attempts_steps_and_children(
         child = (await api.settled(answer.json()["message_id"]))["result"]
         grandchild = (await api.settled(child))["result"]
         await api.settled(grandchild)
-        spans = exporter.get_finished_spans()
+        # The worker hears of the end perhaps later than the client.
+        spans = await until(exporter.get_finished_spans, lambda ended: len(ended) >= 10)
         exporter.clear()
         malformed = await api.post(
             "/messages", json={"message": "x", "agent": "helper"}, headers={"traceparent": "00-1"}
         )
         await api.settled(malformed.json()["message_id"])
-        own = exporter.get_finished_spans()
+        own = await until(exporter.get_finished_spans, lambda ended: len(ended) >= 2)
         worker.stop()
         await running
 

@@ -12,6 +12,7 @@ import uvicorn.server
 from service.api.app import Api, UvicornServer
 from service.config import Settings
 from service.protocols.leases.traces import MakeTraces
+from tests.support.ports import kept_port
 from tests.support.waiting import until
 
 
@@ -70,8 +71,9 @@ async def api_server(
     settings: Settings, *, make_traces: MakeTraces | None = None, **changes: Any
 ) -> AsyncIterator[ApiServer]:
     server = ApiServer(msgspec.structs.replace(settings, **changes), make_traces)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
+    with kept_port() as server.port:
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()

@@ -1,7 +1,9 @@
 """Ports of loopback for servers that must know theirs in advance, and ports at which no server listens."""
 
+import contextlib
 import random
 import socket
+from collections.abc import Iterator
 
 # Below the range from which Linux (from 32768) and macOS (from 49152) take the ports of outgoing connections: no
 # connection of another test takes the port before the server listens at it.
@@ -18,6 +20,16 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A port for a server that stops and starts again: while it is away, the system gives its port to nobody else, and
+    refuses who connects to it."""
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        yield place.getsockname()[1]
 
 
 def is_listening(port: int) -> bool:

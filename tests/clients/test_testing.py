@@ -44,9 +44,11 @@ async def test_agents_read_topics(treadle_run):
     await treadle_run.publish("plan.in", {"goal": "x"}, key="k", agents=[planner])
     [plan] = await treadle_run.records("plan.out")
     assert (plan.offset, plan.key, plan.value) == (0, "k", {"of": "x"})
-    await treadle_run.publish("plan.in", {"other": 1})
-    with pytest.raises(TimeoutError, match="plan.out has 1 of 2 records; planner failed: KeyError"):
-        await treadle_run.records("plan.out", 2, timeout=3)
+    await treadle_run.publish("plan.in", {"other": 1}, key="k")
+    await treadle_run.publish("plan.in", {"goal": "y"}, key="k")
+    await treadle_run.records("plan.out", 2)  # of the last one, which runs when the one before it has failed
+    with pytest.raises(TimeoutError, match="plan.out has 2 of 3 records; planner failed: KeyError"):
+        await treadle_run.records("plan.out", 3, timeout=0.5)
 
 def test_each_test_has_its_own_database(treadle_run, treadle_dsn):
     assert treadle_run.sync(child, "x", thread_id="t").result == "xx"

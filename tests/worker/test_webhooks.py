@@ -207,7 +207,7 @@ async def test_an_endpoint_that_hangs_delays_no_other(api: Client, receiver: Hoo
     batch = {"messages": [{"message": f"{number}", "agent": "echo"} for number in range(30)]}
     assert (await api.post("/messages/batch", json=batch)).status_code == 202
     await receiver.has("/fine", 30)
-    assert len(receiver.at("/hangs")) == 4  # a fifth of the places
+    assert len(await receiver.has("/hangs", 4)) == 4  # a fifth of the places
     put_off = "select count(*) from treadle.messages where metadata ->> 'webhook' = $1 and failures > 0"
     assert await sql.fetchval(put_off, hanging["webhook_id"]) == 0  # to find no place is no failure
 

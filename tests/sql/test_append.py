@@ -10,6 +10,7 @@ import pytest
 
 from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import claim_new
 
@@ -172,7 +173,7 @@ async def test_a_finish_waits_for_the_append_in_flight(sql_client: SqlClient) ->
     other, watcher = await sql_client.connect(), await sql_client.connect()
     async with other.sql.transaction():
         await other.append((claim, 3, ["a"]))
-        finishing = asyncio.create_task(sql_client.finish(claim, first_seq=4, chunks=["b"]))
+        finishing = asyncio.create_task(persist(lambda: sql_client.finish(claim, first_seq=4, chunks=["b"])))
         await watcher.until_blocked(sql_client)
     assert await finishing == ["completed"]
     assert await chunks(sql_client, claim) == ["a", "b"]

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from tests.support.invariants import assert_consistent
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 from tests.support.waiting import LIMIT_SECONDS
@@ -214,7 +215,7 @@ async def test_a_thread_is_deleted_under_a_claim(sql_client: SqlClient) -> None:
     other = await sql_client.connect()
     async with other.sql.transaction():
         (claim,) = await other.claim()
-        deleting = asyncio.create_task(number(sql_client, "select treadle.delete_thread('t')"))
+        deleting = asyncio.create_task(persist(lambda: number(sql_client, "select treadle.delete_thread('t')")))
         await (await sql_client.connect()).until_blocked(sql_client)
     assert await deleting == 1
     await assert_consistent(sql_client.sql)

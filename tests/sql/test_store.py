@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -141,13 +142,13 @@ async def test_two_transactions_that_put_one_new_item_count_it_once(sql_client: 
     other = await sql_client.connect()
     async with other.sql.transaction():
         await use(other, item("put", "k", value={"a": 1}))
-        second = asyncio.create_task(use(sql_client, item("put", "k", value={"long": 1})))
+        second = asyncio.create_task(persist(lambda: use(sql_client, item("put", "k", value={"long": 1}))))
         await other.until_blocked(sql_client)
     assert await second == [None]
     assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 11)
     async with other.sql.transaction():
         await use(other, item("delete", "k"))
-        second = asyncio.create_task(use(sql_client, item("put", "k", value={})))
+        second = asyncio.create_task(persist(lambda: use(sql_client, item("put", "k", value={}))))
         await other.until_blocked(sql_client)
     assert await second == [None]
     assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 2)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -136,7 +137,7 @@ async def test_a_concurrent_repeat_waits_for_the_first(sql_client: SqlClient, en
     transaction = one.sql.transaction()
     await transaction.start()
     answer, _ = await once(one)
-    second = asyncio.create_task(once(two))
+    second = asyncio.create_task(persist(lambda: once(two)))
     await sql_client.until_blocked(two)
     await getattr(transaction, ending)()
     if ending == "commit":

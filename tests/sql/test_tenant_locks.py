@@ -15,7 +15,7 @@ async def test_its_advisory_locks_stop_nothing(sql_client: SqlClient, acme: Conn
     await acme.execute("select pg_advisory_lock(hashtext('treadle.concurrency'), hashtext('default'))")
     await acme.execute("set statement_timeout = 0")
     owner = sql_client.sql
-    await owner.execute("set lock_timeout = '2s'")
+    await sql_client.limit_lock_waits()
     await sql_client.register({"agent": "one", "queue": "slow", "settings": {"concurrency": 1}})
     await sql_client.submit(agent="one")
     assert len(await sql_client.claim(queues=["slow"])) == 1

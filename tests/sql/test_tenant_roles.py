@@ -13,6 +13,7 @@ from service.db.pool import Connection, Database
 from service.errors import Conflict, NotFound
 from service.maintenance.end_tenant_sessions import EndTenantSessions
 from service.maintenance.store import MaintenanceStore
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_logins import REFUSED, rows_of
 from tests.support.waiting import until
@@ -173,7 +174,7 @@ async def test_a_role_that_is_created_during_the_deletion_goes_too(sql_client: S
     transaction = sql_client.sql.transaction()
     await transaction.start()
     role = await sql_client.sql.fetchval("select treadle.create_sql_role('acme', verifier => 'x')")
-    deletion = asyncio.create_task(other.sql.execute("select treadle.delete_tenant('acme')"))
+    deletion = asyncio.create_task(persist(lambda: other.sql.execute("select treadle.delete_tenant('acme')")))
     await sql_client.until_blocked(other)
     await transaction.commit()
     await deletion

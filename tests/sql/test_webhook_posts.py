@@ -7,6 +7,7 @@ import runpy
 import pytest
 
 from tests.support.repository import ROOT
+from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -54,7 +55,7 @@ async def test_a_delete_waits_for_the_outcome_of_a_delivery_that_disables(sql_cl
     async with worker.sql.transaction():
         await worker.sql.execute("select from treadle.webhooks for key share")  # as the note does first
         arguments = [row["webhook_id"]] if "$1" in deleting else []
-        ending = asyncio.create_task(other.sql.execute(f"select treadle.{deleting}", *arguments))
+        ending = asyncio.create_task(persist(lambda: other.sql.execute(f"select treadle.{deleting}", *arguments)))
         await sql_client.until_blocked(other)
         await worker.sql.execute(NOTE, row["webhook_id"], 410, True)  # it disables the webhook
     await ending
@@ -66,7 +67,7 @@ async def test_the_first_webhook_and_a_change_of_its_tenant_do_not_wait_in_a_cir
     await sql.execute("select treadle.create_tenant('acme')")
     async with sql.transaction():
         await sql.execute("select from treadle.tenants where tenant = 'acme' for no key update")  # as the change does
-        created = asyncio.create_task(creating.sql.execute(CREATE, ENDS, "standard", "acme"))
+        created = asyncio.create_task(persist(lambda: creating.sql.execute(CREATE, ENDS, "standard", "acme")))
         await sql_client.until_blocked(creating)
         await sql.execute("select treadle.limit_tenant('acme', '{\"running\": 2}')")
     await created

@@ -41,8 +41,8 @@ class SqlSession:
 
 
 async def persist(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Make a patient call of a worker again, as workers do, while its patience of 100 ms for each lock ends: by then it
-    has written nothing. On a busy machine, a commit takes as long."""
+    """Make a call again, as its callers do, while its patience for a lock ends: by then it has written nothing. A call
+    of a worker waits 100 ms for each lock, one of a client two seconds; on a busy machine, a commit takes as long."""
     while True:
         with contextlib.suppress(asyncpg.LockNotAvailableError):
             return await call()

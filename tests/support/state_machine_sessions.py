@@ -41,8 +41,13 @@ class Sessions:
             await sql_client.shift_clock(hours * HOUR)
 
     async def until_blocked(self, task: asyncio.Task[Any], sql_client: SqlClient) -> None:
+        """Wait until the task waits for a lock, or its patience has ended."""
         blocked = asyncio.create_task(self.watch.until_blocked(sql_client))
         await asyncio.wait({task, blocked}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done() and isinstance(task.exception(), asyncpg.LockNotAvailableError):
+            blocked.cancel()
+            await asyncio.wait({blocked})
+            return
         assert not task.done(), f"it should have waited: {task}"
         await blocked
 

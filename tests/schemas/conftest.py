@@ -7,6 +7,13 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
+from tests.support.waiting import LIMIT_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that compares may start slowly on a busy machine."""
+    monkeypatch.setattr("service.schemas.compatibility.compare.TIMEOUT_SECONDS", LIMIT_SECONDS)
 
 
 @pytest.fixture

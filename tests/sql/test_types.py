@@ -70,7 +70,8 @@ async def test_a_type_that_changes_otherwise_is_replaced_with_its_functions(
 
 
 async def test_a_migration_without_a_change_keeps_every_type(sql_client: SqlClient, dsn: str) -> None:
-    query = "select array_agg(oid::bigint order by oid) from pg_type where typnamespace = 'treadle'::regnamespace"
-    before = await sql_client.sql.fetchval(query)
+    query = "select oid::bigint from pg_type where typnamespace = 'treadle'::regnamespace"
+    before = {row["oid"] for row in await sql_client.sql.fetch(query)}
     await migrate(dsn)
-    assert await sql_client.sql.fetchval(query) == before
+    after = {row["oid"] for row in await sql_client.sql.fetch(query)}
+    assert before <= after  # those of the partitions of another day may have come to them

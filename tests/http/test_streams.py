@@ -148,7 +148,10 @@ Step = st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from(["header"
 
 @given(plan=st.lists(Step, max_size=6), fails=st.booleans())
 @hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
 )
 async def test_a_client_that_disconnects_anywhere_receives_the_remaining_events(
     scripted_api: Client, script: ScriptedAgent, plan: list[tuple[int, int, str]], fails: bool

@@ -30,6 +30,13 @@ async def submit(api: Client, key: str, **fields: Any) -> dict[str, Any]:
     return {"status": answer.status_code, **answer.json()}
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests wait for a held thread without limit, in an API that starts later."""
+    monkeypatch.setattr("service.messages.store.HELD_SECONDS", 600)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_held_thread_delays_no_thread_of_another_tenant(
     closed_api: Client, keys: dict[str, str], dsn: str
 ) -> None:

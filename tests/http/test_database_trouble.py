@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID, problem
@@ -77,9 +78,10 @@ async def test_a_database_without_the_schema_is_503(start_api: StartApi, empty_d
 
 
 async def test_a_locked_thread_delays_only_its_own_messages(
-    start_api: StartApi, register_agents: Any, sql: Connection, dsn: str
+    start_api: StartApi, register_agents: Any, sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction that holds the row of a thread delays the messages of that thread and no others."""
+    monkeypatch.setattr("service.messages.store.HELD_SECONDS", 600)
     await register_agents()
     api = await start_api()
     await api.submit("first", thread_id="held")

@@ -162,20 +162,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Read the settings; raises ConfigError with one sentence naming the setting at fault."""
-    names = {field.name for field in msgspec.structs.fields(Settings)}
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    names = set(defaults)
     values: dict[str, Any] = _from_file(environ.get("TREADLE_CONFIG"), names)
     values |= {name: environ[name.upper()] for name in names if environ.get(name.upper())}
-    for name in (
-        "queues",
-        "agents",
-        "tenants",
-        "allowed_hosts",
-        "cors_origins",
-        "trusted_proxies",
-        "jwt_algorithms",
-        "webhook_networks",
-    ):
-        if isinstance(values.get(name), str):
+    for name, default in defaults.items():
+        if isinstance(default, tuple) and isinstance(values.get(name), str):  # a list, separated by commas
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     if isinstance(values.get("log_level"), str):
         values["log_level"] = values["log_level"].lower()

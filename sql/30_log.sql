@@ -4,9 +4,9 @@
 -- under the lock of the thread's row in thread_log, which is held until commit: a reader that has read up to a
 -- position has read everything up to it. (31_late_writes.sql: events of transactions that may stay open.)
 --
--- queued (seq 1, or after a redrive) · started {attempt} · chunk, progress, tool, any type of the agent's · parked
--- {attempt, hold} · input {name, input} · retry {attempt, error, retry_at}
--- · and at the end of a life one of done, error {state, error, completed_at}, cancelled {state}.
+-- The types: queued (seq 1, or after a redrive) · started {attempt} · chunk {type, chunk, index} · step {name, result}
+-- · progress, tool, any type of the agent's · parked {attempt, hold} · input {name, input} · retry {attempt, error,
+-- retry_at} · and at the end of a life one of done, error {state, error, completed_at}, cancelled {state}.
 
 -- The era of the newest version of a thread's log. An old snapshot keeps the dead versions of a row that changes often;
 -- they lie below in the index, and this search never reads them.

@@ -1,5 +1,6 @@
 """Settings: each can come from the environment or the YAML file, and one sentence names a wrong setting."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from service import config
 from service.config import Settings
 from service.errors import ConfigError
+from tests.support.repository import ROOT
 
 # For each setting: as the environment has it, as YAML may have it, and what becomes of either.
 SECRET = "s" * 32
@@ -101,6 +103,12 @@ def refusal(environ: dict[str, str]) -> str:
 
 def test_every_setting_has_a_sample_here() -> None:
     assert list(SAMPLES) == [field.name for field in msgspec.structs.fields(Settings)]
+
+
+def test_every_setting_is_read_by_a_module() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in ROOT.glob("service/**/*.py"))
+    read = set(re.findall(r"(?:(?<=settings\.)|(?<=self\.))\w+", code))
+    assert SAMPLES.keys() - read == set()
 
 
 def test_nothing_set_is_all_defaults(tmp_path: Path) -> None:

@@ -188,6 +188,11 @@ def test_every_event_of_the_service_is_documented() -> None:
     assert set(table) == RESERVED_TYPES
 
 
+def test_the_head_of_the_log_lists_every_stored_event() -> None:
+    head, *_ = (SQL_FOLDER / "30_log.sql").read_text(encoding="utf-8").partition("\n\n")
+    assert RESERVED_TYPES - {"waiting", "gap", "unauthorized"} - set(re.findall(r"\w+", head)) == set()
+
+
 async def test_every_view_is_in_the_tour(sql: Connection) -> None:
     [listed] = re.findall(r"^The views:.*?\n\n", (DOCS / "sql.md").read_text(encoding="utf-8"), re.M | re.S)
     views = await sql.fetch(r"select viewname from pg_views where schemaname = 'treadle' and viewname not like '\_%'")

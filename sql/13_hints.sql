@@ -5,8 +5,8 @@
 -- notifies fails at its commit (54000). So a hint is left out while the queue is half full: whatever a hint tells is
 -- also found by polling. treadle.notify_health (88_health.sql) says that hints are left out.
 --
--- What is left: a transaction of a user that notified below the limit, and commits when other programs have filled the
--- queue to its end. No lower limit avoids that, because the queue is looked at before the commit.
+-- One case remains: a transaction of a user that notified below the limit, and commits when other programs have filled
+-- the queue to its end. No lower limit avoids that, because the queue is looked at before the commit.
 --
 -- One transaction of the whole cluster at a time commits a NOTIFY, and it waits for the disk meanwhile. So a process
 -- that sends hints itself, after its commit, lets a call keep them (treadle._keep_hints), and receives them with its

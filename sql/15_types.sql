@@ -131,7 +131,7 @@ select treadle._define_type('target_thread', $$
     turn      uuid     -- the message that has the turn now
 $$);
 
--- What is answered about one message of a submit.
+-- The answer about one message of a submit.
 select treadle._define_type('submit_answer', $$
     n            integer,
     message_id   uuid,

@@ -67,8 +67,8 @@ begin
     end if;
 end $$;
 
--- Charge a publish when its transaction commits. What is beyond a limit already is refused now (TR430), as is what a
--- limit never allows (TR422).
+-- Charge a publish when its transaction commits. A publish beyond a limit that is already used up
+-- is refused now (TR430), and so is one that a limit never allows (TR422).
 create or replace function treadle._charge_publish(
     tenant text, limits jsonb, records bigint, bytes bigint, at timestamptz)
 returns void language plpgsql as $$

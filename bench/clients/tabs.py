@@ -18,7 +18,7 @@ from bench.clients.script import Go, play
 
 EACH = ("health", 10)  # what a view asks that does not ask it more often
 HOUR_SECONDS = 3600
-# What is asked, each so many seconds. Of `from` and `to` the times stand in `_path`.
+# The requests, each so many seconds. Of `from` and `to` the times stand in `_path`.
 VIEWS: Mapping[str, Sequence[tuple[str, int]]] = {
     "overview": (("health", 5), ("queues", 5), ("workers", 5), ("stats?from&to", 5)),
     "messages": (("messages?limit=50", 3), EACH),

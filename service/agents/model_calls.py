@@ -9,7 +9,7 @@ from service import telemetry
 
 
 class ModelCall:
-    """What is known of a call once it is answered: the model that answered, why it stopped, and its token counts by
+    """An answered call of a model: the model that answered, why it stopped, and its token counts by
     their names in Anthropic's API."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ PROVIDERS: dict[str, Callable[..., Agent]] = {CLAUDE: claude_agent, OPENAI: open
 
 
 class _EntryError(Exception):
-    """What is wrong with an entry: the second half of a sentence that begins with the agent's name."""
+    """An entry is wrong. The text is the second half of a sentence that begins with the agent's name."""
 
 
 def load(path: Path, default: str = CLAUDE) -> list[Agent]:

@@ -1,4 +1,4 @@
-"""What is done to Litestar's OpenAPI description so that generated clients compile and tests by it find the truth.
+"""Completes the OpenAPI description of Litestar, so that generated clients compile and generated tests are right.
 
 The models' schemas are msgspec's: Litestar's lack the constraints inside unions. A field that a request may leave out
 has no `default`, because generators of types then take it for required; its description names the default.

@@ -262,7 +262,7 @@ def top(settings: Settings, once: bool, principal: Principal) -> None:
     from service.queues.store import QueueStore
 
     async def of_installation(database: Any, queues: QueueStore) -> tuple[list[Any], list[Any]]:
-        """What is wrong, and the workers: a tenant's login sees neither."""
+        """The problems and the workers: a tenant's login sees neither."""
         if await SqlRoleStore(database).own_tenant() is not None:
             return [], []
         reasons = (await InstallationStore(database).health()).reasons()

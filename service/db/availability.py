@@ -1,6 +1,6 @@
 """Logs that PostgreSQL is away: once when that is found, now and then with the extent, and once when it is back.
 
-Who is held up says so at DEBUG (`errors.NotConnected.log_level`).
+Each call that has to wait logs that at DEBUG (`errors.NotConnected.log_level`).
 """
 
 import logging

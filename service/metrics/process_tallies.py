@@ -67,7 +67,7 @@ class ProcessTallies:
 
 
 class WorkTallies:
-    """What is counted at each message of a queue and an agent."""
+    """The counts of the messages of a queue and an agent."""
 
     __slots__ = ("attempts", "claimed", "finished", "run", "wait")
 

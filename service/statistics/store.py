@@ -63,7 +63,7 @@ class StatisticsStore:
             raise Unprocessable("to must be later than from.")
         step = ceil(span) if whole else _step(span, begin, step_seconds)
         if span > step * MAX_STEPS:
-            raise Unprocessable(f"From from to to there must be 1 to {MAX_STEPS} steps: send another step.")
+            raise Unprocessable(f"There must be at most {MAX_STEPS} steps between from and to: send a larger step.")
         tenant = None if principal.is_operator else principal.tenant
         rows = await self._reads.ask((tenant, begin, end, None if whole else step, queue, agent, by))
         return Statistics(begin, end, step, [_step_of(row) for row in rows])

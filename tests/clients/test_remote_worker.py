@@ -177,7 +177,7 @@ async def test_agents_send_publish_ask_and_read_their_thread(api_with_worker: Cl
         message_id = await api.submit("go", agent="relay", thread_id="t")
         asked = await until(lambda: api.status(message_id), lambda status: status["hold"] == "input")
         assert (asked["asks"]["question"], asked["asks"]["name"]) == ({"send": "go"}, "input 1")
-        # What was sent before the question is committed with the step, and with the end of the attempt that asked.
+        # A message sent before the question is committed with the step, and with the end of the attempt that asked.
         assert sorted(row["text"] for row in await sql.fetch(sent_by, UUID(message_id))) == ["go 1", "go 2"]
         await api.post(f"/messages/{message_id}/input", json={"input": "yes"})
         result = (await api.settled(message_id))["result"]

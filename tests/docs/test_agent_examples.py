@@ -67,7 +67,7 @@ async def test_the_agents_of_the_docs_answer(
             status
         )
     again = await api.settled(await api.submit("two", agent="recall", thread_id="recall"))
-    assert (again["result"], again["usage"]) == ("one / two", {"turns": 1})
+    assert (again["result"], again["usage"]) == ("one / two", {"exchanges": 1})
     polite = await api.settled(await api.submit("please", agent="fussy"))
     assert (polite["result"], polite["attempt"]) == ("Very well.", 2)
     for module in modules:

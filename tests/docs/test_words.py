@@ -25,10 +25,12 @@ PHRASES = (
     "of its own accord",
     "is none",
     "(?:is|are|held) no more",
-    # As the subject or object of a sentence ("who is first waits"). A question begins with a capital letter.
+    # As the subject or object of a sentence ("who is first waits").
     "(?:what|who) is",
 )
-FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(WORDS.split())})|{'|'.join(PHRASES)})\b")
+# At the beginning of a sentence that is no question.
+RIDDLE = r"\b(?:What|Who) (?:is|are|was|were)\b(?=[^?.]*\.(?:\s|[\"'`]|$))"
+FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(WORDS.split())})|{'|'.join(PHRASES)})\b|{RIDDLE}")
 BETWEEN_PARTS = re.compile(r"""["']\s+[a-z]{0,2}["']""")  # of a text that stands in several literals
 PYTHON = "bench examples faults migrations service tests treadle"
 BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run"
@@ -132,6 +134,7 @@ def test_no_text_has_a_forbidden_word() -> None:
         ("a.js", "f(); // told anew\n"),
         ("a.js", "/* there\n   is none */\n"),
         ("a.md", "The lease is no more.\n"),
+        ("a.md", "Get the task. What is longer\nthan that is left out.\n"),
     ],
 )
 def test_the_search_finds_forbidden_words(name: str, source: str, tmp_path: Path) -> None:

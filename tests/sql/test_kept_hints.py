@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     notified: list[tuple[str, str]]
 
     async def heard(self) -> list[tuple[str, str]]:
-        """What was heard with the commits so far."""
+        """The hints that were heard with the commits so far."""
         await self.client.sql.execute("select pg_notify($1, 'end')", WORK)
         await until(lambda: (WORK, "end") in self.notified)
         return self.notified[: self.notified.index((WORK, "end"))]

@@ -11,8 +11,8 @@ EVERY_SCOPE = ("submit", "read", "operate", "publish")
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A principal with its credential, or (`in_sql`) with a session of its tenant's login role. What is not None
-    restricts it. `unowned`: of one thread, while that belongs to no subject. `dead`: the key or token has ended."""
+    """A principal with its credential, or (`in_sql`) with a session of its tenant's login role. Fields that are not
+    None restrict it. `unowned`: of one thread, while that belongs to no subject. `dead`: the key or token has ended."""
 
     name: str
     tenant: str

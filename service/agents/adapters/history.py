@@ -8,7 +8,7 @@ from service.agents.contract import Context
 
 
 async def text_exchanges(context: Context, limit: int, max_tokens: int) -> list[tuple[str, str]]:
-    """What was asked and answered before, oldest first. An object counts by its `content`, a result that is no text as
+    """The requests and answers before, oldest first. An object counts by its `content`, a result that is no text as
     JSON."""
     if not limit:
         return []

@@ -37,7 +37,7 @@ class ModelAnswer(Protocol):
 
     @property
     def pieces(self) -> Iterable[tuple[str, str]]:
-        """What was streamed, in order: the kind and the text."""
+        """The streamed pieces, in order: the kind and the text."""
 
     @property
     def calls(self) -> Sequence[Call]:

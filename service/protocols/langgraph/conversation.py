@@ -137,7 +137,7 @@ def graph_values(turns: Iterable[Turn]) -> Json | None:
 
 
 def with_messages(values: Json, more: Iterable[Json]) -> Json:
-    """A message with a known id takes the place of that one. What is no state with messages has none."""
+    """A message with a known id takes the place of that one. A value that is no state with messages has none."""
     if not isinstance(values, dict):
         return values
     known = values.get("messages")

@@ -67,7 +67,7 @@ class NewRun(Struct, frozen=True):
 
 
 class Kept(Struct, frozen=True, omit_defaults=True):
-    """What is kept of a run, in `metadata["langgraph"]` of its message: for the agent, and for the answers."""
+    """The part of a run that is kept for the agent and for the answers: `metadata["langgraph"]` of its message."""
 
     input: Any = None  # as the client sent it, where the message says it otherwise
     stream_mode: tuple[str, ...] = ("values",)

@@ -20,7 +20,7 @@ ResponseState: TypeAlias = Literal["queued", "in_progress", "completed", "failed
 
 
 class Kept(Struct, frozen=True, omit_defaults=True):
-    """What is kept of a request, in `metadata["openai"]` of its message: for the agent, and for the answers."""
+    """The part of a request that is kept for the agent and for the answers: `metadata["openai"]` of its message."""
 
     instructions: Any = None
     tools: Objects = None

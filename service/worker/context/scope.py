@@ -90,7 +90,7 @@ class AttemptScope:
         self.backend.count(usage, _step.get())
 
     def usage_of(self, name: str) -> dict[str, Any] | None:
-        """What was counted within this step."""
+        """The usage that was counted within this step."""
         return None if self._usage is None else self._usage.of_step(_prefix(name))
 
     def take_unsent(self) -> str | None:

@@ -9,7 +9,7 @@ export function webhooks(root, at) {
   const said = el("p", { role: "status" });
   const list = el("div");
   const deliveries = el("p", {}, link("messages?queue=webhooks", "All deliveries"), " · ", link("messages?queue=webhooks&state=failed", "Deliveries that failed"));
-  root.append(el("div.title", {}, el("h1", {}, "Webhooks"), el("span.quiet", {}, "who is told when messages end")), said, list, deliveries);
+  root.append(el("div.title", {}, el("h1", {}, "Webhooks"), el("span.quiet", {}, "the servers that are told when messages end")), said, list, deliveries);
   const refresh = async () => show(list, await get("webhooks", {}, at.signal), said, refresh);
   at.every(SECONDS, refresh, list, ["messages"]);
 }

@@ -13,7 +13,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 ALL_SCOPES: frozenset[Scope] = frozenset(SCOPES)
 
 # Each route declares what it needs, as the option `scope` of its handler: a scope, or one of these.
-OPEN = "open"  # neither a key nor a token
+OPEN_SCOPE = "open"  # neither a key nor a token
 ANY_SCOPE = "any"  # a key or a token with whatever scope
 
 

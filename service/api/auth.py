@@ -17,7 +17,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from service.access.authenticator import Access, Authenticator, OpenAccess, bearer, require
 from service.access.cache import KeyCache
 from service.access.json_web_tokens import build_verifier
-from service.access.principal import ANY_SCOPE, OPEN, Principal
+from service.access.principal import ANY_SCOPE, OPEN_SCOPE, Principal
 from service.access.secrets import KEY_PREFIX
 from service.access.store import KeyStore
 from service.access.tenant_cache import TenantCache
@@ -84,7 +84,7 @@ class Authentication:
         """Raises Unauthorized, Forbidden, Unavailable, SchemaError."""
         if scope["type"] == ScopeType.HTTP:
             options = scope["route_handler"].opt
-            if options["scope"] != OPEN:
+            if options["scope"] != OPEN_SCOPE:
                 try:
                     scope["user"] = await self._principal(scope, options)
                 except (Unavailable, SchemaError):

@@ -22,7 +22,7 @@ from litestar.openapi.spec import (
 )
 from litestar.routes import HTTPRoute
 
-from service.access.principal import OPEN, SCOPES
+from service.access.principal import OPEN_SCOPE, SCOPES
 from service.limits import MAX_KEY_CHARS, MAX_POSITION, MAX_THREAD_ID_CHARS
 from service.refusals import MEDIA_TYPE, Problem
 
@@ -123,7 +123,7 @@ def _complete_operation(operation: Operation, options: dict[str, Any], needs_key
 def _security(options: dict[str, Any], needs_key: bool) -> list[dict[str, list[str]]]:
     """What an operation needs: one of these. The names behind a scheme are the scope of the operation."""
     scopes = [options["scope"]] if options["scope"] in SCOPES else []
-    if options["scope"] == OPEN:
+    if options["scope"] == OPEN_SCOPE:
         return []
     found = [{KEY: scopes}, {TOKEN: scopes}] if options.get("is_stream") else [{KEY: scopes}]
     return found if needs_key else [*found, {}]  # {}: nothing, too

@@ -10,7 +10,7 @@ from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
 from service.access.authenticator import Access, bearer
-from service.access.principal import OPEN
+from service.access.principal import OPEN_SCOPE
 from service.batching import Batcher
 from service.db import schema
 from service.errors import NotConnected, SchemaError, TreadleError, Unauthorized, Unavailable
@@ -100,4 +100,4 @@ async def live() -> Liveness:
     return Liveness("ok")
 
 
-router = Router("/", route_handlers=[health, ready, live], opt={"scope": OPEN}, tags=["Health"])
+router = Router("/", route_handlers=[health, ready, live], opt={"scope": OPEN_SCOPE}, tags=["Health"])

@@ -16,7 +16,7 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, Tag
 from litestar.params import FromPath
 
-from service.access.principal import OPEN
+from service.access.principal import OPEN_SCOPE
 from service.api import description
 from service.api.examples import EXAMPLES
 from service.errors import ConfigError
@@ -119,7 +119,7 @@ def config(*, needs_key: bool) -> OpenAPIConfig:
             "/",
             route_handlers=[reference_file],
             include_in_schema=False,
-            opt={"scope": OPEN},
+            opt={"scope": OPEN_SCOPE},
             dto=None,
             response_headers=REFERENCE_FILES.headers,
         ),

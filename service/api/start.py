@@ -6,7 +6,7 @@ from litestar import Request, Response, Router, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
-from service.access.principal import OPEN
+from service.access.principal import OPEN_SCOPE
 from service.api.health import HealthChecks
 from service.dashboard.routes import CHAT_FILES
 
@@ -30,4 +30,4 @@ async def start(request: Request[Any, Any, Any], health_checks: NamedDependency[
     return Response(Start(NAME, health.status, DOCS), status_code=200, headers={"Vary": "Accept"})
 
 
-router = Router("/", route_handlers=[start], opt={"scope": OPEN}, tags=["Health"])
+router = Router("/", route_handlers=[start], opt={"scope": OPEN_SCOPE}, tags=["Health"])

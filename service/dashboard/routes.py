@@ -8,7 +8,7 @@ from litestar import Request, Response, Router, get
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from service.access.principal import OPEN
+from service.access.principal import OPEN_SCOPE
 from service.static_files import StaticFiles
 
 # No inline scripts and nothing from another host: what an agent says never runs as code.
@@ -54,5 +54,5 @@ router = Router(
     "/",
     route_handlers=[chat_page, chat_file, dashboard_page, dashboard_file],
     include_in_schema=False,
-    opt={"scope": OPEN},
+    opt={"scope": OPEN_SCOPE},
 )

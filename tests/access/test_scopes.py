@@ -7,7 +7,7 @@ import pytest
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from service.access.principal import ANY_SCOPE, OPEN, SCOPES
+from service.access.principal import ANY_SCOPE, OPEN_SCOPE, SCOPES
 from service.api.app import Api
 from service.config import Settings
 from service.db.pool import Connection
@@ -32,7 +32,7 @@ NEEDS = {
     " deleteTenant createWebhook listWebhooks getWebhook changeWebhook deleteWebhook rotateWebhook testWebhook"
     " getCallbackSecret rotateCallbackSecret",
     ANY_SCOPE: "createToken",
-    OPEN: "getStart getHealth getReadiness getLiveness",
+    OPEN_SCOPE: "getStart getHealth getReadiness getLiveness",
 }
 OPERATORS_ONLY = {
     *("pauseQueue", "resumeQueue", "listWorkers", "getMetrics"),
@@ -81,7 +81,7 @@ async def test_every_operation_declares_its_scope(closed_api: Client) -> None:
     assert found.keys() == needed.keys()
     for name, scope in needed.items():
         security = found[name][2]
-        expected = [] if scope == OPEN else [{"key": [] if scope == ANY_SCOPE else [scope]}]
+        expected = [] if scope == OPEN_SCOPE else [{"key": [] if scope == ANY_SCOPE else [scope]}]
         assert security[:1] == expected, name
         assert security[1:] == ([{"token": [scope]}] if name.startswith("stream") else []), name
 
@@ -100,11 +100,13 @@ def test_every_route_declares_its_scope(settings: Settings) -> None:
         for handler in (route.route_handlers if isinstance(route, HTTPRoute) else [route.route_handler])
         if getattr(handler, "fn", None) is not None and handler.fn.__module__.startswith("service.")
     ]
-    assert [path for path, handler in handlers if handler.opt.get("scope") not in {*SCOPES, ANY_SCOPE, OPEN}] == []
+    assert [
+        path for path, handler in handlers if handler.opt.get("scope") not in {*SCOPES, ANY_SCOPE, OPEN_SCOPE}
+    ] == []
     hidden = {
         path
         for path, handler in handlers
-        if handler.opt["scope"] == OPEN
+        if handler.opt["scope"] == OPEN_SCOPE
         and not (isinstance(handler, HTTPRouteHandler) and handler.resolve_include_in_schema())
     }
     assert hidden == {
@@ -123,7 +125,7 @@ async def test_a_scope_allows_exactly_its_operations(scope: str, closed_api: Cli
 
     async def check(name: str) -> None:
         status, detail = await call(closed_api, found[name], name, key)
-        if needed[name] in {scope, ANY_SCOPE, OPEN}:
+        if needed[name] in {scope, ANY_SCOPE, OPEN_SCOPE}:
             wanted = 403 if name == "createToken" and scope != "read" else None  # it asks for the scope read
             wanted = 403 if name == "createKey" else wanted  # the same
             assert (status == wanted) if wanted else status not in {401, 403}, (name, status)
@@ -137,7 +139,7 @@ async def test_without_a_key_only_the_open_operations_answer(closed_api: Client)
     found = await operations(closed_api)
     for name, operation in found.items():
         status, _ = await call(closed_api, operation, name, None)
-        assert (status == 401) == (name not in NEEDS[OPEN].split()), name
+        assert (status == 401) == (name not in NEEDS[OPEN_SCOPE].split()), name
 
 
 async def test_a_tenant_and_a_restricted_key_leave_the_installation_alone(closed_api: Client, sql: Connection) -> None:

@@ -9,7 +9,7 @@ from litestar import Request, Response, Router
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from service.access.principal import ANY_SCOPE, OPEN, Principal
+from service.access.principal import ANY_SCOPE, OPEN_SCOPE, Principal
 from service.json_input import decode
 from service.protocols.a2a import calls, cards, lists, push
 from service.protocols.a2a.errors import HANDLERS, InvalidParams, MethodNotFound
@@ -45,7 +45,7 @@ def of_each(path: str) -> list[str]:
     return [path, f"/{{agent:str}}{path.rstrip('/')}"]
 
 
-@get([CARD, f"/a2a{CARD}"], scope=OPEN)
+@get([CARD, f"/a2a{CARD}"], scope=OPEN_SCOPE)
 async def get_card(request: Asked, a2a: Services) -> Answer:
     return cards.answer(request, await cards.public_card(a2a, request))
 

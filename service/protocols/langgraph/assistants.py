@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar.params import FromPath, JSONBody
 
-from service.access.principal import OPEN, Principal
+from service.access.principal import OPEN_SCOPE, Principal
 from service.protocols.langgraph.answers import assistant, schemas
 from service.protocols.langgraph.calls import Caller, Services, delete, get, page, patch, post
 from service.protocols.langgraph.errors import NotServed
@@ -14,12 +14,12 @@ from service.protocols.langgraph.services import LangGraphServices
 VERSION = "0.1.0"
 
 
-@get("/ok", scope=OPEN)
+@get("/ok", scope=OPEN_SCOPE)
 async def ok() -> Json:
     return {"ok": True}
 
 
-@get("/info", scope=OPEN)
+@get("/info", scope=OPEN_SCOPE)
 async def info() -> Json:
     flags = {"assistants": True, "crons": False, "langsmith": False}
     return {"version": VERSION, "langgraph_py_version": None, "flags": flags, "metadata": {}}

@@ -18,7 +18,7 @@ from service.protocols.openai.streams import CANCEL_SECONDS, FROM_START, Respons
 from service.streams import json_stream, sse
 
 MAX_NUMBER_DIGITS = 15
-OPEN = "The response is not over: cancel it first, or wait for its end."
+STILL_OPEN = "The response is not over: cancel it first, or wait for its end."
 
 
 @post("/responses", scope="submit", stays_open=True)
@@ -71,7 +71,7 @@ async def delete_response(response_id: FromPath[str], principal: Caller, openai:
     except Busy:
         raise
     except Conflict:
-        raise Unprocessable(OPEN) from None
+        raise Unprocessable(STILL_OPEN) from None
     return Deleted(response_id, "response")
 
 

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -43,17 +43,15 @@ class _Writer:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        with ExitStack() as stops:
-            for stop in (
-                telemetry.submit.listen(self._submit),
-                telemetry.claim.listen(self._claim),
-                telemetry.finish.listen(self._finish),
-                telemetry.retry.listen(self._retry),
-                telemetry.cancel.listen(self._cancel),
-                telemetry.redrive.listen(self._redrive),
-                telemetry.reap.listen(self._reap),
-            ):
-                stops.callback(stop)
+        with telemetry.listening(
+            telemetry.submit.listen(self._submit),
+            telemetry.claim.listen(self._claim),
+            telemetry.finish.listen(self._finish),
+            telemetry.retry.listen(self._retry),
+            telemetry.cancel.listen(self._cancel),
+            telemetry.redrive.listen(self._redrive),
+            telemetry.reap.listen(self._reap),
+        ):
             yield
 
     def _submit(self, *, tenant: str, messages: Sequence[Asked], answers: Sequence[Answered], seconds: float) -> None:

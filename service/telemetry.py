@@ -7,7 +7,8 @@ count or remember. A moment of a batch is called once for all of it.
 import functools
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, ParamSpec, Protocol, cast
@@ -101,6 +102,15 @@ def moment(signature: Callable[Measured, None]) -> Moment[Measured]:
     found = cast("Moment[Measured]", happen)
     MOMENTS.append(found)
     return found
+
+
+@contextmanager
+def listening(*stops: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile listeners are called; `stops`: what the `listen` of their moments returned."""
+    with ExitStack() as ends:
+        for stop in stops:
+            ends.callback(stop)
+        yield
 
 
 # What clients ask for.

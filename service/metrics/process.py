@@ -6,7 +6,7 @@ Labels have few values: queues, registered agents (all others are `other`), outc
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -58,27 +58,25 @@ class ProcessMetrics(Collector):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Count meanwhile."""
-        with ExitStack() as stops:
-            for stop in (
-                telemetry.submit.listen(self._submit),
-                telemetry.claim.listen(self._claim),
-                telemetry.first_chunk.listen(self._emit_first),
-                telemetry.run.listen(self._end_run),
-                telemetry.append.listen(self._append),
-                telemetry.settle.listen(self._settle),
-                telemetry.finish.listen(self._finish),
-                telemetry.tokens.listen(self._use),
-                telemetry.retry.listen(self._retry),
-                telemetry.loss.listen(self._lose),
-                telemetry.reap.listen(self._reap),
-                telemetry.admit.listen(self._admit),
-                telemetry.deliver.listen(self._deliver),
-                telemetry.request.listen(self._answer),
-                telemetry.stream.listen(self._stream),
-                telemetry.socket.listen(self._socket),
-                telemetry.database_call.listen(self._call),
-            ):
-                stops.callback(stop)
+        with telemetry.listening(
+            telemetry.submit.listen(self._submit),
+            telemetry.claim.listen(self._claim),
+            telemetry.first_chunk.listen(self._emit_first),
+            telemetry.run.listen(self._end_run),
+            telemetry.append.listen(self._append),
+            telemetry.settle.listen(self._settle),
+            telemetry.finish.listen(self._finish),
+            telemetry.tokens.listen(self._use),
+            telemetry.retry.listen(self._retry),
+            telemetry.loss.listen(self._lose),
+            telemetry.reap.listen(self._reap),
+            telemetry.admit.listen(self._admit),
+            telemetry.deliver.listen(self._deliver),
+            telemetry.request.listen(self._answer),
+            telemetry.stream.listen(self._stream),
+            telemetry.socket.listen(self._socket),
+            telemetry.database_call.listen(self._call),
+        ):
             yield
 
     def collect(self) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ whichever worker ran it.
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -40,16 +40,14 @@ class OtelTraces:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """End spans meanwhile."""
-        with ExitStack() as stops:
-            for stop in (
-                telemetry.finish.listen(self._finish),
-                telemetry.loss.listen(self._lose),
-                telemetry.step.listen(self._step),
-                telemetry.tool.listen(self._tool),
-                telemetry.model_call.listen(self._model_call),
-                telemetry.publish.listen(self._publish),
-            ):
-                stops.callback(stop)
+        with telemetry.listening(
+            telemetry.finish.listen(self._finish),
+            telemetry.loss.listen(self._lose),
+            telemetry.step.listen(self._step),
+            telemetry.tool.listen(self._tool),
+            telemetry.model_call.listen(self._model_call),
+            telemetry.publish.listen(self._publish),
+        ):
             yield
 
     async def begin(self, claims: Sequence[Claim]) -> None:

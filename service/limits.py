@@ -24,6 +24,7 @@ WAIT_RULE = f"a number of seconds from 0 to {MAX_WAIT_SECONDS}"
 ATTEMPTS_RULE = f"a whole number from 1 to {MAX_ATTEMPTS}"
 
 MAX_URL_CHARS = 2_000  # of webhooks and callbacks
+MAX_ERROR_CHARS = 2_000  # of the sentence with which an attempt fails
 
 # Names
 MAX_THREAD_ID_CHARS = 255

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Struct
 
+from service.limits import MAX_SUBJECT_NAME_CHARS
+
 Kind: TypeAlias = Literal["JSON", "PROTOBUF"]
 Level: TypeAlias = Literal[
     "NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"
@@ -20,8 +22,7 @@ DEFAULT_LEVEL: Level = "BACKWARD"
 DEFAULT_MODE: Mode = "READWRITE"
 ALL_SUBJECTS = ""  # the subject of a rule that holds for all subjects without their own
 
-MAX_SUBJECT_CHARS = 255
-SUBJECT_RULE = f"1 to {MAX_SUBJECT_CHARS} printable characters"
+SUBJECT_RULE = f"1 to {MAX_SUBJECT_NAME_CHARS} printable characters"
 MAX_SCHEMA_BYTES = 1_000_000
 
 
@@ -74,4 +75,4 @@ class Registered(Struct, frozen=True):
 
 
 def is_subject(text: str) -> bool:
-    return 1 <= len(text) <= MAX_SUBJECT_CHARS and text.isprintable()
+    return 1 <= len(text) <= MAX_SUBJECT_NAME_CHARS and text.isprintable()

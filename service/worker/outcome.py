@@ -15,8 +15,8 @@ from service.config import Settings
 from service.errors import NotStorable
 from service.json_input import unreadable
 from service.leases.model import Claim, Outcome
+from service.limits import MAX_ERROR_CHARS
 
-MAX_ERROR_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 20_000
 MAX_OVERLOAD_DELAY_SECONDS = 60.0  # unless the service asks for more
 

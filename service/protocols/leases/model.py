@@ -34,7 +34,6 @@ MAX_REMOTE_CONCURRENCY = 1_000
 MAX_CLAIMED_MESSAGES = 100  # by one call
 MAX_EVENTS = 500  # of one call
 MAX_TYPE_CHARS = 100
-MAX_ERROR_CHARS = 2_000
 MAX_HOST_CHARS = 255
 
 Ending: TypeAlias = Literal["completed", "failed", "retry", "released", "input", "children"]

@@ -10,11 +10,10 @@ from service.config import Settings
 from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
 from service.leases.model import EventToAppend, Outcome, RemoteClaim, SentMessage
-from service.limits import MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
+from service.limits import MAX_ERROR_CHARS, MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
 from service.messages.validation import validate_metadata
 from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
-    MAX_ERROR_CHARS,
     OUTCOMES,
     ClaimedMessage,
     NewEnding,

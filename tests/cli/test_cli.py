@@ -34,8 +34,9 @@ async def test_every_command_explains_itself_with_an_example(
 
 
 def test_the_readme_lists_every_command() -> None:
-    [listed] = re.findall(r"--help` lists the commands: ((?:`[a-z-]+`,?\s+)*`[a-z-]+`)", README.read_text("utf-8"))
-    assert re.findall("[a-z-]+", listed) == list(main.commands)
+    _, _, text = README.read_text("utf-8").partition("--help` lists the commands:\n\n")
+    table, _, _ = text.partition("\n\n")
+    assert sorted(re.findall("`([a-z-]+)`", table)) == sorted(main.commands)
 
 
 async def test_help_lists_the_commands_in_the_order_of_their_first_use(cli_without_database: Cli) -> None:

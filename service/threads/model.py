@@ -17,7 +17,7 @@ class ThreadPlace(NamedTuple):
     event_at: datetime | None
 
 
-class ThreadTurn(NamedTuple):
+class MessagePlace(NamedTuple):
     """A message's thread (its surrogate key), its place there, and whether no message follows it."""
 
     thread: int

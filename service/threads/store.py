@@ -12,7 +12,7 @@ from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
 from service.errors import NotFound
 from service.patience import HELD_SECONDS, Patience
-from service.threads.model import States, Thread, ThreadPlace, ThreadSummary, ThreadTurn, Usage
+from service.threads.model import MessagePlace, States, Thread, ThreadPlace, ThreadSummary, Usage
 
 THREAD_COLUMNS = """
     t.thread_id, t.message_count, t.created_at, t.last_activity, t.queued, t.processing, t.completed, t.failed,
@@ -243,7 +243,7 @@ class ThreadStore:
         )
         return msgspec.json.decode(text, type=list[Any])
 
-    async def turn(self, message_id: UUID) -> ThreadTurn | None:
+    async def message_place(self, message_id: UUID) -> MessagePlace | None:
         """Where a message, which the caller has looked up for its principal, stands in its thread; None if it has no
         thread."""
         row = await self._database.fetchrow(
@@ -252,7 +252,7 @@ class ThreadStore:
             " from treadle.message_overview o where o.message_id = $1 and o.thread is not null",
             message_id,
         )
-        return None if row is None else ThreadTurn(row["thread"], row["ord"], row["is_last"])
+        return None if row is None else MessagePlace(row["thread"], row["ord"], row["is_last"])
 
     async def exchanges(
         self, thread: int, before: int, limit: int, tools: bool, max_bytes: int | None

@@ -15,7 +15,7 @@ from service.events.model import Entry
 from service.limits import OWN_STEP_PREFIX
 from service.messages.model import Status
 from service.protocols.langgraph import checkpoints, threads
-from service.protocols.langgraph.conversation import Turn
+from service.protocols.langgraph.conversation import Exchange
 from service.protocols.langgraph.ids import RunId
 from service.protocols.langgraph.translate import EVENTS_OF_ENTRY, Translation
 from tests.support.api_graphs import api_graphs
@@ -246,7 +246,7 @@ def test_events_of_odd_shapes_are_custom_ones_and_texts_are_repeated_once_a_page
         Entry(UUID(int=7), seq, seq, kind, json.dumps(data), NOW, last=False)
         for seq, (kind, data) in enumerate(told, 1)
     ]
-    translation = Translation(RunId(UUID(int=7)), "t", Turn(message), {"messages": []}, modes={"messages"})
+    translation = Translation(RunId(UUID(int=7)), "t", Exchange(message), {"messages": []}, modes={"messages"})
     events = [
         event
         for entry, following in itertools.zip_longest(entries, entries[1:])

@@ -9,7 +9,7 @@ from service.messages.model import Status
 from service.protocols.langgraph.checkpoints import BEGIN, input_ids, shown
 from service.protocols.langgraph.conversation import (
     OWN_METADATA,
-    Turn,
+    Exchange,
     input_messages,
     values_after,
     with_messages,
@@ -62,7 +62,7 @@ def thread(row: ThreadRow, values: Json | None, interrupts: Sequence[Json], turn
 
 
 def run(found: Found) -> Json:
-    message, kept = found.message, found.placed.turn.kept
+    message, kept = found.message, found.placed.exchange.kept
     kwargs = msgspec.to_builtins(kept)
     kwargs["input"] = message.user_message if kept.input is None else kept.input
     return {
@@ -78,31 +78,35 @@ def run(found: Found) -> Json:
     }
 
 
-def open_interrupts(turn: Turn) -> list[Json]:
+def open_interrupts(exchange: Exchange) -> list[Json]:
     """Of the message that has the turn."""
-    asks = turn.message.asks
-    return [] if asks is None else interrupts_of(msgspec.to_builtins(asks), turn.graph)
+    asks = exchange.message.asks
+    return [] if asks is None else interrupts_of(msgspec.to_builtins(asks), exchange.graph)
 
 
-def states(row: ThreadRow, turns: Sequence[Turn], first: Json | None, earlier: Json | None = None) -> list[Json]:
-    """The states of a thread before and after each of these turns, which are in their order; the newest first.
-    `first`: the values with which the thread began. `earlier`: those before the turns, if there were others."""
+def states(
+    row: ThreadRow, exchanges: Sequence[Exchange], first: Json | None, earlier: Json | None = None
+) -> list[Json]:
+    """The states of a thread before and after each of these exchanges, which are in their order; the newest first.
+    `first`: the values with which the thread began. `earlier`: those before the exchanges, if there were others."""
     found: list[Json] = []
     begin = values_after((), first)
     values = begin if earlier is None else earlier
     after: dict[str, Json] = {BEGIN: begin}
     parent: Json | None = None
-    for turn in shown(turns):
-        kept, message_id = turn.kept, str(turn.message.message_id)
+    for exchange in shown(exchanges):
+        kept, message_id = exchange.kept, str(exchange.message.message_id)
         if kept.checkpoint is not None:
             values = after.get(kept.checkpoint, begin)
             parent = checkpoint_of(row, kept.parent) if kept.parent else None
         if kept.update is None and not (kept.parent or "").endswith("-1"):  # which shares the input
-            found += _input_states(row, turn, values, parent, len(found))
+            found += _input_states(row, exchange, values, parent, len(found))
             parent = found[-1]["checkpoint"]
-        values = after[message_id] = _pending_values(turn, values) if turn.is_open else values_after([turn], values)
+        values = after[message_id] = (
+            _pending_values(exchange, values) if exchange.is_open else values_after([exchange], values)
+        )
         checkpoint = checkpoint_of(row, message_id)
-        found.append(_state(turn, values, checkpoint, parent, len(found)))
+        found.append(_state(exchange, values, checkpoint, parent, len(found)))
         parent = checkpoint
     if not found:
         found.append(empty_state(row, values))
@@ -123,9 +127,9 @@ def empty_state(row: ThreadRow, values: Json) -> Json:
     }
 
 
-def _pending_values(turn: Turn, values: Json) -> Json:
-    state = turn.graph.get("data") if turn.graph else None
-    return state if isinstance(state, dict) else with_messages(values, input_messages(turn.message))
+def _pending_values(exchange: Exchange, values: Json) -> Json:
+    state = exchange.graph.get("data") if exchange.graph else None
+    return state if isinstance(state, dict) else with_messages(values, input_messages(exchange.message))
 
 
 def checkpoint_of(row: ThreadRow, checkpoint_id: str) -> Json:
@@ -137,32 +141,32 @@ def checkpoint_of(row: ThreadRow, checkpoint_id: str) -> Json:
     }
 
 
-def _input_states(row: ThreadRow, turn: Turn, values: Json, parent: Json | None, step: int) -> list[Json]:
-    """Before a turn: its input waits; then it is a part of the state, and nothing has run."""
-    ids = input_ids(turn)
-    said = [item | {"id": ids.get(str(item.get("content")), item["id"])} for item in input_messages(turn.message)]
+def _input_states(row: ThreadRow, exchange: Exchange, values: Json, parent: Json | None, step: int) -> list[Json]:
+    """Before an exchange: its input waits; then it is a part of the state, and nothing has run."""
+    ids = input_ids(exchange)
+    said = [item | {"id": ids.get(str(item.get("content")), item["id"])} for item in input_messages(exchange.message)]
     states: list[Json] = []
-    for suffix, source, node in (("-0", "input", START), ("-1", "loop", turn.message.agent)):
-        checkpoint = checkpoint_of(row, f"{turn.message.message_id}{suffix}")
+    for suffix, source, node in (("-0", "input", START), ("-1", "loop", exchange.message.agent)):
+        checkpoint = checkpoint_of(row, f"{exchange.message.message_id}{suffix}")
         told = values if node == START else with_messages(values, said)
-        state = _snapshot(turn, told, checkpoint, parent, source, step + len(states))
-        states.append(state | {"next": [node], "tasks": [_task(turn.message, node, [])]})
+        state = _snapshot(exchange, told, checkpoint, parent, source, step + len(states))
+        states.append(state | {"next": [node], "tasks": [_task(exchange.message, node, [])]})
         parent = checkpoint
     return states
 
 
-def _state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
-    """After a turn, or while it is open."""
-    message = turn.message
-    interrupts = open_interrupts(turn)
-    following = turn.graph.get("next") if turn.graph else None
+def _state(exchange: Exchange, values: Json, checkpoint: Json, parent: Json | None, step: int) -> Json:
+    """After an exchange, or while it is open."""
+    message = exchange.message
+    interrupts = open_interrupts(exchange)
+    following = exchange.graph.get("next") if exchange.graph else None
     nodes: list[Any] = following if isinstance(following, list) else []
-    if turn.is_open:
+    if exchange.is_open:
         nodes = nodes or [message.agent]
     elif message.state != "completed":
         nodes = []
-    source = "loop" if turn.kept.update is None else "update"
-    return _snapshot(turn, values, checkpoint, parent, source, step) | {
+    source = "loop" if exchange.kept.update is None else "update"
+    return _snapshot(exchange, values, checkpoint, parent, source, step) | {
         "next": nodes,
         "tasks": [_task(message, node, interrupts) for node in nodes],
         "created_at": message.completed_at or message.created_at,
@@ -170,8 +174,8 @@ def _state(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, step
     }
 
 
-def _snapshot(turn: Turn, values: Json, checkpoint: Json, parent: Json | None, source: str, step: int) -> Json:
-    message = turn.message
+def _snapshot(exchange: Exchange, values: Json, checkpoint: Json, parent: Json | None, source: str, step: int) -> Json:
+    message = exchange.message
     return {
         "values": values,
         "next": [],

@@ -99,10 +99,10 @@ def _from_checkpoint(request: NewRun, base: Base) -> NewRun:
         if base.named.endswith("-1"):
             raise Unprocessable(NO_INPUT_HERE)
         return request
-    if base.turn is None:
+    if base.exchange is None:
         return request
-    kept = base.turn.kept
-    given = None if kept.command is not None or kept.resumes else repeated_input(base.turn)
+    kept = base.exchange.kept
+    given = None if kept.command is not None or kept.resumes else repeated_input(base.exchange)
     return msgspec.structs.replace(request, input=given, command=kept.command)
 
 
@@ -129,8 +129,8 @@ async def _answer(services: LangGraphServices, principal: Principal, row: Thread
         raise Unprocessable(ANSWER_ALONE)
     if row is None or row.turn is None or row.status != "interrupted":
         raise Unprocessable(NOT_WAITING)
-    placed = await services.store.turn(principal, row.turn)
-    asks, end = placed.turn.message.asks, await services.events.log_end(principal, row.turn)
+    placed = await services.store.exchange(principal, row.turn)
+    asks, end = placed.exchange.message.asks, await services.events.log_end(principal, row.turn)
     if asks is None or end is None:
         raise Unprocessable(NOT_WAITING)
     given = NewInput(command.get("resume"), name=asks.name)

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from service.errors import NotFound, Unprocessable
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
-from service.protocols.langgraph.conversation import Turn
+from service.protocols.langgraph.conversation import Exchange
 from service.protocols.langgraph.services import LangGraphServices, first_values
-from service.protocols.langgraph.store import PlacedTurn, ThreadRow
+from service.protocols.langgraph.store import PlacedExchange, ThreadRow
 from service.queues.model import Agent
 
 _CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-[01])?")
@@ -29,12 +29,12 @@ COPIED_BEGIN = "The state in which a copied thread begins is not kept: name a ch
 
 
 class Base(NamedTuple):
-    """`named`: the checkpoint. `after`: the id of the message after which it begins, or BEGIN. `turn`: the one whose
-    input is replaced or, where the client sends none, repeated; None: it goes on after the message."""
+    """`named`: the checkpoint. `after`: the id of the message after which it begins, or BEGIN. `exchange`: its input is
+    replaced or, where the client sends none, repeated; None: the run goes on after the message."""
 
     named: str
     after: str
-    turn: Turn | None = None
+    exchange: Exchange | None = None
 
 
 def named_checkpoint(checkpoint_id: Any, checkpoint: Mapping[str, Any] | None) -> str | None:
@@ -42,9 +42,9 @@ def named_checkpoint(checkpoint_id: Any, checkpoint: Mapping[str, Any] | None) -
     return None if named is None else str(named)
 
 
-def shown(turns: Sequence[Turn]) -> list[Turn]:
+def shown(exchanges: Sequence[Exchange]) -> list[Exchange]:
     """Those that have a state."""
-    return [turn for turn in turns if not turn.is_deleted and (turn.counts or turn.is_open)]
+    return [exchange for exchange in exchanges if not exchange.is_deleted and (exchange.counts or exchange.is_open)]
 
 
 async def find_base(services: LangGraphServices, row: ThreadRow, named: str | None, agent: Agent) -> Base | None:
@@ -53,44 +53,44 @@ async def find_base(services: LangGraphServices, row: ThreadRow, named: str | No
     if named is None:
         return None
     found = _CHECKPOINT.fullmatch(named.lower())
-    placed = await services.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
-    last = shown([one.turn for one in placed])[:1]
-    by_id = {one.turn.message.message_id: one for one in placed if shown([one.turn])}
+    placed = await services.store.exchanges(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
+    last = shown([one.exchange for one in placed])[:1]
+    by_id = {one.exchange.message.message_id: one for one in placed if shown([one.exchange])}
     at = None if found is None else by_id.get(UUID(found[1]))
-    if found is None or at is None or (found[2] and at.turn.kept.update is not None):
+    if found is None or at is None or (found[2] and at.exchange.kept.update is not None):
         raise NotFound(f"There is no checkpoint {named[:100]!r} among the last states of the thread.")
-    turn, is_input = at.turn, found[2] is not None
-    if not is_input and turn is last[0]:
+    exchange, is_input = at.exchange, found[2] is not None
+    if not is_input and exchange is last[0]:
         return None
     if "graph" not in agent.settings:
         raise Unprocessable(NO_FORK)
-    if turn.message.agent != agent.agent:
-        raise Unprocessable(OTHER_AGENT.format(turn.message.agent))
+    if exchange.message.agent != agent.agent:
+        raise Unprocessable(OTHER_AGENT.format(exchange.message.agent))
     if is_input:
-        base = Base(found[0], await _before(services, row, at), turn)
+        base = Base(found[0], await _before(services, row, at), exchange)
     else:
-        base = Base(found[0], str(turn.message.message_id))
+        base = Base(found[0], str(exchange.message.message_id))
     if base.after != BEGIN and await services.store.state_after(row.thread, base.after) is None:
         raise Unprocessable(NOT_KEPT)
     return base
 
 
-def input_ids(turn: Turn) -> dict[str, str]:
+def input_ids(exchange: Exchange) -> dict[str, str]:
     """The ids that the state of a graph gave to the texts of its input."""
-    state = (turn.graph or {}).get("data")
+    state = (exchange.graph or {}).get("data")
     told = state.get("messages") if isinstance(state, dict) else None
     humans = (item for item in told if _is_text(item) and item.get("type") == "human") if isinstance(told, list) else ()
     return {item["content"]: item["id"] for item in humans if isinstance(item.get("id"), str)}
 
 
-def repeated_input(turn: Turn) -> Any:
+def repeated_input(exchange: Exchange) -> Any:
     """The input of a run, for another one. Its messages have the ids that the state gave them, so that both runs have
     the same message."""
-    given: Any = turn.message.user_message
+    given: Any = exchange.message.user_message
     said = given.get("messages") if isinstance(given, dict) else None
     if not isinstance(said, list):
         return given
-    ids = input_ids(turn)
+    ids = input_ids(exchange)
     return {**given, "messages": [_with_id(item, ids) for item in said]}
 
 
@@ -102,11 +102,11 @@ def _is_text(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("content"), str)
 
 
-async def _before(services: LangGraphServices, row: ThreadRow, at: PlacedTurn) -> str:
-    """The message after whose state the turn has begun, which may be older than a page. Raises Unprocessable."""
-    if at.turn.kept.checkpoint is not None:
-        return at.turn.kept.checkpoint
-    before = await services.store.completed_before(row.thread, at.ord, at.turn.message.agent)
+async def _before(services: LangGraphServices, row: ThreadRow, at: PlacedExchange) -> str:
+    """The message after whose state the exchange has begun, which may be older than a page. Raises Unprocessable."""
+    if at.exchange.kept.checkpoint is not None:
+        return at.exchange.kept.checkpoint
+    before = await services.store.completed_before(row.thread, at.ord, at.exchange.message.agent)
     if before is not None:
         return str(before)
     if first_values(row) is not None:

@@ -21,7 +21,7 @@ NO_MESSAGE = "The input has no message of the user after the last answer."
 ONLY_TEXTS = "This agent takes texts: send messages with texts."
 
 
-class Turn(NamedTuple):
+class Exchange(NamedTuple):
     """A message of a thread. `said`: by one that was interrupted. `graph`: the data of the last values of its graph."""
 
     message: Status
@@ -112,26 +112,26 @@ def _complete(item: Any, id: str) -> Json:
     return {"additional_kwargs": {}, "response_metadata": {}, **rest, "type": kind, "id": known}
 
 
-def values_after(turns: Sequence[Turn], first: Json | None = None) -> Json:
-    """The values of a thread after these turns, in their order. `first`: those with which it began."""
+def values_after(exchanges: Sequence[Exchange], first: Json | None = None) -> Json:
+    """The values of a thread after these exchanges, in their order. `first`: those with which it began."""
     values: Json = first or {"messages": []}
-    for turn in turns:
-        if not turn.counts:
+    for exchange in exchanges:
+        if not exchange.counts:
             continue
-        message = turn.message
-        state = turn.graph.get("data") if turn.graph else None
+        message = exchange.message
+        state = exchange.graph.get("data") if exchange.graph else None
         values = state if isinstance(state, dict) else with_messages(values, input_messages(message))
-        answer = turn.said
-        if not turn.interrupted and not isinstance(state, dict):
+        answer = exchange.said
+        if not exchange.interrupted and not isinstance(state, dict):
             answer = answer_text(message.result)
         if answer:
             values = with_messages(values, [ai(answer, ai_id(message.message_id, message.attempt))])
     return values
 
 
-def graph_values(turns: Iterable[Turn]) -> Json | None:
-    """The values after these turns, the newest first, if they are those of a graph."""
-    last = next((turn for turn in turns if turn.counts), None)
+def graph_values(exchanges: Iterable[Exchange]) -> Json | None:
+    """The values after these exchanges, the newest first, if they are those of a graph."""
+    last = next((exchange for exchange in exchanges if exchange.counts), None)
     is_graph = last is not None and last.graph is not None and isinstance(last.graph.get("data"), dict)
     return values_after([last]) if last is not None and is_graph else None
 

@@ -8,7 +8,7 @@ from service.errors import NotFound
 from service.messages.model import Status
 from service.protocols.langgraph.ids import RunId, parse_run
 from service.protocols.langgraph.services import LangGraphServices
-from service.protocols.langgraph.store import STATUSES, Asked, PlacedTurn
+from service.protocols.langgraph.store import STATUSES, Asked, PlacedExchange
 
 
 class Found(NamedTuple):
@@ -16,7 +16,7 @@ class Found(NamedTuple):
 
     run_id: RunId
     thread_id: str
-    placed: PlacedTurn
+    placed: PlacedExchange
     status: str
 
     @property
@@ -25,7 +25,7 @@ class Found(NamedTuple):
 
     @property
     def message(self) -> Status:
-        return self.placed.turn.message
+        return self.placed.exchange.message
 
 
 async def find_run(services: LangGraphServices, principal: Principal, thread_id: str | None, text: str) -> Found:
@@ -33,11 +33,15 @@ async def find_run(services: LangGraphServices, principal: Principal, thread_id:
     run_id = parse_run(text)
     unknown = NotFound(f"There is no run {text[:100]!r}.")
     try:
-        placed = await services.store.turn(principal, run_id.message_id)
+        placed = await services.store.exchange(principal, run_id.message_id)
     except NotFound:
         raise unknown from None
-    message = placed.turn.message
-    if thread_id not in (None, _thread_of(message)) or placed.turn.is_deleted or placed.turn.kept.update is not None:
+    message = placed.exchange.message
+    if (
+        thread_id not in (None, _thread_of(message))
+        or placed.exchange.is_deleted
+        or placed.exchange.kept.update is not None
+    ):
         raise unknown
     asked = await services.store.questions(message.message_id) if message.attempt > 0 else []
     if run_id.after and not any(question.seq == run_id.after and question.answered for question in asked):
@@ -45,8 +49,8 @@ async def find_run(services: LangGraphServices, principal: Principal, thread_id:
     return found_run(placed, run_id.after, _status_of(run_id, message, asked))
 
 
-def found_run(placed: PlacedTurn, after: int, status: str) -> Found:
-    message = placed.turn.message
+def found_run(placed: PlacedExchange, after: int, status: str) -> Found:
+    message = placed.exchange.message
     return Found(RunId(message.message_id, after), _thread_of(message), placed, status)
 
 

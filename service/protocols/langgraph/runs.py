@@ -223,7 +223,7 @@ async def _joined(
 ) -> Answer:
     found = await find_run(langgraph, principal, thread_id, run_id)
     asked = [mode for mode in request.query_params.getall("stream_mode", []) if mode]
-    modes = read_modes(asked) if asked else found.placed.turn.kept.stream_mode
+    modes = read_modes(asked) if asked else found.placed.exchange.kept.stream_mode
     given = request.headers.get("last-event-id")
     after = -1 if given in (None, "", FROM_START) else parse_event_id(given, "Last-Event-ID", MAX_EVENT_ID)
     reader = RunReader(langgraph, principal, found, cancels=_cancels(request, principal))

@@ -15,7 +15,7 @@ from service.messages.store import MessageStore
 from service.protocols.langgraph.conversation import values_after
 from service.protocols.langgraph.ids import assistant_id
 from service.protocols.langgraph.model import Json
-from service.protocols.langgraph.store import LangGraphStore, PlacedTurn, ThreadRow
+from service.protocols.langgraph.store import LangGraphStore, PlacedExchange, ThreadRow
 from service.queues.model import Agent
 from service.queues.store import QueueStore
 from service.threads.store import ThreadStore
@@ -40,25 +40,25 @@ class LangGraphServices(NamedTuple):
             return _decoded(agent)
         raise NotFound(f"There is no assistant (agent) {name[:100]!r}.")
 
-    async def values_before(self, principal: Principal, placed: PlacedTurn) -> Json:
-        """The values of the thread before a turn. Raises NotFound."""
-        thread_id = placed.turn.message.thread_id
+    async def values_before(self, principal: Principal, placed: PlacedExchange) -> Json:
+        """The values of the thread before an exchange. Raises NotFound."""
+        thread_id = placed.exchange.message.thread_id
         if thread_id is None:
             return {"messages": []}
         row = await self.store.thread(principal, thread_id)
-        base = placed.turn.kept.checkpoint
+        base = placed.exchange.kept.checkpoint
         if base is not None:
             return await self._values_after(principal, row, base)
-        before = await self.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, placed.ord)
-        return values_after([one.turn for one in reversed(before)], first_values(row))
+        before = await self.store.exchanges(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, placed.ord)
+        return values_after([one.exchange for one in reversed(before)], first_values(row))
 
     async def _values_after(self, principal: Principal, row: ThreadRow, message_id: str) -> Json:
         """After a message of a graph, or (empty) at the begin of the thread."""
         try:
-            turn = (await self.store.turn(principal, UUID(message_id))).turn
+            exchange = (await self.store.exchange(principal, UUID(message_id))).exchange
         except (NotFound, ValueError):
             return values_after([], first_values(row))
-        return values_after([turn])
+        return values_after([exchange])
 
 
 def _decoded(agent: Agent) -> Agent:

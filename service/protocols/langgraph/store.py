@@ -14,7 +14,7 @@ from service.limits import MAX_POSITION, OWN_STEP_PREFIX
 from service.messages.lookup.store import JSON_COLUMNS, STATUS_COLUMNS
 from service.messages.model import Question, Status
 from service.patience import HELD_SECONDS, Patience
-from service.protocols.langgraph.conversation import Turn
+from service.protocols.langgraph.conversation import Exchange
 from service.protocols.langgraph.model import Json, ThreadSearch
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
@@ -74,7 +74,7 @@ _SORTED = {
 }
 
 _COLUMNS = f"select {STATUS_COLUMNS}, null::integer as queue_position, o.ord, o.interrupted"
-_TURN = f"""
+_EXCHANGE = f"""
     {_COLUMNS}, p.said, p.graph::text
     from treadle.message_overview o
     cross join lateral treadle.last_outputs(array[o.message_id]) p
@@ -84,7 +84,7 @@ _TURN = f"""
             reach => $3::jsonb, owner => o.owner, agent => o.agent, thread_id => o.thread_id,
             message_id => o.message_id)"""
 # The newest first; as many as have so many bytes together, but at least one.
-_TURNS = f"""
+_EXCHANGES = f"""
     select s.*
     from (
         select r.*, row_number() over by_ord as place,
@@ -123,7 +123,7 @@ _QUESTIONS = "select q.seq, q.answered from treadle.questions(array[$1::uuid]) q
 # A message is a run, and one more after each answer to its questions; the newest run first. The runs of the last
 # messages are looked at: of as many as the page can have, or, to find those with a status, of SEARCHED_MESSAGES.
 _RUNS = f"""
-    with turns as materialized (
+    with exchanges as materialized (
         select v.message_id, v.ord, v.state, v.attempt
         from treadle.message_overview v
         where v.thread = $1
@@ -135,14 +135,14 @@ _RUNS = f"""
         limit case when $4::text is null then $2::bigint + $3::bigint else {SEARCHED_MESSAGES} end
     ), asked as materialized (
         select q.message_id, q.seq, q.answered
-        from treadle.questions(array(select t.message_id from turns t where t.attempt > 0)) q
+        from treadle.questions(array(select t.message_id from exchanges t where t.attempt > 0)) q
     ), runs as (
         select t.message_id, t.ord, r.after,
             case
                 when exists (select from asked q where q.message_id = t.message_id and q.seq > r.after) then 'success'
                 else e.status
             end as status
-        from turns t
+        from exchanges t
         join (values {_STATUS_ROWS}) e (state, status) on e.state = t.state
         cross join lateral (
             select 0 as after
@@ -189,15 +189,15 @@ class Asked(NamedTuple):
     answered: bool
 
 
-class PlacedTurn(msgspec.Struct, frozen=True):
+class PlacedExchange(msgspec.Struct, frozen=True):
     ord: int
-    turn: Turn
+    exchange: Exchange
 
 
 class PlacedRun(NamedTuple):
     """`after`: the place of the question after whose answer it begins; 0: it begins with the message."""
 
-    placed: PlacedTurn
+    placed: PlacedExchange
     after: int
     status: str
 
@@ -231,18 +231,20 @@ class LangGraphStore:
         count = f"select count(*) from ({_found(wanted)}) c"
         return int(await self._lists.fetchval(count, *_filter(principal, wanted)))
 
-    async def turn(self, principal: Principal, message_id: UUID) -> PlacedTurn:
+    async def exchange(self, principal: Principal, message_id: UUID) -> PlacedExchange:
         """Raises NotFound."""
-        row = await self._database.fetchrow(_TURN, message_id, principal.tenant, principal.reach)
+        row = await self._database.fetchrow(_EXCHANGE, message_id, principal.tenant, principal.reach)
         if row is None:
             raise NotFound(f"There is no run {str(message_id)!r}.")
-        return _turn(row)
+        return _exchange(row)
 
-    async def turns(self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION) -> list[PlacedTurn]:
-        """The last turns of a thread, which the caller has looked up for its principal, before the one with the ord
+    async def exchanges(
+        self, thread: int, limit: int, max_bytes: int, before: int = MAX_POSITION
+    ) -> list[PlacedExchange]:
+        """The last exchanges of a thread, which the caller has looked up for its principal, before the one with the ord
         `before`; the newest first. There are at most `limit`, and they have about `max_bytes` bytes."""
-        rows = await self._lists.fetch(_TURNS, thread, before, limit, max_bytes)
-        return [_turn(row) for row in rows]
+        rows = await self._lists.fetch(_EXCHANGES, thread, before, limit, max_bytes)
+        return [_exchange(row) for row in rows]
 
     async def completed_before(self, thread: int, before: int, agent: str) -> UUID | None:
         """The last message of the agent in a thread, which the caller has looked up for its principal, that was
@@ -263,7 +265,7 @@ class LangGraphStore:
         """The runs of a thread, which the caller has looked up for its principal, with the status (None: any); the
         newest first. They have about `max_bytes` bytes, and neither results nor what they said."""
         rows = await self._lists.fetch(_RUNS, thread, limit, offset, status, max_bytes)
-        return [PlacedRun(_turn(row), row["after"], row["status"]) for row in rows]
+        return [PlacedRun(_exchange(row), row["after"], row["status"]) for row in rows]
 
     async def questions(self, message_id: UUID) -> list[Asked]:
         """What a message, which the caller has looked up for its principal, has asked a person so far."""
@@ -317,9 +319,9 @@ def _thread(row: Any) -> ThreadRow:
     )
 
 
-def _turn(row: Any) -> PlacedTurn:
+def _exchange(row: Any) -> PlacedExchange:
     plain: Any = {name: msgspec.json.decode(row[name]) for name in JSON_COLUMNS - {"asks"} if row[name] is not None}
     asks = None if row["asks"] is None else msgspec.json.decode(row["asks"], type=Question)
     message = msgspec.structs.replace(from_row(Status, row), **plain, asks=asks)
     graph = None if row["graph"] is None else msgspec.json.decode(row["graph"])
-    return PlacedTurn(row["ord"] or 0, Turn(message, row["interrupted"], row["said"], graph))
+    return PlacedExchange(row["ord"] or 0, Exchange(message, row["interrupted"], row["said"], graph))

@@ -117,7 +117,7 @@ class RunReader:
         silence."""
         run_id, thread_id, placed = self._found.run_id, self._found.thread_id, self._found.placed
         first = await self._services.values_before(self._principal, placed)
-        self._translation = translation = Translation(run_id, thread_id, placed.turn, first, modes=modes)
+        self._translation = translation = Translation(run_id, thread_id, placed.exchange, first, modes=modes)
         async for entries in self._services.follower.follow(self._principal, run_id.message_id, run_id.after):
             events = await self._translate(translation, entries)
             if events or not entries:
@@ -129,9 +129,9 @@ class RunReader:
         events: list[Event] = []
         for entry, following in zip_longest(entries, entries[1:]):
             if entry.last and entry.type == "cancelled":
-                ended = await self._services.store.turn(self._principal, entry.message_id)
-                if ended.turn.interrupted:
-                    translation.end_cancelled(ended.turn.said)
+                ended = await self._services.store.exchange(self._principal, entry.message_id)
+                if ended.exchange.interrupted:
+                    translation.end_cancelled(ended.exchange.said)
             events += translation.translate(entry, following)
             if translation.over:
                 break

@@ -14,7 +14,7 @@ from service.messages.validation import validate_metadata
 from service.params import parse_thread_id
 from service.protocols.langgraph.answers import open_interrupts, states, thread
 from service.protocols.langgraph.calls import Asked, Caller, Services, delete, get, page, patch, post
-from service.protocols.langgraph.conversation import Turn, graph_values, values_after
+from service.protocols.langgraph.conversation import Exchange, graph_values, values_after
 from service.protocols.langgraph.model import (
     CheckpointChoice,
     HistorySearch,
@@ -95,11 +95,11 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     """The new thread begins with the values of this one, and with the memory of its agents."""
     require(principal, "read")
     row = await langgraph.store.thread(principal, thread_id)
-    turns, before = await _turns(langgraph, row)
+    exchanges, before = await _exchanges(langgraph, row)
     earlier = copied_history(row)
-    exchanges = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
-    history = [*earlier, *({"message": one.message, "result": one.result} for one in exchanges)]
-    values = values_after(turns, before or first_values(row))
+    completed = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
+    history = [*earlier, *({"message": one.message, "result": one.result} for one in completed)]
+    values = values_after(exchanges, before or first_values(row))
     memory = _copied(
         await _own_memory(langgraph, row), values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2
     )
@@ -183,18 +183,18 @@ def _searchable(wanted: ThreadSearch) -> ThreadSearch:
     return wanted
 
 
-async def _turns(
+async def _exchanges(
     langgraph: LangGraphServices, row: ThreadRow, *, needs_oldest: bool = False
-) -> tuple[list[Turn], Json | None]:
-    """The last turns in their order, and the values of a graph before them. These are read where no turn has values of
-    a graph, and for the state before the oldest turn (`needs_oldest`); else they are None."""
-    found = await langgraph.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
-    turns = [one.turn for one in found]
+) -> tuple[list[Exchange], Json | None]:
+    """The last exchanges in their order, and the values of a graph before them. These are read where no exchange has
+    values of a graph, and for the state before the oldest exchange (`needs_oldest`); else they are None."""
+    found = await langgraph.store.exchanges(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES)
+    exchanges = [one.exchange for one in found]
     before = None
-    if found and found[-1].ord > 1 and (needs_oldest or graph_values(turns) is None):
-        earlier = await langgraph.store.turns(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, found[-1].ord)
-        before = graph_values(one.turn for one in earlier)
-    return turns[::-1], before
+    if found and found[-1].ord > 1 and (needs_oldest or graph_values(exchanges) is None):
+        earlier = await langgraph.store.exchanges(row.thread, HISTORY_EXCHANGES, JSON_PAGE_BYTES, found[-1].ord)
+        before = graph_values(one.exchange for one in earlier)
+    return exchanges[::-1], before
 
 
 async def _whole(langgraph: LangGraphServices, principal: Principal, thread_id: str) -> Json:
@@ -202,11 +202,13 @@ async def _whole(langgraph: LangGraphServices, principal: Principal, thread_id: 
 
 
 async def _with_values(langgraph: LangGraphServices, row: ThreadRow) -> Json:
-    turns, before = await _turns(langgraph, row)
-    state = states(row, turns, first_values(row), before)[0]
-    waiting = next((turn for turn in turns if turn.message.message_id == row.turn), None)
+    exchanges, before = await _exchanges(langgraph, row)
+    state = states(row, exchanges, first_values(row), before)[0]
+    waiting = next((exchange for exchange in exchanges if exchange.message.message_id == row.turn), None)
     interrupts = open_interrupts(waiting) if waiting is not None else []
-    has_values = any(turn.counts or turn.graph for turn in turns) or (before or first_values(row)) is not None
+    has_values = (
+        any(exchange.counts or exchange.graph for exchange in exchanges) or (before or first_values(row)) is not None
+    )
     return thread(row, state["values"] if has_values else None, interrupts, str(row.turn))
 
 
@@ -214,8 +216,8 @@ async def _states(
     langgraph: LangGraphServices, principal: Principal, thread_id: str, *, needs_oldest: bool = True
 ) -> list[Json]:
     row = await langgraph.store.thread(principal, thread_id)
-    turns, before = await _turns(langgraph, row, needs_oldest=needs_oldest)
-    return states(row, turns, first_values(row), before)
+    exchanges, before = await _exchanges(langgraph, row, needs_oldest=needs_oldest)
+    return states(row, exchanges, first_values(row), before)
 
 
 async def _state_at(langgraph: LangGraphServices, principal: Principal, thread_id: str, checkpoint_id: str) -> Json:

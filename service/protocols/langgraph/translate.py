@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from service.events.model import RESERVED_TYPES, Entry
-from service.protocols.langgraph.conversation import Turn, ai, ai_id, answer_text, input_messages, with_messages
+from service.protocols.langgraph.conversation import Exchange, ai, ai_id, answer_text, input_messages, with_messages
 from service.protocols.langgraph.ids import RunId, interrupts_of
 from service.protocols.langgraph.model import Json
 
@@ -75,11 +75,11 @@ class Translation:
     """The events of one run, entry by entry. `values` are those as of the last entry."""
 
     def __init__(
-        self, run_id: RunId, thread_id: str, turn: Turn, first: Json, *, modes: Collection[str] = frozenset()
+        self, run_id: RunId, thread_id: str, exchange: Exchange, first: Json, *, modes: Collection[str] = frozenset()
     ) -> None:
         """`first`: the values of the thread before the message. `modes`: those of the reader. The data of events of
         other modes may be left out."""
-        message = turn.message
+        message = exchange.message
         self.over = False
         self.failure: Json | None = None
         self.values = with_messages(first, input_messages(message))
@@ -92,8 +92,8 @@ class Translation:
             "graph_id": message.agent,
             "langgraph_node": message.agent,
         }
-        self._subgraphs = turn.kept.stream_subgraphs
-        self._is_graph = turn.kept.graph
+        self._subgraphs = exchange.kept.stream_subgraphs
+        self._is_graph = exchange.kept.graph
         self._told_values = False  # of the graph itself
         self._graph: Json = {}  # the last of them, with what they say of interrupts
         self._attempt = 1

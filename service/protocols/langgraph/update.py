@@ -44,7 +44,7 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
                     break
     except TimeoutError:
         pass
-    changed = (await services.store.turn(principal, accepted.message_id)).turn
+    changed = (await services.store.exchange(principal, accepted.message_id)).exchange
     if changed.message.state == "failed":
         raise Unprocessable(f"The graph refuses the change: {changed.message.error}")
     return {"checkpoint": checkpoint_of(row, str(accepted.message_id))}
@@ -52,8 +52,8 @@ async def update_state(services: LangGraphServices, principal: Principal, thread
 
 async def _graph_of(services: LangGraphServices, principal: Principal, row: ThreadRow) -> Agent:
     """The graph of the thread's last run."""
-    last = await services.store.turns(row.thread, 1, 1)
-    named = last[0].turn.message.agent if last else str(row.metadata.get("graph_id"))
+    last = await services.store.exchanges(row.thread, 1, 1)
+    named = last[0].exchange.message.agent if last else str(row.metadata.get("graph_id"))
     try:
         agent = await services.agent(principal, named)
     except NotFound:

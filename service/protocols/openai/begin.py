@@ -127,12 +127,12 @@ async def _place_after(services: OpenAIServices, principal: Principal, previous:
     if previous.thread_id is None:
         own = [{"message": previous.user_message, "result": previous.result}] if previous.state == "completed" else []
         return Place(_place(principal, request).thread_id, [*history, *own])
-    turn = await services.threads.turn(previous.message_id)
-    if turn is None:
+    place = await services.threads.message_place(previous.message_id)
+    if place is None:
         raise UnknownPrevious("The previous response was deleted.")
-    if turn.is_last:
+    if place.is_last:
         return Place(previous.thread_id, history)
-    before = await services.threads.exchanges(turn.thread, turn.ord + 1, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
+    before = await services.threads.exchanges(place.thread, place.ord + 1, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     exchanges = [{"message": exchange.message, "result": exchange.result} for exchange in before]
     return Place(new_conversation(), [*history, *exchanges])
 

@@ -142,9 +142,9 @@ async def _place_of(services: OpenAIServices, principal: Principal, thread: int,
     try:
         if message_id is not None:
             await services.messages.status(principal, message_id)
-            turn = await services.threads.turn(message_id)
-            if turn is not None and turn.thread == thread:
-                return turn.ord
+            place = await services.threads.message_place(message_id)
+            if place is not None and place.thread == thread:
+                return place.ord
     except NotFound:
         pass
     raise Unprocessable(f"after must be the id of an item: {UNKNOWN_ITEM.format(item_id[:100])}")

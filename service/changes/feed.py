@@ -121,7 +121,7 @@ class ChangeFeed:
         try:
             return await self._store.look(self._after, topics)
         except TreadleError as error:
-            log.log(error.log_level, "changes were not looked at", extra={"error": str(error)})
+            log.log(error.log_level, "the look for changes failed", extra={"error": str(error)})
         except Exception:
-            log.exception("changes were not looked at")
+            log.exception("the look for changes failed")
         return None

@@ -113,7 +113,7 @@ class Feed:
                 except TreadleError:  # each reader hears from its own read whether there is still an error
                     grown = list(range(len(batch)))
                 except Exception:
-                    log.exception("no look at the logs of readers")
+                    log.exception("the look for grown logs failed")
                     continue
                 for n in grown:
                     batch[n].read_soon()

@@ -110,7 +110,7 @@ class Heartbeat:
             self._wake.clear()
             self._end_if_stalled(source)
             if self._stand_in is not None:
-                self._stand_in.beat()
+                self._stand_in.tell_alive()
             await wait_for(self._wake, await self._send(store, source))
         await database.close()
 

@@ -51,7 +51,7 @@ class StandIn:
         self._orders = json.dumps(orders).encode() + b"\n"
         self._start()
 
-    def beat(self) -> None:
+    def tell_alive(self) -> None:
         """The heartbeat runs. From any thread; never waits."""
         if self._process is None or self._process.stdin is None:
             return

@@ -1,7 +1,7 @@
 """The events of one attempt on their way to the log: numbered here, sent in order, one append in flight.
 
 Consecutive chunks that wait for the same append become one event. A chunk that nothing delays is an event of its own;
-under load a text has fewer rows.
+under load a text has fewer rows: after an append that took long, the attempt rests before the next one.
 """
 
 import asyncio
@@ -17,6 +17,9 @@ from service.worker.outcome import StopReason
 HIGH_WATER_CHARS = 1_000_000  # of unsent data, at which emitters wait
 APPEND_CHARS = 256_000
 APPEND_EVENTS = 500
+SLOW_APPEND_SECONDS = 0.005  # beyond, the machine is loaded: fewer and larger appends cost it less
+RESTS = 2  # times as long as the slow append took
+LONGEST_REST_SECONDS = 0.025
 CHUNK_CHARS = 16_000  # of several chunks in one event: it fits into a small page of a reader (pages.LIVE_PAGE_BYTES)
 
 
@@ -62,6 +65,8 @@ class EventBuffer:
         self._log_unwritable = False
         self._began_at = time.monotonic()
         self._has_chunk = False
+        self._rest_until = 0.0  # by the clock of the loop
+        self._resting: asyncio.Future[None] | None = None
 
     async def put(self, event: EventToAppend) -> None:
         """Buffer an event; waits while too much is unsent.
@@ -93,6 +98,7 @@ class EventBuffer:
             raise asyncio.CancelledError
         saved = asyncio.get_running_loop().create_future()
         self._saves.append((self._sent + len(self._unsent) + 1, saved))
+        self._end_rest()
         await self.put(event)
         await saved
 
@@ -105,6 +111,7 @@ class EventBuffer:
             return self._next_seq, []
         self._let_emitters_go()
         self._cancel_saves()
+        self._end_rest()
         if self._sender is not None:
             await asyncio.wait({self._sender})
         self._attempt = None  # neither keeps the other alive
@@ -117,7 +124,8 @@ class EventBuffer:
 
     async def _send(self) -> None:
         try:
-            while self._unsent and not self._closed:
+            while await self._may_send():
+                began = time.monotonic()
                 part = self._in_flight = self._next_part()
                 claim, first_seq, is_first = self._claim, self._next_seq, not self._sent
                 answer = await self._writer.append(
@@ -127,6 +135,7 @@ class EventBuffer:
                     self._stop_writing("lost")
                     return
                 self._in_flight = None
+                self._plan_rest(began)
                 self._mark_sent(part)
                 if answer.cancel_requested:
                     self._stop("cancelled")
@@ -134,6 +143,26 @@ class EventBuffer:
             self._stop_writing(error)
         finally:
             self._sender = None
+
+    async def _may_send(self) -> bool:
+        """Wait for the end of a rest; whether there is something to append then."""
+        loop = asyncio.get_running_loop()
+        if self._unsent and not self._saves and self._unsent_chars < CHUNK_CHARS and self._rest_until > loop.time():
+            self._resting = loop.create_future()
+            timer = loop.call_at(self._rest_until, self._end_rest)
+            await self._resting
+            timer.cancel()
+        return bool(self._unsent) and not self._closed
+
+    def _plan_rest(self, began: float) -> None:
+        seconds = time.monotonic() - began
+        if seconds > SLOW_APPEND_SECONDS:
+            self._rest_until = asyncio.get_running_loop().time() + min(RESTS * seconds, LONGEST_REST_SECONDS)
+
+    def _end_rest(self) -> None:
+        if self._resting is not None:
+            self._resting.set_result(None)
+            self._resting = None
 
     def _mark_sent(self, part: Part) -> None:
         for _ in range(part.made_of):

@@ -13,6 +13,7 @@ import pytest
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
 from service.leases.model import Append, Appended, Claim, EventToAppend
+from service.worker import event_buffer
 from service.worker.event_buffer import AppendWriter, EventBuffer
 from service.worker.writer import Writer
 from tests.support.fixture_types import StartWorker
@@ -115,6 +116,52 @@ async def test_chunks_that_wait_for_the_same_append_are_joined() -> None:
     assert await buffer.close() == (9, [])
 
 
+async def test_after_a_slow_append_chunks_gather_until_the_rest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_buffer, "SLOW_APPEND_SECONDS", -1)  # every append is slow
+    log = Log()
+    buffer = make_buffer(log)
+    await buffer.put(chunk("a"))
+    await log.answer()
+    await buffer.put(chunk("b"))
+    await log.answer()  # it begins after a rest
+    monkeypatch.setattr(event_buffer, "RESTS", 1e9)
+    monkeypatch.setattr(event_buffer, "LONGEST_REST_SECONDS", 3600)
+    await buffer.put(chunk("c"))
+    await log.answer()
+    for letter in "def":
+        await buffer.put(chunk(letter))
+    await run_tasks()
+    assert len(log.appends) == 3
+    saving = asyncio.create_task(buffer.save(EventToAppend("step", "1")))
+    await log.answer()
+    await saving
+    assert decoded(log.appends[-1].events) == [("chunk", ("def", 3)), ("step", 1)]
+    await buffer.put(chunk("x" * event_buffer.CHUNK_CHARS))  # enough for an event
+    await log.answer()
+    await buffer.put(chunk("g"))
+    await run_tasks()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert decoded((await buffer.close())[1]) == [("chunk", ("g", 5))]
+
+
+async def test_after_a_quick_append_no_chunk_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_buffer, "SLOW_APPEND_SECONDS", 3600)
+    monkeypatch.setattr(event_buffer, "RESTS", 1e9)
+    monkeypatch.setattr(event_buffer, "LONGEST_REST_SECONDS", 3600)
+    log = Log()
+    buffer = make_buffer(log)
+    for letter in "abc":
+        await buffer.put(chunk(letter))
+        await log.answer()
+    assert log.events == [("chunk", ("a", 0)), ("chunk", ("b", 1)), ("chunk", ("c", 2))]
+
+
+async def run_tasks() -> None:
+    """Let the tasks that are ready go on until they wait."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def test_an_append_without_an_answer_is_repeated_as_it_was() -> None:
     """It may be in the log: other events under its numbers would not get there."""
     log = Log()
@@ -140,7 +187,8 @@ async def test_the_text_stays_the_same(seed: int) -> None:
         if chance.random() < 0.1:
             await log.answer()
     closing = asyncio.create_task(buffer.close())
-    if buffer._sender is not None:
+    await until(lambda: closing.done() or not log.answers[-1].done())
+    if not closing.done():
         await log.answer()
     _, unsent = await closing
     chunks = [data for _, data in log.events + decoded(unsent)]

@@ -143,7 +143,8 @@ select treadle._define_type('submit_answer', $$
     thread       bigint,
     thread_id    text,
     refusal_code text,
-    refusal      text
+    refusal      text,
+    moved        boolean   -- the turn of its thread has changed since it was written, so it may be in its lane by now
 $$);
 
 -- A lease that a worker names in a call, and whether the call may write under it. `status`:

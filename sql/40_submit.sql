@@ -93,7 +93,7 @@ begin
             array_agg(row(
                 p.n, p.message_id, coalesce(p.state, 'queued'), p.queue, p.rank, p.lane,
                 case when p.lane is not null then -p.last when p.hold = 'thread' then p.behind end,
-                p.thread, p.thread_id, p.refusal_code, p.refusal)::treadle.submit_answer order by p.n),
+                p.thread, p.thread_id, p.refusal_code, p.refusal, false)::treadle.submit_answer order by p.n),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
                 filter (where p.state is null and p.thread is not null and (autocommit or p.behind < 0)),
             array_agg(row(p.message_id, 1, p.thread, 'queued', null, tenant)::treadle.entry order by p.n)
@@ -154,9 +154,11 @@ begin
             r.refusal_code,
             r.refusal
         from unnest(answers) r
-        -- A message that was just written is as it was written, except for heads of threads that gave way.
+        -- A message that was just written is as it was written, unless it has moved.
         left join treadle.messages m
-            on m.message_id = case when r.state = 'known' or r.thread is not null then r.message_id end
+            on m.message_id = case
+                when r.state = 'known' or coalesce(r.moved, r.thread is not null) then r.message_id
+            end
         left join depth d on d.queue = r.queue and d.rank = r.rank and r.state = 'queued'
         order by r.n;
 end $$;
@@ -222,7 +224,7 @@ begin
         submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit, at => at);
     if v_threaded then
         perform treadle._mark_arrivals(messages => messages, answers => v_answers);
-        perform treadle._promote(threads => treadle._overtaken(v_submissions), at => at);
+        v_answers := treadle._overtake(answers => v_answers, submissions => v_submissions, at => at);
     end if;
     if v_limits is not null then
         perform treadle._charge_submit(at => at,
@@ -255,7 +257,7 @@ begin
         messages => messages, tenant => tenant, notify => notify, max_queue_size => max_queue_size,
         patient => coalesce(patient, true), strict => coalesce(strict, true), autocommit => autocommit,
         reach => reach, at => v_now);
-    if cardinality(v_answers) = 1 and v_answers[1].state = 'queued' and v_answers[1].thread is null
+    if cardinality(v_answers) = 1 and v_answers[1].state = 'queued' and not v_answers[1].moved
         and not treadle._sharing()
     then  -- the common case, without a query
         n := 1;
@@ -268,6 +270,8 @@ begin
                 0);
         end if;
         created_at := v_now;
+        thread_id := v_answers[1].thread_id;
+        thread := v_answers[1].thread;
         return next;
     elsif treadle._sharing() then
         return query select *

@@ -293,3 +293,23 @@ begin
         perform treadle._admit(ids => v_turns, at => at);
     end if;
 end $$;
+
+-- Give turns to those of the messages just written that go before the message with the turn. Returns the answers, in
+-- which the messages of these threads have moved.
+create or replace function treadle._overtake(
+    answers treadle.submit_answer[], submissions treadle.submission[], at timestamptz)
+returns treadle.submit_answer[] language plpgsql as $$
+declare
+    v_threads constant bigint[] := treadle._overtaken(submissions);
+begin
+    if v_threads = '{}' then
+        return answers;
+    end if;
+    perform treadle._promote(threads => v_threads, at => at);
+    return array(
+        select row(
+            r.n, r.message_id, r.state, r.queue, r.rank, r.lane, r.ahead, r.thread, r.thread_id, r.refusal_code,
+            r.refusal, r.thread is not null and r.thread = any(v_threads))::treadle.submit_answer
+        from unnest(answers) r
+        order by r.n);
+end $$;

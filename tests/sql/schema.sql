@@ -150,7 +150,8 @@ CREATE TYPE treadle.submit_answer AS (
 	thread bigint,
 	thread_id text,
 	refusal_code text,
-	refusal text
+	refusal text,
+	moved boolean
 );
 CREATE TYPE treadle.target_thread AS (
 	thread bigint,

@@ -58,6 +58,15 @@ async def test_positions_in_a_thread(sql_client: SqlClient) -> None:
     assert await positions(sql_client, rows) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_the_position_of_an_arrival_that_goes_first_in_its_thread(sql_client: SqlClient, alone: bool) -> None:
+    await sql_client.submit_many({"thread_id": "t", "priority": "low"}, {"thread_id": "u"}, {"thread_id": "u"})
+    others = [] if alone else [{"thread_id": "u"}, {}]
+    rows = await sql_client.submit_many({"thread_id": "t", "priority": "high"}, *others)
+    assert [row["queue_position"] for row in rows] == await positions(sql_client, rows)
+    assert rows[0]["queue_position"] == 0
+
+
 async def test_messages_that_do_not_wait_for_a_worker_have_no_position(sql_client: SqlClient) -> None:
     rows = await sql_client.submit_many({"thread_id": "t"}, {"thread_id": "t"})
     claim = await sql_client.claim_one()

@@ -11,6 +11,18 @@
 -- A message with `ends_question` (of clients whose next message takes the place of an answer) first ends the question
 -- with which the thread waits, whatever its `on_busy` is. A submit that is refused ends nothing.
 
+-- The messages of a thread that wait for its turn, without asides, in the order in which they get it. That order, with
+-- enable_sort = off, keeps the planner on messages_waiting: see treadle._next_waiting.
+create or replace function treadle._waiting_turns(thread bigint) returns uuid[]
+language plpgsql stable set enable_sort = off as $$
+begin
+    return array(
+        select m.message_id
+        from treadle.messages m
+        where m.thread = _waiting_turns.thread and m.hold = 'thread' and not m.aside
+        order by m.rank, m.ord);
+end $$;
+
 -- The open messages of a thread.
 create or replace function treadle._open_turns(thread bigint) returns uuid[]
 language sql stable as $$
@@ -18,10 +30,7 @@ language sql stable as $$
         select m.message_id
         from treadle._turns_of(_open_turns.thread) t
         join treadle.messages m on m.message_id = any(array[t.turn]) and m.state in ('queued', 'processing')
-        union all
-        select m.message_id
-        from treadle.messages m
-        where m.thread = _open_turns.thread and m.hold = 'thread' and not m.aside)
+    ) || treadle._waiting_turns(_open_turns.thread)
 $$;
 
 -- Cancel queued messages of a thread that the caller has locked.
@@ -241,7 +250,7 @@ begin
         v_ids := array(
             select m.message_id
             from treadle.messages m
-            where m.thread = v_thread and m.hold = 'thread' and m.steers and not m.aside
+            where m.message_id = any(treadle._waiting_turns(v_thread)) and m.hold = 'thread' and m.steers
             order by m.message_id
             for update);
         update treadle.messages m

@@ -17,6 +17,21 @@ language sql stable as $$
     ) earlier
 $$;
 
+-- The places of the first 1,000 messages that wait for the turn of a thread, in the order in which they get it: a place
+-- is a number, its rank, then its ord. That order, with enable_sort = off, keeps the planner on messages_waiting: see
+-- treadle._next_waiting.
+create or replace function treadle._places_behind(thread bigint) returns bigint[]
+language plpgsql stable set enable_sort = off as $$
+begin
+    return array(
+        select (w.rank + 1::bigint << 55) + w.ord
+        from treadle.messages w
+        where w.thread = _places_behind.thread
+            and w.hold = 'thread'
+        order by w.rank, w.ord
+        limit 1000);
+end $$;
+
 -- How many rows the lanes of a queue can give, from the high one to that of the rank.
 create or replace function treadle._ready_through(queue text, rank integer, at timestamptz) returns bigint
 language plpgsql stable as $$
@@ -89,8 +104,7 @@ $$;
 
 -- The same for many messages: each lane is counted once for all of them, and so is each thread. (For one message the
 -- function above takes half the time.) A message is looked up by its key, and `limit` keeps it so: a join that is
--- planned while there are few messages would read the whole table later. A message's place in its thread is a number:
--- its rank, then its ord.
+-- planned while there are few messages would read the whole table later.
 create or replace function treadle._positions(message_ids uuid[], at timestamptz)
 returns table (n bigint, state text, queue_position bigint)
 language sql stable as $$
@@ -125,14 +139,7 @@ language sql stable as $$
         join (values ('high', 0), ('normal', 1), ('low', 2)) l (lane, rank) on l.rank <= q.lane_rank
         cross join lateral treadle._lane_head(q.queue, l.lane, at) h
     ), held as materialized (
-        select t.thread, array(
-                select (w.rank + 1::bigint << 55) + w.ord
-                from treadle.messages w
-                where w.thread = t.thread
-                    and w.hold = 'thread'
-                order by w.rank, w.ord
-                limit 1000
-            ) as places
+        select t.thread, treadle._places_behind(t.thread) as places
         from (select distinct a.thread from asked a where a.hold = 'thread') t
     )
     select a.n, a.state, (

@@ -171,6 +171,17 @@ async def test_the_next_message_of_a_thread_is_not_looked_for_among_those_that_a
         message = json.dumps([{"message": "x", "thread_id": "t", "priority": priority}])
         arrival = await buffers_of(sql_client, "select * from treadle.submit_many($1)", message)
     assert arrival < 500
+    (waiting,) = await sql_client.submit_many({"thread_id": "t", "priority": "low"})
+    for call in ("select treadle.queue_position($1)", "select * from treadle.queue_positions(array[$1::uuid])"):
+        await sql_client.sql.fetch(call, waiting["message_id"])  # plans are made
+        assert await buffers_of(sql_client, call, waiting["message_id"]) < 300, call
+    claim = next(claim for claim in await sql_client.claim(9) if claim.thread_id == "t")
+    call = "select * from treadle.take_incoming($1, $2)"
+    await sql_client.sql.fetch(call, claim.message_id, claim.lease)
+    assert await buffers_of(sql_client, call, claim.message_id, claim.lease) < 300
+    message = json.dumps([{"message": "x", "thread_id": "t", "on_busy": "interrupt"}])
+    arrival = await buffers_of(sql_client, "select * from treadle.submit_many($1)", message)
+    assert arrival < 1500
     await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 

@@ -22,10 +22,16 @@ class ThreadBridge:
 
     def wait(self, call: Coroutine[Any, Any, Answer]) -> Answer:
         """Run the coroutine in the loop and wait for its result, in a thread. Raises asyncio.CancelledError once the
-        bridge is closed: unlike concurrent.futures.CancelledError, `except Exception` does not catch it."""
+        bridge is closed: unlike concurrent.futures.CancelledError, `except Exception` does not catch it. Raises
+        RuntimeError in the loop, which would wait for itself."""
         if self._closed:
             call.close()
             raise asyncio.CancelledError
+        if _running_loop() is self._loop:
+            call.close()
+            raise RuntimeError(
+                "a sync agent's context does not work in coroutines: call it in the agent, or make the agent async"
+            )
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
         self._waits.add(future)
         try:
@@ -42,6 +48,13 @@ class ThreadBridge:
         self._closed = True
         for wait in list(self._waits):
             wait.cancel()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 _in_thread: contextvars.ContextVar[bool] = contextvars.ContextVar("in_thread", default=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import asyncpg
@@ -51,6 +52,48 @@ async def test_an_attempt_that_breaks_is_charged(sql: Connection, start_worker: 
     await start_worker(odd)
     message = await run(sql, "x", agent="odd")
     assert (message["state"], message["attempt"], message["failures"]) == ("failed", 2, 2)
+
+
+async def test_a_context_in_another_event_loop_harms_no_other_agent(sql: Connection, start_worker: StartWorker) -> None:
+    """The call of the second loop must not become the writer of the whole worker's events: it ends with its loop."""
+
+    @agent("elsewhere", max_attempts=1)
+    async def elsewhere(context: Context, request: str) -> str:
+        calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "emit": lambda: context.emit("x"),
+            "event": lambda: context.event("note", 1),
+            "step": lambda: context.step("one", lambda: 1),
+            "send": lambda: context.send("x", agent="echo"),
+            "history": context.history,
+        }
+        return str(await asyncio.to_thread(asyncio.run, calls[request]()))
+
+    @agent("steps", max_attempts=1)
+    async def steps(context: Context, request: str) -> int:
+        one, two = await context.step("one", lambda: 1), await context.step("two", lambda: 2)
+        return int(one + two)
+
+    await start_worker(elsewhere, steps)
+    for call in ("emit", "event", "step", "send", "history"):
+        message = await run(sql, call, agent="elsewhere")
+        assert message["state"] == "failed"
+        assert "the context belongs to the event loop that runs the agent" in message["error"]
+    assert (await run(sql, "x", agent="steps"))["result"] == 3
+
+
+async def test_a_sync_context_in_the_loop_harms_no_other_agent(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("mixed", max_attempts=1)
+    def mixed(context: Any, request: str) -> None:
+        async def tell() -> None:
+            context.emit("x")
+
+        context.step("tell", tell)
+
+    await start_worker(mixed, echo)
+    message = await run(sql, "x", agent="mixed")
+    assert message["state"] == "failed"
+    assert "make the agent async" in message["error"]
+    assert (await run(sql, "x"))["result"] == "x"
 
 
 async def test_hung_sync_agents_cost_no_other_message_a_failure(sql: Connection, start_worker: StartWorker) -> None:

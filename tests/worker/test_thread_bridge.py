@@ -59,3 +59,14 @@ async def test_sync_functions_run_in_a_thread_and_coroutine_functions_in_the_loo
     assert await call_anywhere(in_loop) is asyncio.get_running_loop()
     assert await call_anywhere(in_thread)
     assert await call_anywhere(lambda: asyncio.sleep(0, "awaited")) == "awaited"
+
+
+async def test_a_wait_in_the_loop_is_refused() -> None:
+    """It would wait for itself, and with it every other agent of the worker."""
+    bridge = ThreadBridge()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="make the agent async"):
+        bridge.wait(never())

@@ -80,6 +80,7 @@ class AttemptContext:
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
             raise TypeError(f"emit takes text, not {type(chunk).__name__}")
+        self._scope.require_loop()
         for start in range(0, len(chunk), self._chunk_characters):
             text = clean(chunk[start : start + self._chunk_characters])
             await self._backend.events.put(EventToAppend("chunk", _to_json(text).decode()))
@@ -87,6 +88,7 @@ class AttemptContext:
     async def event(self, type: str, data: Any) -> None:
         if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():
             raise ValueError(f"agents cannot write events of the type {type!r}: choose another one")
+        self._scope.require_loop()
         await self._backend.events.put(EventToAppend(type, self._scope.fit(data, "an event")))
         if type == "tool":
             self._tools.note(data)

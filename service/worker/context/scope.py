@@ -38,14 +38,27 @@ class AttemptScope:
         self.sent: dict[str, str | None] = {}  # ids of this attempt's messages, to the thread whose turn each takes
         self.unsent: dict[str, dict[str, Any]] = {}  # by id: committed with the next step, or with the end
         self.trace_parent = TRACE_PARENT.get()  # read here: a sync agent calls from another thread
+        self._loop = asyncio.get_running_loop()
         self._max_event_bytes = max_event_bytes
         self._usage: Usage | None = None
         self._names: set[str] = set()
         self._claimed: defaultdict[str, int] = defaultdict(int)  # by kind: the unnamed numbers from 1 in use
         self._earlier_results: asyncio.Task[EarlierResults] | None = None
 
+    def require_loop(self) -> None:
+        """Raises RuntimeError in another event loop than the agent's, such as that of an asyncio.run in a thread: all
+        attempts of the worker share what writes their events, and that would wait for ever in a loop that has ended.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "the context belongs to the event loop that runs the agent: call it there, from another thread with"
+                " asyncio.run_coroutine_threadsafe"
+            )
+
     async def require_running(self) -> None:
-        """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more."""
+        """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more.
+        Raises RuntimeError in another event loop."""
+        self.require_loop()
         if self.backend.stopped:
             await asyncio.sleep(0)  # an agent that tries for ever must not block the loop
             raise asyncio.CancelledError

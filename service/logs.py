@@ -6,13 +6,14 @@ LOG_LEVEL is debug; of an exception that a library logs, its text is left out; a
 A record with the attribute `lines` (of `life_log`) is many lines, each a mapping with its own `message`.
 """
 
+import contextlib
 import copy
 import logging
 import sys
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 import msgspec
 
@@ -45,11 +46,19 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
     """Send every log record of this process to stderr; called once, by `cli` (and by the fork server)."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Json() if style == "json" else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """What cannot be written is lost: the work that a record tells of goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(ValueError):  # an agent has closed sys.stderr, so the error cannot be told there
+            super().handleError(record)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

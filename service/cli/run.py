@@ -17,7 +17,7 @@ import uvloop
 from service import life_log, open_files, outbound
 from service.cli import common
 from service.config import Settings
-from service.errors import ConfigError
+from service.errors import ConfigError, TreadleError
 from service.limits import STOP_MARGIN_SECONDS
 from service.local.parent_watch import SLOT_VARIABLE, follow_supervisor, readiness
 from service.terminal import visible_line
@@ -125,15 +125,32 @@ def work(settings: Settings) -> None:
             )
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.stop)
-            with life_log.writing(), _metrics(settings, worker, agents.names):
+            with life_log.writing(), _metrics(settings, worker, agents.names), _ending_on_bugs():
                 await worker.run(tell_ready)
-        # An agent that ignores its end, in a thread or on the loop, must not keep the process alive.
-        sys.stderr.flush()
-        os._exit(0)
+        _end_at_once(0)
 
     _collect_rarely()
     open_files.raise_limit()
     uvloop.run(run())
+
+
+@contextlib.contextmanager
+def _ending_on_bugs() -> Iterator[None]:
+    """End a worker that breaks: another one takes its place."""
+    try:
+        yield
+    except TreadleError:
+        raise
+    except Exception:
+        log.critical("the worker broke", exc_info=True)
+        _end_at_once(1)
+
+
+def _end_at_once(status: int) -> None:
+    """An agent that ignores its end, in a thread or on the loop, must not keep the process alive."""
+    with contextlib.suppress(OSError, ValueError):  # an agent may have closed it
+        sys.stderr.flush()
+    os._exit(status)
 
 
 @click.command()

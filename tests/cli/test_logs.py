@@ -1,8 +1,10 @@
 """The form of the log, and what libraries must not write into it."""
 
+import io
 import json
 import logging
 import re
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -34,6 +36,14 @@ def test_a_line_holds_one_record_without_control_characters(capsys: pytest.Captu
     logging.getLogger("service.test").warning("a\x1b[31m", extra={"path": "/x\n12:00:00 ERROR forged"})
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("service.test: a\\u001b[31m (path=/x\\u000a12:00:00 ERROR forged)")
+
+
+def test_a_closed_stderr_fails_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", closed)
+    logs.configure("info", "text")
+    closed.close()
+    logging.getLogger("service.test").warning("lost")
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

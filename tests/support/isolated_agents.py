@@ -154,6 +154,12 @@ async def dies(context: Context, how: str) -> None:
     os.kill(os.getpid(), getattr(signal, how))
 
 
+@agent("closes stderr")
+async def closes_stderr(context: Context, text: str) -> str:
+    sys.stderr.close()
+    return text
+
+
 @agent("flood")
 async def flood(context: Context, text: str) -> None:
     """Emits four megabytes as fast as it can."""

@@ -161,3 +161,13 @@ async def test_a_stand_in_ends_with_its_worker(sql: Connection, processes: Worke
     [stand_in] = await until(lambda: [*map(int, children.read_text().split())])
     worker.kill()
     await processes_ended(stand_in)
+
+
+async def test_an_agent_that_closes_stderr_ends_no_worker(sql: Connection, processes: WorkerProcesses) -> None:
+    worker = await processes.start(sql)
+    for _ in range(2):  # each attempt is told in the log
+        [message_id] = await submit_many(sql, [{"message": "x", "agent": "closes stderr"}])
+        message = await settled(sql, message_id)
+        assert (message["state"], message["attempt"]) == ("completed", 1)
+    worker.terminate()
+    assert await exit_code(worker) == 0

@@ -149,6 +149,8 @@ TWICE = [
     ["Origin: https://a", "Origin: http://localhost"],
     ["Sec-Fetch-Site: none"] * 2,
     ["Authorization: Bearer a", "Authorization: Bearer b"],
+    ["Idempotency-Key: a", "Idempotency-Key: b"],
+    ["Last-Event-ID: 1", "Last-Event-ID: 2"],
 ]
 
 

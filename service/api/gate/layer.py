@@ -46,6 +46,7 @@ READ_HEADERS = frozenset(
     {
         *(b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"authorization"),
         *(b"content-type", b"content-length", b"transfer-encoding"),
+        *(b"idempotency-key", b"last-event-id"),  # of routes, which see only one of them
     }
 )
 
@@ -142,7 +143,7 @@ class UnknownProxy:
 
 
 def _read(headers: list[tuple[bytes, bytes]]) -> Headers:
-    """Those that the gate looks at. Raises Invalid for one that is there twice: a proxy may have read the other."""
+    """Those of READ_HEADERS. Raises Invalid for one that is there twice: a proxy may have read the other."""
     found: Headers = {}
     for name, value in headers:
         if name in READ_HEADERS:

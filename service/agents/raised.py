@@ -27,3 +27,11 @@ def leaves(error: BaseException) -> list[BaseException]:
         else:
             found.append(current)
     return found
+
+
+def said(error: BaseException) -> str:
+    """Its text; empty where its own code cannot say it."""
+    try:
+        return str(error)
+    except Exception:
+        return ""

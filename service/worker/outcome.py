@@ -6,11 +6,9 @@ import signal
 import traceback
 from typing import Any, Literal, TypeAlias
 
-import msgspec
-
 from service.agents.contract import Deferred, Overloaded, Rejected, RetryAfter
-from service.agents.protobuf_types import to_json
-from service.agents.raised import decisive, leaves
+from service.agents.raised import decisive, leaves, said
+from service.agents.texts import clean, encode_clean
 from service.config import Settings
 from service.errors import NotStorable
 from service.json_input import unreadable
@@ -103,13 +101,10 @@ def backoff(failures: int, settings: Settings) -> float:
 def encode(value: Any) -> str:
     """JSON text that PostgreSQL accepts: without U+0000 and lone surrogates. Raises TypeError for other values, and
     ValueError for one that is nested too deeply or holds too large a number for its readers."""
-    try:
-        text = msgspec.json.encode(value, enc_hook=to_json).decode()
-    except UnicodeEncodeError:
-        text = msgspec.json.encode(_clean_deep(msgspec.to_builtins(value, str_keys=True, enc_hook=to_json))).decode()
+    text = encode_clean(value)
     if reason := unreadable(text):
         raise ValueError(f"it {reason}")
-    return msgspec.json.encode(_clean_deep(msgspec.json.decode(text))).decode() if "\\u0000" in text else text
+    return text
 
 
 def encode_once(value: Any, what: str) -> str:
@@ -122,21 +117,6 @@ def encode_once(value: Any, what: str) -> str:
         raise Rejected(f"{what} is not JSON: {reason}.") from error
 
 
-def clean(text: str) -> str:
-    """The text with U+FFFD for U+0000 and lone surrogates."""
-    if not text.isascii():
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\x00", "\ufffd")
-
-
-def _clean_deep(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {_clean_deep(key): _clean_deep(item) for key, item in value.items()}
-    return [_clean_deep(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def _describe(error: BaseException) -> str:
     decision, count = decisive(error), len(leaves(error))
     text = _describe_one(decision)
@@ -146,11 +126,7 @@ def _describe(error: BaseException) -> str:
 def _describe_one(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The agent cancelled itself."
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:
-        return name
+    name, text = type(error).__name__, said(error)
     if isinstance(error, RetryAfter | Rejected | NotStorable):
         return text or name
     return f"{name}: {text}" if text else name

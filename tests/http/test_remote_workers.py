@@ -223,6 +223,7 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
         ("append", {**lease, "events": [{"type": "done"}]}, "events[0]: workers cannot write events of the type"),
         ("append", {**lease, "events": [{"type": "chunk", "data": "a"}]}, "events[0]: the data of a chunk is"),
         ("append", {**lease, "events": [{"type": "x", "data": "a" * 1_000_001}]}, "events[0] has 1000003 bytes"),
+        ("append", {**lease, "events": [{"type": "x", "data": 10**400}]}, "events[0] holds a number beyond 1.8e308"),
         ("append", {**lease, "events": [{"type": "x", "data": "\0"}]}, "NUL"),
         ("append", {**lease, "events": [own_step]}, "events[0]: the names of steps that begin with treadle/"),
         ("finish", {**ending, "outcome": "done"}, "completed, failed, retry, released, input or children"),

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.agents.texts import clean
 from service.db.pool import Connection
 from service.worker.attempt import Attempt
 from service.worker.event_buffer import EventBuffer
-from service.worker.outcome import clean, encode
+from service.worker.outcome import encode
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit_many, text, types
 from tests.support.waiting import until

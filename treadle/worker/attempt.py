@@ -10,8 +10,8 @@ import msgspec
 
 from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
-from service.agents.protobuf_types import to_json
-from service.agents.raised import decisive
+from service.agents.raised import decisive, said
+from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
@@ -73,8 +73,8 @@ class Attempt:
     async def _finish(self, outcome: Ending, fields: dict[str, Any], first_seq: int, events: list[Any]) -> None:
         try:
             await self._leases.finish(self._worker, self.claim, outcome, first_seq=first_seq, events=events, **fields)
-        except ApiError as error:  # the server does not accept the result or an event
-            failure = {"error": str(error)[:MAX_ERROR_CHARS]}
+        except (ApiError, TypeError, ValueError, OverflowError) as error:  # the result or an event is not accepted
+            failure = {"error": clean(str(error))[:MAX_ERROR_CHARS]}
             await self._leases.finish(self._worker, self.claim, "failed", first_seq=first_seq, events=[], **failure)
 
     async def _execute(self) -> tuple[Ending, dict[str, Any]]:
@@ -85,9 +85,11 @@ class Attempt:
                 async with asyncio.timeout(timeout):
                     result = self._encode(await self._call())
                     return "completed", {"result": result, **self._context.changed_memory()}
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._reason is None:
-                raise
+                if self._is_cancelled():  # by the program
+                    raise
+                return self._failed(error, timeout)
             self._uncancel()
         except BaseException as error:
             if self._reason is None:
@@ -95,6 +97,10 @@ class Attempt:
         finally:
             self._task = None
         return self._stopped()
+
+    def _is_cancelled(self) -> bool:
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
 
     def _uncancel(self) -> None:
         task = asyncio.current_task()
@@ -113,7 +119,7 @@ class Attempt:
 
     def _encode(self, result: Any) -> msgspec.Raw:
         try:
-            return msgspec.Raw(msgspec.json.encode(result, enc_hook=to_json))
+            return msgspec.Raw(encode_clean(result).encode())
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Rejected(f"The agent's result is not JSON: {error}.") from error
 
@@ -125,18 +131,18 @@ class Attempt:
         if isinstance(self._reason, Waiting):
             return "children", {"children": self._reason.children}
         if isinstance(self._reason, Exception):
-            return "failed", {"error": str(self._reason)[:MAX_ERROR_CHARS]}
+            return "failed", {"error": clean(said(self._reason))[:MAX_ERROR_CHARS]}
         return "failed", {"error": "Cancelled."}
 
     def _failed(self, error: BaseException, timeout: float) -> tuple[Ending, dict[str, Any]]:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
         decision = decisive(error)
         log.debug("%s", "".join(traceback.format_exception(error)))
         own = isinstance(decision, Rejected | RetryAfter)
-        text = str(decision) if own else f"{type(decision).__name__}: {decision}"
-        if isinstance(error, TimeoutError) and not str(error):
+        text = clean(said(decision) if own else f"{type(decision).__name__}: {said(decision)}")
+        if isinstance(error, TimeoutError) and not said(error):
             text = f"The attempt took longer than {timeout:g} seconds."
+        if isinstance(decision, asyncio.CancelledError):
+            text = "The agent cancelled itself."
         fields: dict[str, Any] = {"error": text[:MAX_ERROR_CHARS] or type(decision).__name__}
         if isinstance(decision, Rejected):
             return "failed", fields

@@ -18,6 +18,7 @@ class EventBuffer:
     """`stop` is called if the lease is lost, the message is cancelled, or the server refuses an event."""
 
     def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[Reason | Exception], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._leases = leases
         self._worker = worker
         self._claim = claim
@@ -31,7 +32,12 @@ class EventBuffer:
 
     async def put(self, event: Event) -> int:
         """Buffer an event, and return its number; waits while too much is unsent. Raises CancelledError once the
-        attempt is over."""
+        attempt is over, RuntimeError in another event loop: what sends would wait for ever in one that has ended."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "the context belongs to the event loop that runs the agent: call it there, from another thread with"
+                " asyncio.run_coroutine_threadsafe"
+            )
         if self._closed:
             await asyncio.sleep(0)
             raise asyncio.CancelledError

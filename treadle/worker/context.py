@@ -16,7 +16,7 @@ from service.agents.client_state import state_of_client
 from service.agents.contract import ChildFailed, Exchange, Rejected
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
-from service.agents.protobuf_types import to_json
+from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import ThreadBridge, call_anywhere
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
@@ -89,7 +89,7 @@ class RemoteContext:
         if not isinstance(chunk, str):
             raise TypeError(f"emit takes text, not {type(chunk).__name__}")
         for start in range(0, len(chunk), CHUNK_CHARS):
-            data = {"chunk": chunk[start : start + CHUNK_CHARS].replace("\x00", "\ufffd"), "index": self._chunks}
+            data = {"chunk": clean(chunk[start : start + CHUNK_CHARS]), "index": self._chunks}
             self._chunks += 1
             await self._buffer.put(_event("chunk", data))
 
@@ -234,7 +234,7 @@ class RemoteContext:
         return {} if _text(memory) == _text(self._stored) else {"memory": memory}
 
     def usage(self, **counts: Any) -> None:
-        self.counts |= counts
+        self.counts |= _plain(counts)
 
     def memory_fits(self) -> bool:
         return True
@@ -310,8 +310,8 @@ def _result(child: WaitedMessage) -> Any:
 def _plain(value: Any) -> Any:
     """As the server reads it. Raises Rejected for a value that is no JSON."""
     try:
-        return msgspec.json.decode(msgspec.json.encode(value, enc_hook=to_json))
-    except (TypeError, ValueError) as error:
+        return msgspec.json.decode(encode_clean(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Rejected(f"It is not JSON: {error}.") from error
 
 
@@ -328,4 +328,4 @@ def _delivery(metadata: Mapping[str, Any]) -> Any:
 
 def _event(type: str, data: Any) -> Event:
     """Raises TypeError for data that is no JSON."""
-    return Event(type, msgspec.Raw(msgspec.json.encode(data, enc_hook=to_json)))
+    return Event(type, msgspec.Raw(encode_clean(data).encode()))

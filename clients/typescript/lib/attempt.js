@@ -1,7 +1,7 @@
 import { ChildFailed, Rejected, RetryAfter } from "./agent.js";
 import { segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
-import { same } from "./json.js";
+import { same, storable } from "./json.js";
 /** The question of an attempt that ends until a person answers. */
 class Asked {
     name;
@@ -74,10 +74,11 @@ export class Attempt {
             await this.#finish(body);
         }
         catch (error) {
-            if (!(error instanceof ApiError))
+            if (error instanceof LeaseLost || error instanceof Unavailable)
                 throw error;
-            // The server does not accept the result or an event.
-            await this.#finish({ outcome: "failed", error: error.detail, events: [] });
+            // The server does not accept the result or an event, or they are no JSON.
+            const reason = error instanceof ApiError ? error.detail : `The agent's result is not JSON: ${describe(error)}`;
+            await this.#finish({ outcome: "failed", error: reason, events: [] });
         }
     }
     /** The events that are not in the log yet. A step counts only together with what it sends. */
@@ -153,8 +154,11 @@ export class Attempt {
             memory: this.#memory,
             signal: this.#abort.signal,
             emit: async (text) => {
-                for (let start = 0; start < text.length; start += CHUNK_CHARS) {
-                    const chunk = text.slice(start, start + CHUNK_CHARS);
+                for (let start = 0, end = 0; start < text.length; start = end) {
+                    end = start + CHUNK_CHARS;
+                    if (isFirstHalf(text.charCodeAt(end - 1)) && end < text.length)
+                        end -= 1; // keep a pair together
+                    const chunk = text.slice(start, end);
                     await this.#put({ type: "chunk", data: { chunk, index: this.#chunks++ } });
                 }
             },
@@ -253,6 +257,7 @@ export class Attempt {
         this.#abort.signal.throwIfAborted();
         if (this.#closed)
             throw new Error("The attempt is over.");
+        event = storable(event);
         this.#unsent.push({ event, ...(sends ? { sends } : {}) });
         this.#chars += JSON.stringify(event).length;
         const seq = this.#nextSeq + this.#unsent.length - 1;
@@ -315,7 +320,8 @@ export class Attempt {
         for (;;) {
             try {
                 const { traceparent } = this.#claim;
-                return await this.#connection.call("POST", this.#path + call, { body: { ...this.lease, ...fields }, traceparent });
+                const body = { ...this.lease, ...(call === "/append" ? fields : storable(fields)) };
+                return await this.#connection.call("POST", this.#path + call, { body, traceparent });
             }
             catch (error) {
                 if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined)
@@ -332,7 +338,15 @@ export class Attempt {
 function describe(error) {
     if (error === "cancelled")
         return "Cancelled.";
-    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    try {
+        return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    }
+    catch {
+        return "The agent failed with what has no text.";
+    }
+}
+function isFirstHalf(code) {
+    return code >= 0xd800 && code < 0xdc00;
 }
 function resultOf(child) {
     return child.state === "completed" ? child.result : new ChildFailed(child.message_id, child.state, child.error ?? null);

@@ -1,7 +1,7 @@
 import { type AgentFunction, type AgentOptions, ChildFailed, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
 import { type Connection, segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
-import { same } from "./json.js";
+import { same, storable } from "./json.js";
 import type { components } from "./openapi.js";
 
 type Schemas = components["schemas"];
@@ -94,9 +94,10 @@ export class Attempt {
     try {
       await this.#finish(body);
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      // The server does not accept the result or an event.
-      await this.#finish({ outcome: "failed", error: error.detail, events: [] });
+      if (error instanceof LeaseLost || error instanceof Unavailable) throw error;
+      // The server does not accept the result or an event, or they are no JSON.
+      const reason = error instanceof ApiError ? error.detail : `The agent's result is not JSON: ${describe(error)}`;
+      await this.#finish({ outcome: "failed", error: reason, events: [] });
     }
   }
 
@@ -167,8 +168,10 @@ export class Attempt {
       memory: this.#memory,
       signal: this.#abort.signal,
       emit: async (text) => {
-        for (let start = 0; start < text.length; start += CHUNK_CHARS) {
-          const chunk = text.slice(start, start + CHUNK_CHARS);
+        for (let start = 0, end = 0; start < text.length; start = end) {
+          end = start + CHUNK_CHARS;
+          if (isFirstHalf(text.charCodeAt(end - 1)) && end < text.length) end -= 1; // keep a pair together
+          const chunk = text.slice(start, end);
           await this.#put({ type: "chunk", data: { chunk, index: this.#chunks++ } });
         }
       },
@@ -259,6 +262,7 @@ export class Attempt {
   async #put(event: NewEvent, saved = false, sends?: Unsent): Promise<void> {
     this.#abort.signal.throwIfAborted();
     if (this.#closed) throw new Error("The attempt is over.");
+    event = storable(event);
     this.#unsent.push({ event, ...(sends ? { sends } : {}) });
     this.#chars += JSON.stringify(event).length;
     const seq = this.#nextSeq + this.#unsent.length - 1;
@@ -319,7 +323,8 @@ export class Attempt {
     for (;;) {
       try {
         const { traceparent } = this.#claim;
-        return await this.#connection.call<T>("POST", this.#path + call, { body: { ...this.lease, ...fields }, traceparent });
+        const body = { ...this.lease, ...(call === "/append" ? fields : storable(fields)) };
+        return await this.#connection.call<T>("POST", this.#path + call, { body, traceparent });
       } catch (error) {
         if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined) throw new LeaseLost(error.detail);
         if (this.#reason === "lost") throw new LeaseLost("The lease is lost.");
@@ -332,7 +337,15 @@ export class Attempt {
 
 function describe(error: unknown): string {
   if (error === "cancelled") return "Cancelled.";
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  try {
+    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  } catch {
+    return "The agent failed with what has no text.";
+  }
+}
+
+function isFirstHalf(code: number): boolean {
+  return code >= 0xd800 && code < 0xdc00;
 }
 
 function resultOf(child: Schemas["WaitedMessage"]): unknown {

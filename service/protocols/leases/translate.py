@@ -9,6 +9,7 @@ from msgspec import UNSET, Raw
 from service.config import Settings
 from service.errors import Unprocessable
 from service.events.model import RESERVED_TYPES
+from service.json_input import unreadable
 from service.leases.model import EventToAppend, Outcome, RemoteClaim, SentMessage
 from service.limits import MAX_ERROR_CHARS, MAX_STEP_NAME_CHARS, OWN_STEP_PREFIX
 from service.messages.validation import validate_metadata
@@ -179,4 +180,7 @@ def _fitting(name: str, value: Any, limit: int) -> str:
     text = msgspec.json.encode(value)
     if len(text) > limit:
         raise Unprocessable(f"{name} has {len(text)} bytes; at most {limit} are allowed.")
-    return text.decode()
+    decoded = text.decode()
+    if reason := unreadable(decoded):
+        raise Unprocessable(f"{name} {reason}.")
+    return decoded

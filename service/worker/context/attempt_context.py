@@ -13,6 +13,7 @@ import msgspec
 
 from service.agents.client_state import state_of_client
 from service.agents.contract import Exchange, Rejected, UnderWay
+from service.agents.texts import clean
 from service.events.model import RESERVED_TYPES
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.limits import HISTORY_EXCHANGES
@@ -20,7 +21,7 @@ from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
 from service.worker.context.tools import ToolCalls
-from service.worker.outcome import clean, encode_once
+from service.worker.outcome import encode_once
 
 log = logging.getLogger("service.agent")
 

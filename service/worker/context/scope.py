@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from service.agents.contract import Rejected
+from service.agents.texts import clean
 from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.telemetry import TRACE_PARENT
 from service.worker.context.backend import ContextBackend
-from service.worker.outcome import clean, encode
+from service.worker.outcome import encode
 from service.worker.usage import Usage
 
 # The step that runs here. Unnamed sends and questions are numbered within their step: if the step is not run again, the

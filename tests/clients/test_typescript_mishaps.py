@@ -1,0 +1,57 @@
+"""What agents of a TypeScript worker return and throw that no server takes: each attempt ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.db.pool import Connection
+from tests.support.api_client import Client
+from tests.support.programs import node
+from tests.support.repository import ROOT
+from tests.support.waiting import until
+
+WORKER = """
+import { Worker } from "%s/index.js";
+const odd = async (context, how) => {
+  if (how === "bigint") return 10n;
+  if (how === "no text") throw Object.create(null);
+  if (how === "half a pair") throw new Error("a\\ud800b\\u0000");
+  if (how === "event") await context.event("note", { n: 1n });
+  await context.emit("\\u{1F600}".repeat(30_000).slice(1, -1));
+  return ["\\ud800\\u0000", "\\\\ud800", { a: "\\u{1F600}" }];
+};
+await new Worker({ odd }, { url: process.argv[2] }).run();
+"""
+ERRORS = {
+    "bigint": "The agent's result is not JSON: TypeError: ",
+    "no text": "The agent failed with what has no text.",
+    "half a pair": "Error: a\ufffdb\ufffd",
+    "event": "TypeError: ",
+}
+
+
+@pytest.fixture
+async def api(api_with_worker: Client, sql: Connection, tmp_path: Path) -> AsyncIterator[Client]:
+    (tmp_path / "worker.mjs").write_text(WORKER % (ROOT / "clients/typescript/lib").as_uri())
+    command = (node(), str(tmp_path / "worker.mjs"), str(api_with_worker.base_url).rstrip("/"))
+    worker = await asyncio.create_subprocess_exec(*command)
+    await until(lambda: sql.fetchval("select exists (select from treadle.agents where agent = 'odd')"))
+    yield api_with_worker
+    worker.kill()
+    await worker.wait()
+
+
+async def test_whatever_an_agent_returns_or_throws_ends_its_attempt(api: Client) -> None:
+    for how, error in ERRORS.items():
+        status = await api.settled(await api.submit(how, agent="odd", max_attempts=1))
+        assert (status["state"], status["attempt"]) == ("failed", 1)
+        assert status["error"].startswith(error)
+
+
+async def test_halves_of_pairs_are_replaced_and_no_pair_is_cut(api: Client) -> None:
+    message_id = await api.submit("talk", agent="odd")
+    assert (await api.settled(message_id))["result"] == ["\ufffd\ufffd", "\\ud800", {"a": "\U0001f600"}]
+    chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
+    assert "".join(chunks) == "\ufffd" + "\U0001f600" * 29_998 + "\ufffd"

@@ -141,7 +141,7 @@ def _ending_on_bugs() -> Iterator[None]:
         yield
     except TreadleError:
         raise
-    except Exception:
+    except (Exception, asyncio.CancelledError):  # an agent may cancel all tasks of the loop
         log.critical("the worker broke", exc_info=True)
         _end_at_once(1)
 

@@ -212,8 +212,9 @@ class Worker:
 
     async def _close(self) -> None:
         await self._heartbeat.stop()
-        with contextlib.suppress(TreadleError):
-            await self._store.sign_off(self.worker_id)
+        if self._stopping.is_set():  # else it ends by an accident, which counts as a loss for what runs
+            with contextlib.suppress(TreadleError):
+                await self._store.sign_off(self.worker_id)
         await self._notifier.flush()
         await self._database.close()
         await self._services.instances.close()

@@ -160,6 +160,15 @@ async def closes_stderr(context: Context, text: str) -> str:
     return text
 
 
+@agent("cancels all")
+async def cancels_all(context: Context, text: str) -> str:
+    """Cancels every task of the loop but its own."""
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+    return text
+
+
 @agent("flood")
 async def flood(context: Context, text: str) -> None:
     """Emits four megabytes as fast as it can."""

@@ -171,3 +171,14 @@ async def test_an_agent_that_closes_stderr_ends_no_worker(sql: Connection, proce
         assert (message["state"], message["attempt"]) == ("completed", 1)
     worker.terminate()
     assert await exit_code(worker) == 0
+
+
+async def test_a_message_that_cancels_all_tasks_of_its_worker_is_charged(
+    sql: Connection, processes: WorkerProcesses
+) -> None:
+    """Given back without a loss, it would end each worker that claims it, for ever."""
+    first = await processes.start(sql)
+    [message_id] = await submit_many(sql, [{"message": "x", "agent": "cancels all"}])
+    assert await exit_code(first) == 1
+    await processes.start(sql)
+    assert (await settled(sql, message_id))["losses"] > 0

@@ -28,7 +28,9 @@ UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
 # To compile a statement takes longer than any of ours runs. The functions of sql/ switch JIT off by themselves; this is
 # for statements on views.
 PLANS = {"jit": "off"}
-SESSION = KEEPALIVE | UTC | PLANS
+# What our statements mean. Other values, set for the database or the role, change it.
+TEXTS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off", "row_security": "on"}
+SESSION = KEEPALIVE | UTC | PLANS | TEXTS
 # Limits of our own replace those of the server, the database and the role, with which a call would fail instead of
 # waiting. What the address itself sets stays. transaction_timeout exists from PostgreSQL 17 on.
 OWN_LIMITS = """

@@ -59,6 +59,17 @@ async def test_concurrent_migrations_of_an_empty_database(empty_dsn: str, dsn: s
     await connection.close()
 
 
+async def test_settings_of_a_database_change_no_meaning_of_our_sql(empty_dsn: str, dsn: str) -> None:
+    admin = await connect(empty_dsn, name="test")
+    alter = f"alter database {empty_dsn.rpartition('/')[2]}"
+    for setting, value in (("standard_conforming_strings", "off"), ("quote_all_identifiers", "on")):
+        await admin.execute(f"{alter} set {setting} = {value}")
+    await migrate(empty_dsn)
+    await admin.execute(f"{alter} reset all")  # pg_dump obeys them
+    await admin.close()
+    assert await dumped_schema(empty_dsn) == await dumped_schema(dsn)
+
+
 @pytest.mark.parametrize("step", ["_install_pgmq", "_upgrade_tables", "_apply_functions"])
 async def test_an_interrupted_migration_is_completed_by_the_next(
     empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch, step: str

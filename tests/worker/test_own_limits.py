@@ -34,6 +34,16 @@ async def test_a_connection_has_the_limits_of_the_service(dsn: str) -> None:
         await database.close()
 
 
+async def test_a_connection_reads_sql_as_the_service_writes_it(sql: Connection, dsn: str) -> None:
+    expected = {"standard_conforming_strings": "on", "quote_all_identifiers": "off", "row_security": "on"}
+    for setting, value in expected.items():
+        other = "off" if value == "on" else "on"
+        await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set {setting} = {other}")
+    database = Database(dsn, name="test", size=1)
+    assert {setting: await database.fetchval(f"show {setting}") for setting in expected} == expected
+    await database.close()
+
+
 @pytest.mark.usefixtures("strict")
 async def test_a_lookup_waits_for_a_locked_table(
     sql: Connection, start_worker: StartWorker, dsn: str, database: Database

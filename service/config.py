@@ -113,7 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # that a worker claims from
     tenants: tuple[TenantName, ...] = ()  # whose messages a worker claims; empty: those of all
-    workers: Annotated[int, Meta(ge=0)] = 1  # worker processes that `up` runs
+    workers: Annotated[int, Meta(ge=0, le=1_000)] = 1  # worker processes that `up` runs
     worker_concurrency: AtLeastOne = 100  # messages at once in one worker
     webhook_concurrency: Annotated[int, Meta(ge=0)] = 50  # deliveries at once in one worker, beside its messages
     webhook_networks: tuple[str, ...] = ()  # to which webhooks may go although they are not public

@@ -252,7 +252,7 @@ def top(settings: Settings, once: bool, principal: Principal) -> None:
       treadle top
       treadle top --once
     """
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
@@ -285,7 +285,7 @@ def top(settings: Settings, once: bool, principal: Principal) -> None:
 
     async def watch() -> None:
         async with common.database(settings) as database:
-            console = Console()
+            console = show.terminal()
             if once:
                 console.print(await look(database))
                 return

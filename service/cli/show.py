@@ -3,19 +3,33 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from service.terminal import visible_line
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 PREVIEW_CHARS = 60  # characters of a text in a table
+LEAST_COLUMNS, USUAL_COLUMNS = 40, 80
 
 
 def as_json(value: Any) -> None:
     """One line of JSON. What JSON leaves as it is and a terminal obeys is escaped, too."""
     click.echo(visible_line(msgspec.json.encode(value).decode()))
+
+
+def terminal() -> "Console":
+    """Where tables are printed. In few columns (COLUMNS=0, a terminal without a size) they would lose their text."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=False)
+    if console.width < LEAST_COLUMNS:
+        console.width = USUAL_COLUMNS
+    return console
 
 
 def table(
@@ -32,9 +46,7 @@ def table(
     if not rows:
         click.echo(empty)
         return
-    from rich.console import Console
-
-    console = Console(soft_wrap=False)
+    console = terminal()
     with console.capture() as printed:  # rich itself ends the process where the reader has gone
         console.print(grid(rows, columns, whole=whole, chars=chars))
     click.echo(printed.get(), nl=False)

@@ -150,6 +150,7 @@ def test_a_file_may_hold_lists_as_text(tmp_path: Path) -> None:
         ("PORT", "65536", "PORT: Expected a whole number, at most 65535."),
         ("PORT", "-1", "PORT: Expected a whole number, at least 0."),
         ("WORKERS", "-1", "WORKERS: Expected a whole number, at least 0."),
+        ("WORKERS", "99999999999", "WORKERS: Expected a whole number, at most 1000."),
         ("WORKER_CONCURRENCY", "0", "WORKER_CONCURRENCY: Expected a whole number, at least 1."),
         ("MAX_ATTEMPTS", "2.5", "MAX_ATTEMPTS: Expected a whole number, got a text."),
         ("POLL_INTERVAL", "0", "POLL_INTERVAL: Expected a number above 0."),

@@ -97,6 +97,7 @@ async def test_queues_are_a_table_that_fits(sql: Connection, cli: Cli, register_
         *("queue", "queued", "ready", "age (s)", "running", "failed", "per min", "workers", "paused")
     ]
     assert re.search(r"^default +3 +3 +\S+ +0 +0 +0 +0 +yes", result.stdout, re.MULTILINE)
+    assert "default" in (await cli("queues", COLUMNS="0")).stdout
     rows = json.loads((await cli("queues", "--json")).stdout)
     assert [row["name"] for row in rows] == ["a_queue_with_a_name_that_is_quite_long", "default"]
     assert (rows[1]["depth"], rows[1]["visible"], rows[1]["paused"], rows[1]["cancelled"]) == (3, 3, True, 0)

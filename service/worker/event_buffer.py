@@ -17,9 +17,6 @@ from service.worker.outcome import StopReason
 HIGH_WATER_CHARS = 1_000_000  # of unsent data, at which emitters wait
 APPEND_CHARS = 256_000
 APPEND_EVENTS = 500
-SLOW_APPEND_SECONDS = 0.005  # beyond, the machine is loaded: fewer and larger appends cost it less
-RESTS = 2  # times as long as the slow append took
-LONGEST_REST_SECONDS = 0.025
 CHUNK_CHARS = 16_000  # of several chunks in one event: it fits into a small page of a reader (pages.LIVE_PAGE_BYTES)
 
 
@@ -32,6 +29,8 @@ class Part(NamedTuple):
 
 class AppendWriter(Protocol):
     def append(self, append: Append) -> Awaitable[Appended]: ...
+
+    def rest_after(self, seconds: float) -> float: ...
 
 
 class Stoppable(Protocol):
@@ -135,7 +134,8 @@ class EventBuffer:
                     self._stop_writing("lost")
                     return
                 self._in_flight = None
-                self._plan_rest(began)
+                rest = self._writer.rest_after(time.monotonic() - began)
+                self._rest_until = asyncio.get_running_loop().time() + rest
                 self._mark_sent(part)
                 if answer.cancel_requested:
                     self._stop("cancelled")
@@ -150,19 +150,16 @@ class EventBuffer:
         if self._unsent and not self._saves and self._unsent_chars < CHUNK_CHARS and self._rest_until > loop.time():
             self._resting = loop.create_future()
             timer = loop.call_at(self._rest_until, self._end_rest)
-            await self._resting
-            timer.cancel()
+            try:
+                await self._resting
+            finally:
+                timer.cancel()
+                self._resting = None
         return bool(self._unsent) and not self._closed
 
-    def _plan_rest(self, began: float) -> None:
-        seconds = time.monotonic() - began
-        if seconds > SLOW_APPEND_SECONDS:
-            self._rest_until = asyncio.get_running_loop().time() + min(RESTS * seconds, LONGEST_REST_SECONDS)
-
     def _end_rest(self) -> None:
-        if self._resting is not None:
+        if self._resting is not None and not self._resting.done():
             self._resting.set_result(None)
-            self._resting = None
 
     def _mark_sent(self, part: Part) -> None:
         for _ in range(part.made_of):

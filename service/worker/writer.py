@@ -1,6 +1,7 @@
 """What a worker writes: appends and finishes in batches, each followed by its hints."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Sequence
 from uuid import UUID
@@ -21,6 +22,11 @@ ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must 
 # Readers hear that an attempt has started when it has written nothing so long. Most write sooner, and the hint of that
 # would meet readers that are just reading.
 STARTED_HINT_SECONDS = 0.01
+# An append that takes so much longer than the quickest one tells that the machine is loaded: fewer and larger appends
+# cost it less.
+SLOW_APPEND_SECONDS = 0.005
+RESTS = 2  # times as long as the slow append took
+LONGEST_REST_SECONDS = 0.025
 
 
 class Writer:
@@ -29,6 +35,7 @@ class Writer:
         self._notifier = notifier
         self._janitor = janitor
         self._max_losses = max_losses
+        self._quickest_append_seconds = math.inf
         self._started: dict[UUID, str] = {}  # the hints of attempts that have written nothing yet, by message
         self._sending_started: asyncio.TimerHandle | None = None
         # Apart, so that the first words of an answer do not wait for those of all others.
@@ -45,6 +52,12 @@ class Writer:
     def append(self, append: Append) -> Awaitable[Appended]:
         """Write events of an attempt to its message's log."""
         return (self._first_appends if append.is_first and not _sends(append) else self._appends).submit(append)
+
+    def rest_after(self, seconds: float) -> float:
+        """Seconds that an attempt waits before its next append, after one that took `seconds`."""
+        self._quickest_append_seconds = min(self._quickest_append_seconds, seconds)
+        is_slow = seconds > self._quickest_append_seconds + SLOW_APPEND_SECONDS
+        return min(RESTS * seconds, LONGEST_REST_SECONDS) if is_slow else 0.0
 
     def finish(self, finish: Finish) -> Awaitable[Finished]:
         """End an attempt."""

@@ -35,6 +35,7 @@ class Log:
     def __init__(self) -> None:
         self.appends: list[Append] = []
         self.answers: list[asyncio.Future[Appended]] = []
+        self.rest = 0.0
 
     async def append(self, append: Append) -> Appended:
         self.appends.append(append)
@@ -46,6 +47,9 @@ class Log:
         await until(lambda: self.answers and not self.answers[-1].done())
         self.answers[-1].set_result(Appended(self.appends[-1].message_id, "ok", False))
         await asyncio.sleep(0)
+
+    def rest_after(self, seconds: float) -> float:
+        return self.rest
 
     def stop(self, reason: Any) -> None:
         raise AssertionError(reason)
@@ -116,44 +120,53 @@ async def test_chunks_that_wait_for_the_same_append_are_joined() -> None:
     assert await buffer.close() == (9, [])
 
 
-async def test_after_a_slow_append_chunks_gather_until_the_rest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_buffer, "SLOW_APPEND_SECONDS", -1)  # every append is slow
+async def test_after_a_slow_append_chunks_gather_until_the_rest_ends() -> None:
     log = Log()
     buffer = make_buffer(log)
+    log.rest = 0.01
     await buffer.put(chunk("a"))
     await log.answer()
     await buffer.put(chunk("b"))
-    await log.answer()  # it begins after a rest
-    monkeypatch.setattr(event_buffer, "RESTS", 1e9)
-    monkeypatch.setattr(event_buffer, "LONGEST_REST_SECONDS", 3600)
-    await buffer.put(chunk("c"))
-    await log.answer()
-    for letter in "def":
+    log.rest = 3600
+    await log.answer()  # of the append that begins after the rest
+    for letter in "cde":
         await buffer.put(chunk(letter))
     await run_tasks()
-    assert len(log.appends) == 3
+    assert len(log.appends) == 2
     saving = asyncio.create_task(buffer.save(EventToAppend("step", "1")))
     await log.answer()
     await saving
-    assert decoded(log.appends[-1].events) == [("chunk", ("def", 3)), ("step", 1)]
+    assert decoded(log.appends[-1].events) == [("chunk", ("cde", 2)), ("step", 1)]
     await buffer.put(chunk("x" * event_buffer.CHUNK_CHARS))  # enough for an event
     await log.answer()
-    await buffer.put(chunk("g"))
+    await buffer.put(chunk("f"))
     await run_tasks()
     async with asyncio.timeout(LIMIT_SECONDS):
-        assert decoded((await buffer.close())[1]) == [("chunk", ("g", 5))]
+        assert decoded((await buffer.close())[1]) == [("chunk", ("f", 4))]
 
 
-async def test_after_a_quick_append_no_chunk_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_buffer, "SLOW_APPEND_SECONDS", 3600)
-    monkeypatch.setattr(event_buffer, "RESTS", 1e9)
-    monkeypatch.setattr(event_buffer, "LONGEST_REST_SECONDS", 3600)
+async def test_a_sender_that_is_cancelled_while_it_rests_loses_nothing() -> None:
     log = Log()
     buffer = make_buffer(log)
-    for letter in "abc":
-        await buffer.put(chunk(letter))
-        await log.answer()
-    assert log.events == [("chunk", ("a", 0)), ("chunk", ("b", 1)), ("chunk", ("c", 2))]
+    log.rest = 3600
+    await buffer.put(chunk("a"))
+    await log.answer()
+    await buffer.put(chunk("b"))
+    await run_tasks()
+    assert buffer._sender is not None
+    buffer._sender.cancel()
+    await run_tasks()
+    saving = asyncio.create_task(buffer.save(EventToAppend("step", "1")))
+    await log.answer()
+    await saving
+    assert decoded(log.appends[-1].events) == [("chunk", ("b", 1)), ("step", 1)]
+
+
+async def test_only_an_append_much_slower_than_the_quickest_one_asks_for_a_rest() -> None:
+    unused: Any = None
+    writer = Writer(store=unused, notifier=unused, janitor=unused, max_losses=3)
+    assert [writer.rest_after(seconds) for seconds in (0.008, 0.012, 0.014, 1.0)] == [0, 0, 0.025, 0.025]
+    assert [writer.rest_after(seconds) for seconds in (0.001, 0.005, 0.007)] == [0, 0, 0.014]
 
 
 async def run_tasks() -> None:

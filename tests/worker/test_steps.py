@@ -202,6 +202,9 @@ async def test_a_step_that_was_not_appended_is_not_written_with_the_finish(sql_c
             await asyncio.Event().wait()
             raise AssertionError("never answered")
 
+        def rest_after(self, seconds: float) -> float:
+            return 0.0
+
     class Attempt:
         def stop(self, reason: StopReason | Exception) -> None:
             pass

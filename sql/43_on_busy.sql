@@ -11,15 +11,16 @@
 -- A message with `ends_question` (of clients whose next message takes the place of an answer) first ends the question
 -- with which the thread waits, whatever its `on_busy` is. A submit that is refused ends nothing.
 
--- The messages of a thread that wait for its turn, without asides, in the order in which they get it. That order, with
--- enable_sort = off, keeps the planner on messages_waiting: see treadle._next_waiting.
-create or replace function treadle._waiting_turns(thread bigint) returns uuid[]
+-- The messages of a thread that wait for its turn, without asides, in the order in which they get it; `steering`: only
+-- those that may steer. That order, with enable_sort = off, keeps the planner on messages_waiting: see
+-- treadle._next_waiting.
+create or replace function treadle._waiting_turns(thread bigint, steering boolean default false) returns uuid[]
 language plpgsql stable set enable_sort = off as $$
 begin
     return array(
         select m.message_id
         from treadle.messages m
-        where m.thread = _waiting_turns.thread and m.hold = 'thread' and not m.aside
+        where m.thread = _waiting_turns.thread and m.hold = 'thread' and not m.aside and (m.steers or not steering)
         order by m.rank, m.ord);
 end $$;
 
@@ -250,7 +251,7 @@ begin
         v_ids := array(
             select m.message_id
             from treadle.messages m
-            where m.message_id = any(treadle._waiting_turns(v_thread)) and m.hold = 'thread' and m.steers
+            where m.message_id = any(treadle._waiting_turns(v_thread, steering => true))
             order by m.message_id
             for update);
         update treadle.messages m

@@ -14,6 +14,7 @@ from tests.support.low_water import (
     LANE,
     buffers,
     buffers_of,
+    fewest_buffers,
     fold_past,
     sweep_leases,
     sweep_past,
@@ -146,6 +147,11 @@ FILL_THREADS = """
             $4, 1, 3, 60, 3, now(), now(), now(), case when $4::text is null then now() end, 'fill', '"x"'
         from generate_series(1, 20000) n"""
 FINISH = "select treadle.finish($1, $2, '{completed}', '{1}', $3, $3, $4, $3, '{3}', '{}', '{}', '{}', true, 3)"
+SUBMIT = "select * from treadle.submit_many($1)"
+
+
+def to_thread(name: str, **fields: str) -> str:
+    return json.dumps([{"message": "x", "thread_id": name} | fields])
 
 
 async def test_the_next_message_of_a_thread_is_not_looked_for_among_those_that_are_over(sql_client: SqlClient) -> None:
@@ -159,29 +165,16 @@ async def test_the_next_message_of_a_thread_is_not_looked_for_among_those_that_a
     await sql_client.sql.execute(FILL_THREADS, thread, 1, "completed", None)
     await sql_client.sql.execute("vacuum (analyze, truncate false) treadle.messages")
 
-    async def pages() -> int:
-        """Of the end of a message of the thread."""
-        claim = next(claim for claim in await sql_client.claim(9) if claim.thread_id == "t")
-        arguments = ([claim.message_id], [claim.lease], [None], [None])
-        return await buffers_of(sql_client, FINISH, *arguments)
-
-    await pages()  # plans are made
-    assert await pages() < 300
-    for priority in ("normal", "high"):  # each goes before the message with the turn
-        message = json.dumps([{"message": "x", "thread_id": "t", "priority": priority}])
-        arrival = await buffers_of(sql_client, "select * from treadle.submit_many($1)", message)
-    assert arrival < 500
-    (waiting,) = await sql_client.submit_many({"thread_id": "t", "priority": "low"})
-    for call in ("select treadle.queue_position($1)", "select * from treadle.queue_positions(array[$1::uuid])"):
-        await sql_client.sql.fetch(call, waiting["message_id"])  # plans are made
-        assert await buffers_of(sql_client, call, waiting["message_id"]) < 300, call
     claim = next(claim for claim in await sql_client.claim(9) if claim.thread_id == "t")
-    call = "select * from treadle.take_incoming($1, $2)"
-    await sql_client.sql.fetch(call, claim.message_id, claim.lease)
-    assert await buffers_of(sql_client, call, claim.message_id, claim.lease) < 300
-    message = json.dumps([{"message": "x", "thread_id": "t", "on_busy": "interrupt"}])
-    arrival = await buffers_of(sql_client, "select * from treadle.submit_many($1)", message)
-    assert arrival < 1500
+    (waiting,) = await sql_client.submit_many({"thread_id": "t", "priority": "low"})
+    lease, message_id = (claim.message_id, claim.lease), waiting["message_id"]
+    assert await fewest_buffers(sql_client, FINISH, *([value] for value in (*lease, None, None))) < 300
+    for priority in ("normal", "high"):  # each goes before the message with the turn
+        assert await fewest_buffers(sql_client, SUBMIT, to_thread("t", priority=priority)) < 500
+    for call in ("select treadle.queue_position($1)", "select * from treadle.queue_positions(array[$1::uuid])"):
+        assert await fewest_buffers(sql_client, call, message_id) < 300, call
+    assert await fewest_buffers(sql_client, "select * from treadle.take_incoming($1, $2)", *lease) < 300
+    assert await fewest_buffers(sql_client, SUBMIT, to_thread("t", on_busy="interrupt")) < 1500
     await sql_client.sql.execute("delete from treadle.messages where worker_id = 'fill'")
 
 

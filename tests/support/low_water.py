@@ -69,6 +69,17 @@ async def buffers_of(sql_client: SqlClient, call: str, *args: Any) -> int:
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
+async def fewest_buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
+    """The fewest pages of three calls, which are rolled back: a plan is made at first, and again after many changes in
+    other databases."""
+    found = []
+    for _ in range(3):
+        await sql_client.sql.execute("begin")
+        found.append(await buffers_of(sql_client, call, *args))
+        await sql_client.sql.execute("rollback")
+    return min(found)
+
+
 async def sweep_leases(sql_client: SqlClient) -> int:
     await sweep(sql_client)
     return await low(sql_client, "leases")

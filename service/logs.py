@@ -54,7 +54,7 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """What cannot be written is lost: the work that a record tells of goes on."""
+    """A record that cannot be written is dropped, and the work goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(ValueError):  # an agent has closed sys.stderr, so the error cannot be told there

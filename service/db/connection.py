@@ -28,7 +28,7 @@ UTC = {"timezone": "UTC", "datestyle": "ISO, YMD"}
 # To compile a statement takes longer than any of ours runs. The functions of sql/ switch JIT off by themselves; this is
 # for statements on views.
 PLANS = {"jit": "off"}
-# What our statements mean. Other values, set for the database or the role, change it.
+# How the server reads our SQL: the database or the role may have other settings.
 TEXTS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off", "row_security": "on"}
 SESSION = KEEPALIVE | UTC | PLANS | TEXTS
 # Limits of our own replace those of the server, the database and the role, with which a call would fail instead of

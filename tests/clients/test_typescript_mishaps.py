@@ -26,7 +26,7 @@ await new Worker({ odd }, { url: process.argv[2] }).run();
 """
 ERRORS = {
     "bigint": "The agent's result is not JSON: TypeError: ",
-    "no text": "The agent failed with what has no text.",
+    "no text": "The agent threw a value that has no text.",
     "half a pair": "Error: a\ufffdb\ufffd",
     "event": "TypeError: ",
 }

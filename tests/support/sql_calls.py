@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ import msgspec
 
 from service.db.pool import Connection
 from service.leases.model import Claim
+from tests.support.waiting import LIMIT_SECONDS
 
 Answer = TypeVar("Answer")
 
@@ -43,9 +45,10 @@ class SqlSession:
 async def persist(call: Callable[[], Awaitable[Answer]]) -> Answer:
     """Make a call again, as its callers do, while its patience for a lock ends: by then it has written nothing. A call
     of a worker waits 100 ms for each lock, one of a client two seconds; on a busy machine, a commit takes as long."""
-    while True:
-        with contextlib.suppress(asyncpg.LockNotAvailableError):
-            return await call()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            with contextlib.suppress(asyncpg.LockNotAvailableError):
+                return await call()
 
 
 class ClientCalls(SqlSession):

@@ -196,7 +196,7 @@ async def test_closing_a_socket_stops_no_agent(scripted_api: Client, script: Scr
 
 
 async def test_inputs_are_stored_although_the_socket_closes_at_once(api_with_worker: Client) -> None:
-    # A client that breaks its connection, because its close is not answered in time, loses what is under way.
+    # A client that breaks its connection, because its close is not answered in time, loses its frames under way.
     patient = {"max_queue": None, "close_timeout": LIMIT_SECONDS}
     async with open_socket(chat_url(api_with_worker, "t"), **patient) as chat:
         for number in range(20):

@@ -340,7 +340,7 @@ function describe(error: unknown): string {
   try {
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   } catch {
-    return "The agent failed with what has no text.";
+    return "The agent threw a value that has no text.";
   }
 }
 

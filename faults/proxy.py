@@ -158,7 +158,9 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        if not self._answers:
+        if self._link.ended.done():  # it was cut before it was made
+            transport.abort()
+        elif not self._answers:
             self._link.begin()
 
     def data_received(self, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -48,6 +49,18 @@ async def proxies(dsn: str) -> AsyncIterator[list[Proxy]]:
     yield proxies
     for proxy in proxies:
         await proxy.close()
+
+
+async def test_a_connection_that_the_proxy_cuts_while_it_is_made_ends(proxies: list[Proxy]) -> None:
+    proxy = proxies[0]
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.setblocking(False)
+        while not proxy._links:
+            await asyncio.sleep(0)
+        proxy.refuse()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 async def test_connect_goes_on_to_the_next_host_if_one_closes_the_connection(dsn: str, proxies: list[Proxy]) -> None:

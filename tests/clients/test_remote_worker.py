@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from tests.support.invariants import assert_consistent
 from tests.support.waiting import until
 from tests.support.workers import lose_worker
 from treadle import ChildFailed, Context, Rejected, RetryAfter, Worker, agent
+from treadle.worker.session import Session
 
 calls: list[str] = []
 
@@ -259,6 +261,21 @@ async def test_a_partitioned_worker_drops_its_work_and_registers_again(
             assert worker.registered.is_set()
     finally:
         await proxy.close()
+
+
+async def test_a_heartbeat_that_finds_its_worker_signed_off_expires_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = Session("http://127.0.0.1:1", None, [], 1, lambda *_: pytest.fail("it holds nothing"))
+    registered: Any = SimpleNamespace(worker_id="w", tenant="default")
+    session._registration = registered
+
+    async def deregister(worker_id: str) -> None:
+        session._expire(worker_id)  # the answer to a heartbeat that was under way
+
+    monkeypatch.setattr(session.calls, "deregister", deregister)
+    await session.close()
+    assert caplog.messages == []
 
 
 PROGRAM = """

@@ -87,9 +87,10 @@ class Session:
     async def close(self) -> None:
         """Sign off: what it still holds goes to other workers at once."""
         self._heartbeat.stop()
+        registration, self._registration = self._registration, None  # a heartbeat under way finds it signed off
         with contextlib.suppress(TreadleError):
-            if self._registration is not None:
-                await self.calls.deregister(self._registration.worker_id)
+            if registration is not None:
+                await self.calls.deregister(registration.worker_id)
         await self.calls.close()
 
     def _connect(self) -> Leases:

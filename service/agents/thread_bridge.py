@@ -50,6 +50,16 @@ class ThreadBridge:
             wait.cancel()
 
 
+def require_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raises RuntimeError in another event loop, such as that of an asyncio.run in a thread: the attempts of a worker
+    share what writes their events, and that would wait for ever in a loop that has ended."""
+    if asyncio.get_running_loop() is not loop:
+        raise RuntimeError(
+            "the context belongs to the event loop that runs the agent: call it there, from another thread with"
+            " asyncio.run_coroutine_threadsafe"
+        )
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()

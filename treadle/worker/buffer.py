@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from service.agents.thread_bridge import require_loop
 from treadle.worker.protocol import Claim, Event, LeaseLost, Leases
 
 HIGH_WATER_BYTES = 1_000_000  # of unsent data, at which `emit` waits
@@ -33,11 +34,7 @@ class EventBuffer:
     async def put(self, event: Event) -> int:
         """Buffer an event, and return its number; waits while too much is unsent. Raises CancelledError once the
         attempt is over, RuntimeError in another event loop: what sends would wait for ever in one that has ended."""
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "the context belongs to the event loop that runs the agent: call it there, from another thread with"
-                " asyncio.run_coroutine_threadsafe"
-            )
+        require_loop(self._loop)
         if self._closed:
             await asyncio.sleep(0)
             raise asyncio.CancelledError

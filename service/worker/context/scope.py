@@ -10,6 +10,7 @@ from typing import Any
 
 from service.agents.contract import Rejected
 from service.agents.texts import clean
+from service.agents.thread_bridge import require_loop
 from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.telemetry import TRACE_PARENT
@@ -47,14 +48,8 @@ class AttemptScope:
         self._earlier_results: asyncio.Task[EarlierResults] | None = None
 
     def require_loop(self) -> None:
-        """Raises RuntimeError in another event loop than the agent's, such as that of an asyncio.run in a thread: all
-        attempts of the worker share what writes their events, and that would wait for ever in a loop that has ended.
-        """
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "the context belongs to the event loop that runs the agent: call it there, from another thread with"
-                " asyncio.run_coroutine_threadsafe"
-            )
+        """Raises RuntimeError in another event loop than the agent's."""
+        require_loop(self._loop)
 
     async def require_running(self) -> None:
         """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more.

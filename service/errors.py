@@ -7,7 +7,8 @@
     │   ├── NotConnected                                ... because there is no connection to it
     │   │   └── AddressRejected                         ... and none to come: it refuses the address
     │   ├── TooSlow                                     ... because it did not answer in time
-    │   └── KeysAway                                    ... or the issuer of JWTs did not serve its keys
+    │   ├── KeysAway                                    ... or the issuer of JWTs did not serve its keys
+    │   └── SandboxAway                                 ... or the process that checks schemas has ended
     └── Refused                                         the request cannot be carried out; nothing was written
         ├── Invalid              400          TR400     the request is malformed
         │   └── BeyondEnd        400                    ... its offset is beyond the end of the topic
@@ -90,6 +91,12 @@ class KeysAway(Unavailable):
     """The keys that check a JWT could not be read; trying again may help."""
 
     title = "Keys unavailable"
+
+
+class SandboxAway(Unavailable):
+    """The child process that checks schemas could not start, or was ended; trying again may help."""
+
+    title = "Check unavailable"
 
 
 class Refused(TreadleError):

@@ -118,6 +118,7 @@ class Api:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await self.parts.notifier.flush()
+            await self.parts.schema_checks.close()
             await self.parts.pools.close()
             log.info("API stopped")
 

@@ -36,6 +36,7 @@ from service.protocols.websocket.services import ChatServices
 from service.queues.store import QueueStore
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
+from service.schemas.sandboxed.checks import SchemaChecks
 from service.schemas.store import SchemaStore
 from service.sockets.admission import Sockets
 from service.statistics.store import StatisticsStore
@@ -61,7 +62,10 @@ class Parts:
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(pools.reads))
         self.access = AccessParts(settings, pools.reads, self._wake_readers)
-        self.remote = RemoteServices(settings, pools.work, self.notifier, self.access.access, make_traces=make_traces)
+        self.schema_checks = SchemaChecks()
+        self.remote = RemoteServices(
+            settings, pools.work, self.notifier, self.access.access, self.schema_checks, make_traces=make_traces
+        )
         self.limits = ClientLimits(settings)
         self._sockets = Sockets(self.access.access, self.limits, keepalive_interval=settings.keepalive_interval)
         self.listener = Listener(
@@ -125,7 +129,7 @@ class Parts:
     def _of_nouns(self) -> dict[str, Any]:
         """The stores."""
         pools = self.pools
-        registry = Registry(SchemaStore(pools.calls))
+        registry = Registry(SchemaStore(pools.calls), self.schema_checks)
         return {
             "messages": self._messages,
             "inspection": self._inspection,

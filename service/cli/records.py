@@ -112,13 +112,14 @@ async def _publish(
     from service.db.notifier import Notifier
     from service.schemas.records import RecordSchemas
     from service.schemas.registry import Registry
+    from service.schemas.sandboxed.checks import SchemaChecks
     from service.schemas.store import SchemaStore
     from service.topics.store import TopicStore
 
     count = 0
-    async with common.database(settings) as database:
+    async with common.database(settings) as database, SchemaChecks() as checks:
         notifier = Notifier(database)
-        store, schemas = TopicStore(database, notifier), RecordSchemas(Registry(SchemaStore(database)))
+        store, schemas = TopicStore(database, notifier), RecordSchemas(Registry(SchemaStore(database), checks))
         principal = await common.own(database, principal)
         while batch := _next(records, count):
             schema_id, values = await schemas.read(principal, topic, [record.value for record in batch])

@@ -192,10 +192,12 @@ def delete(
 
 def _ask(settings: Settings, principal: Principal, question: Any) -> Any:
     from service.schemas.registry import Registry
+    from service.schemas.sandboxed.checks import SchemaChecks
     from service.schemas.store import SchemaStore
 
     async def run(database: Any) -> Any:
-        return await question(Registry(SchemaStore(database)), await common.own(database, principal))
+        async with SchemaChecks() as checks:
+            return await question(Registry(SchemaStore(database), checks), await common.own(database, principal))
 
     return common.ask(settings, run)
 

@@ -24,6 +24,7 @@ from service.maintenance.store import MaintenanceStore
 from service.outbound_filter import OutboundFilter
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry as SchemaRegistry
+from service.schemas.sandboxed.checks import SchemaChecks
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
 from service.waiting import Alarms
@@ -68,9 +69,8 @@ def build_worker(
     traces = make_traces(leases) if make_traces else NoTraces()
     arrivals = ArrivalHints(notifier)
     janitor = Janitor(worker=worker_id, settings=settings, store=MaintenanceStore(database), arrivals=arrivals)
-    services = _attempt_services(
-        worker_id=worker_id, settings=settings, registry=registry, isolation=isolation, database=database
-    )
+    schema_checks = SchemaChecks()
+    services = _attempt_services(worker_id, settings, registry, isolation, database, schema_checks)
     writer = Writer(store=leases, notifier=notifier, janitor=janitor, max_losses=settings.max_losses)
     make_line = functools.partial(_make_line, worker=worker_id, store=leases, writer=writer, traces=traces)
     lines = [make_line(settings=settings, services=services)]
@@ -102,6 +102,7 @@ def build_worker(
         heartbeat=heartbeat,
         janitor=janitor,
         services=services,
+        schema_checks=schema_checks,
     )
 
 
@@ -174,14 +175,19 @@ def _for_deliveries(
 
 
 def _attempt_services(
-    *, worker_id: str, settings: Settings, registry: Registry, isolation: Isolation | None, database: Database
+    worker_id: str,
+    settings: Settings,
+    registry: Registry,
+    isolation: Isolation | None,
+    database: Database,
+    schema_checks: SchemaChecks,
 ) -> AttemptServices:
     queries = StoredAttemptQueries(
         worker=worker_id,
         leases=LeaseStore(database),
         threads=ThreadStore(database),
         inputs=InputSchemas(database),
-        records=RecordSchemas(SchemaRegistry(SchemaStore(database))),
+        records=RecordSchemas(SchemaRegistry(SchemaStore(database), schema_checks)),
     )
     return AttemptServices(
         settings=settings,

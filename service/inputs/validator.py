@@ -1,13 +1,14 @@
 """Validators of messages: JSON Schemas that msgspec made from the agents' types, read as msgspec reads the types.
 
-What a schema cannot express (a time without a zone, for example) is left to the worker.
+What a schema cannot express (a time without a zone, for example) is left to the worker; so are schemas that may take
+long to check.
 """
 
 import datetime
 import decimal
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jsonschema_rs
@@ -26,6 +27,12 @@ FORMATS: dict[str, Any] = {
 }
 MAPS = {"$defs", "properties", "patternProperties"}  # keywords whose values map names to schemas
 VALUES = {"enum", "const", "default", "examples", "required"}  # keywords whose values are no schemas
+DEFINITIONS = {"$defs", "definitions"}  # only references lead there
+DYNAMIC_REFERENCES = {"$dynamicRef", "$recursiveRef"}
+UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
+MAX_DEFINITIONS = 500  # to look for recursion takes the square of their number
+MAX_PARTS = 10_000
+MAX_DEPTH = 100
 
 
 class Misfit(NamedTuple):
@@ -38,9 +45,15 @@ class Misfit(NamedTuple):
 
 class Validator:
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises ValueError for a schema that cannot be compiled."""
+        """Raises ValueError for a schema that cannot be compiled, or that may take long to check."""
+        if len(schema.get("$defs", {})) > MAX_DEFINITIONS:
+            raise ValueError(f"it has more than {MAX_DEFINITIONS} definitions")
+        adapted = _as_msgspec_reads(schema)
+        if _Expansion(adapted).size() > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS} parts, with those that it refers to")
         self._compiled = jsonschema_rs.validator_for(
-            _as_msgspec_reads(schema),
+            adapted,
+            offline=True,
             formats={name: _reader(kind) for name, kind in FORMATS.items()},
             validate_formats=True,
             keywords={"whole": _Whole},
@@ -94,7 +107,7 @@ def _as_msgspec_reads(schema: dict[str, Any]) -> dict[str, Any]:
     value with the alternatives of a recursive type takes a time that doubles with each level. A reference that leads
     back to itself accepts anything."""
     direct = {name: _references(definition) for name, definition in schema.get("$defs", {}).items()}
-    adapted: dict[str, Any] = _adapt(schema, None, {name: _reachable(name, direct) for name in direct})
+    adapted: dict[str, Any] = _adapt(schema, None, _reachable(direct))
     return adapted
 
 
@@ -120,6 +133,52 @@ def _adapt(schema: Any, inside: str | None, reachable: dict[str, set[str]]) -> A
     return adapted
 
 
+class _Expansion:
+    """A schema in which each reference stands for what it names. Its size limits the time that a value takes."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._sizes: dict[int, int] = {}
+
+    def size(self) -> int:
+        """The number of its parts. Raises ValueError if a reference leads back to itself or cannot be followed."""
+        return self._size(self._root, 0)
+
+    def _size(self, part: Any, depth: int) -> int:
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deeply, or a reference in it leads back to itself")
+        if not isinstance(part, dict | list):
+            return 1
+        if id(part) not in self._sizes:
+            size = 1 + sum(self._size(inner, depth + 1) for inner in self._inner(part))
+            reads_twice = isinstance(part, dict) and not UNEVALUATED.isdisjoint(part)
+            self._sizes[id(part)] = size * (2 if reads_twice else 1)
+        return self._sizes[id(part)]
+
+    def _inner(self, part: dict[str, Any] | list[Any]) -> Iterator[Any]:
+        if isinstance(part, list):
+            yield from part
+            return
+        for key, value in part.items():
+            if key in MAPS - DEFINITIONS and isinstance(value, dict):
+                yield from value.values()
+            elif key == "$ref":
+                yield self._follow(str(value))
+            elif key in DYNAMIC_REFERENCES or (key == "$id" and part is not self._root):
+                raise ValueError(f"it uses {key}, so its references cannot be followed")
+            elif key not in DEFINITIONS | VALUES:
+                yield value
+
+    def _follow(self, reference: str) -> Any:
+        found: Any = self._root if reference == "#" or reference.startswith("#/") else None
+        for step in reference.split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is None:
+            raise ValueError(f"the reference {reference[:100]} cannot be followed")
+        return found
+
+
 def _target(schema: dict[str, Any]) -> str:
     return str(schema.get("$ref", "")).removeprefix("#/$defs/")
 
@@ -132,12 +191,10 @@ def _references(schema: Any) -> set[str]:
     return {_target(schema)} | {target for value in schema.values() for target in _references(value)}
 
 
-def _reachable(name: str, direct: dict[str, set[str]]) -> set[str]:
-    """The definitions that this one leads to."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        new = direct.get(waiting.pop(), set()) - found
-        found |= new
-        waiting += new
-    return found
+def _reachable(direct: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The definitions that each one leads to."""
+    bits = {name: 1 << number for number, name in enumerate(direct)}
+    found = {name: sum(bits.get(target, 0) for target in targets) for name, targets in direct.items()}
+    for through, bit in bits.items():
+        found |= {name: targets | found[through] for name, targets in found.items() if targets & bit}
+    return {name: {other for other, bit in bits.items() if found[name] & bit} for name in found}

@@ -1,7 +1,7 @@
-"""Reads the texts of schemas: checks them, and tells those that mean the same by one digest.
+"""Reads the texts of schemas, and tells those that mean the same by one digest.
 
-A schema is checked together with those that it imports. The order of the keys of JSON, white space, comments, and the
-name of a .proto file make no other schema.
+A Protobuf schema is checked together with those that it imports; `sandboxed` checks those of JSON. The order of the
+keys of JSON, white space, comments, and the name of a .proto file make no other schema.
 """
 
 import hashlib
@@ -12,10 +12,8 @@ import msgspec
 
 from service.errors import Refused
 from service.json_input import decode
-from service.schemas.compatibility import json_schema
-from service.schemas.compatibility.question import Side
 from service.schemas.errors import InvalidSchema
-from service.schemas.model import MAX_SCHEMA_BYTES, NewSchema, Reference, Version
+from service.schemas.model import MAX_SCHEMA_BYTES, Kind, NewSchema, Reference, Source, Version
 
 NO_PROTOBUF = "Protobuf is not installed here: run pip install 'treadle[protobuf]'."
 
@@ -24,11 +22,11 @@ Imports = Mapping[str, Version]
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A schema that was read. `descriptor`: of Protobuf. `side`: for the comparison with others."""
+    """A schema that was read. `descriptor`: of Protobuf. `source`: for its checks in a child process."""
 
     digest: UUID
     descriptor: bytes | None
-    side: Side
+    source: Source
 
 
 def read(new: NewSchema, imports: Imports) -> Document:
@@ -36,12 +34,14 @@ def read(new: NewSchema, imports: Imports) -> Document:
     if len(new.schema.encode()) > MAX_SCHEMA_BYTES:
         raise InvalidSchema(f"The schema is too large; at most {MAX_SCHEMA_BYTES} bytes are allowed.")
     if new.kind == "JSON":
-        canonical, descriptor = _read_json(new.schema, imports), None
+        canonical, descriptor = _read_json(new.schema), None
     else:
         canonical = descriptor = _read_protobuf(new.schema, imports)
     meaning = msgspec.json.encode((new.kind, canonical, new.refs, new.extras), order="sorted")
     return Document(
-        UUID(bytes=hashlib.sha256(meaning).digest()[:16]), descriptor, Side(new.kind, canonical, _contents(imports))
+        UUID(bytes=hashlib.sha256(meaning).digest()[:16]),
+        descriptor,
+        Source(new.kind, canonical, _contents(new.kind, imports)),
     )
 
 
@@ -66,29 +66,25 @@ def from_file(content: bytes, refs: tuple[Reference, ...]) -> NewSchema:
         raise InvalidSchema(str(error)) from None
 
 
-def stored_side(version: Version, imports: Imports) -> Side:
-    """A stored version for the comparison."""
-    return Side(version.kind, _content(version), _contents(imports))
+def source_of(version: Version, imports: Imports) -> Source:
+    """A stored version for its checks in a child process."""
+    return Source(version.kind, _content(version), _contents(version.kind, imports))
 
 
-def _contents(imports: Imports) -> dict[str, bytes]:
-    return {name: _content(version) for name, version in imports.items()}
+def _contents(kind: Kind, imports: Imports) -> dict[str, bytes]:
+    """A schema refers to others of its kind only."""
+    return {name: _content(version) for name, version in imports.items() if version.kind == kind}
 
 
 def _content(version: Version) -> bytes:
     return version.schema.encode() if version.descriptor is None else version.descriptor
 
 
-def _read_json(text: str, imports: Imports) -> bytes:
+def _read_json(text: str) -> bytes:
     try:
         schema = decode(text, object, "schema")
     except Refused as error:
         raise InvalidSchema(str(error)) from None
-    others = {name: msgspec.json.decode(version.schema) for name, version in imports.items() if version.kind == "JSON"}
-    try:
-        json_schema.validate(json_schema.Document(schema, others))
-    except ValueError as error:
-        raise InvalidSchema(f"The text is no valid JSON Schema: {error}") from None
     return msgspec.json.encode(schema, order="sorted")
 
 

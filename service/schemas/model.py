@@ -59,6 +59,14 @@ class Version(Struct, frozen=True):
     deleted: bool
 
 
+class Source(Struct, frozen=True):
+    """A schema with those that it imports, by the name that its text calls them: JSON text, or descriptors."""
+
+    kind: Kind
+    content: bytes
+    imports: dict[str, bytes] = {}
+
+
 class CheckedRecord(Struct, frozen=True):
     """Whether the value of a record fits the schema of its topic. `value`: as it is stored, where that differs.
     `problem`: why it does not fit, one sentence; None: it fits."""

@@ -8,10 +8,11 @@ import msgspec
 
 from service.access.principal import Principal
 from service.errors import Busy, Misfit, Refused, Unprocessable
-from service.schemas.compatibility import json_schema
+from service.schemas import documents
 from service.schemas.errors import UnknownSubject
 from service.schemas.model import CheckedRecord, Version
 from service.schemas.registry import Registry
+from service.schemas.sandboxed.questions import FirstMisfit
 
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
 MAX_KEPT = 1_000  # subjects, and topics
@@ -21,12 +22,17 @@ Reader = Callable[[Any], tuple[Any, tuple[str, str] | None]]
 
 
 class _Checker(NamedTuple):
+    """`source`: of a JSON Schema, for a child process. `read`: reads a value of a Protobuf schema."""
+
     version: Version
-    read: Reader
     read_at: float
+    source: bytes = b""
+    read: Reader | None = None
 
 
 class RecordSchemas:
+    """All methods raise Unavailable and Busy."""
+
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._checkers: dict[tuple[str, str], _Checker] = {}
@@ -90,17 +96,18 @@ class RecordSchemas:
         its canonical JSON. Raises Misfit for the first that does not fit, and Unprocessable where the subject has no
         version that can be checked here."""
         checker = await self._checker(principal, subject)
-        stored = []
-        for number, value in enumerate(values):
-            plain, misfit = checker.read(value)
-            if misfit is not None:
-                pointer, reason = misfit
-                place = f"records[{number}]: value" if len(values) > 1 else "value"
-                where = f" at {pointer}" if pointer else ""
-                version = f"version {checker.version.version} of the schema {subject!r}"
-                raise Misfit(f"{place}{where} does not fit {version}: {reason}.", pointer=pointer)
-            stored.append(plain)
-        return checker.version.schema_id, stored
+        if checker.read is None:
+            stored, misfit = values, await self._registry.checks.first_misfit(principal.tenant, checker.source, values)
+        else:
+            stored, misfit = _read_all(checker.read, values)
+        if misfit is None:
+            return checker.version.schema_id, stored
+        if misfit.number is None:
+            raise _cannot_check(checker.version, misfit.reason)
+        place = f"records[{misfit.number}]: value" if len(values) > 1 else "value"
+        where = f" at {misfit.pointer}" if misfit.pointer else ""
+        version = f"version {checker.version.version} of the schema {subject!r}"
+        raise Misfit(f"{place}{where} does not fit {version}: {misfit.reason}.", pointer=misfit.pointer)
 
     async def _checker(self, principal: Principal, subject: str) -> _Checker:
         if self._knows_version(principal.tenant, subject):
@@ -118,25 +125,38 @@ class RecordSchemas:
             found = known._replace(version=version, read_at=now)
         else:
             imports = await self._registry.imports_of(principal, version.refs)
-            found = _Checker(version, _reader(version, imports), now)
+            found = _make_checker(version, imports, now)
         if len(self._checkers) >= MAX_KEPT:
             self._checkers.clear()
         self._checkers[key] = found
         return found
 
 
-def _reader(version: Version, imports: dict[str, Version]) -> Reader:
+def _make_checker(version: Version, imports: dict[str, Version], now: float) -> _Checker:
+    """Raises Unprocessable."""
+    if version.descriptor is None:
+        return _Checker(version, now, source=msgspec.msgpack.encode(documents.source_of(version, imports)))
     try:
-        if version.descriptor is None:
-            others = {name: msgspec.json.decode(each.schema) for name, each in imports.items()}
-            check = json_schema.checker(json_schema.Document(msgspec.json.decode(version.schema), others))
-            return lambda value: (value, check(value))
         from service.schemas import protobuf_files, protobuf_values
 
         message, pool = protobuf_files.first_message(
             version.descriptor, {name: each.descriptor or b"" for name, each in imports.items()}
         )
-        return protobuf_values.reader(message, pool)
+        return _Checker(version, now, read=protobuf_values.reader(message, pool))
     except (ValueError, ImportError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.") from None
+        raise _cannot_check(version, str(error)) from None
+
+
+def _read_all(read: Reader, values: Sequence[Any]) -> tuple[Sequence[Any], FirstMisfit | None]:
+    stored = []
+    for number, value in enumerate(values):
+        plain, misfit = read(value)
+        if misfit is not None:
+            return [], FirstMisfit(number, *misfit)
+        stored.append(plain)
+    return stored, None
+
+
+def _cannot_check(version: Version, reason: str) -> Unprocessable:
+    reason = reason.partition("\n")[0].rstrip(".")
+    return Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.")

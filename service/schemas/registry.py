@@ -6,8 +6,6 @@ from typing import Literal
 from service.access.principal import Principal
 from service.errors import Busy, Conflict, NotFound
 from service.schemas import documents
-from service.schemas.compatibility.compare import Comparer
-from service.schemas.compatibility.question import Pair, Side
 from service.schemas.documents import Document
 from service.schemas.errors import (
     IncompatibleSchema,
@@ -22,7 +20,9 @@ from service.schemas.errors import (
     VersionDeleted,
     VersionNotDeleted,
 )
-from service.schemas.model import DEFAULT_LEVEL, Level, NewSchema, Reference, Registered, Version
+from service.schemas.model import DEFAULT_LEVEL, Level, NewSchema, Reference, Registered, Source, Version
+from service.schemas.sandboxed.checks import SchemaChecks
+from service.schemas.sandboxed.questions import Pair
 from service.schemas.store import SchemaStore
 
 MAX_IMPORTS = 1_000  # of a schema, with those that these import
@@ -33,9 +33,9 @@ MAX_NAMED_REASONS = 10
 class Registry:
     """All methods raise Unavailable, and those that change something Busy, Forbidden (suspended) and NotFound."""
 
-    def __init__(self, store: SchemaStore) -> None:
+    def __init__(self, store: SchemaStore, checks: SchemaChecks) -> None:
         self.store = store
-        self._comparer = Comparer()
+        self.checks = checks
 
     async def register(self, principal: Principal, subject: str, new: NewSchema) -> Registered:
         """Make the schema the next version of the subject, unless a version has it already. Raises InvalidSchema,
@@ -45,7 +45,7 @@ class Registry:
             former = await self._versions(principal, subject)
             latest = former[-1].version if former else 0
             if not any(version.digest == document.digest for version in former):
-                reasons = await self._reasons(principal, subject, document.side, former)
+                reasons = await self._reasons(principal, subject, document.source, former)
                 if reasons:
                     raise IncompatibleSchema(_explain(subject, await self.level(principal, subject), reasons))
             try:
@@ -81,7 +81,7 @@ class Registry:
             former = [version for version in former if version.version == against]
             if not former:
                 raise UnknownVersion(f"The subject {subject!r} has no version {against}.")
-        return await self._reasons(principal, subject, document.side, former)
+        return await self._reasons(principal, subject, document.source, former)
 
     async def level(self, principal: Principal, subject: str) -> Level:
         found: Level | None = await self.store.rule(principal, "compatibility", subject)
@@ -121,7 +121,10 @@ class Registry:
         return found
 
     async def _read(self, principal: Principal, new: NewSchema) -> Document:
-        return documents.read(new, await self.imports_of(principal, new.refs))
+        document = documents.read(new, await self.imports_of(principal, new.refs))
+        if new.kind == "JSON":
+            await self.checks.validate(principal.tenant, document.source)
+        return document
 
     async def _versions(self, principal: Principal, subject: str) -> list[Version]:
         try:
@@ -129,7 +132,7 @@ class Registry:
         except UnknownSubject:
             return []
 
-    async def _reasons(self, principal: Principal, subject: str, new: Side, former: Sequence[Version]) -> list[str]:
+    async def _reasons(self, principal: Principal, subject: str, new: Source, former: Sequence[Version]) -> list[str]:
         """Why the level of the subject forbids a change from the former versions to the new schema."""
         level = await self.level(principal, subject)
         if level == "NONE":
@@ -138,14 +141,14 @@ class Registry:
         pairs: list[Pair] = []
         titles: list[str] = []
         for version in reversed(compared):
-            old = documents.stored_side(version, await self.imports_of(principal, version.refs))
+            old = documents.source_of(version, await self.imports_of(principal, version.refs))
             if not level.startswith("FORWARD"):
                 pairs.append(Pair(reader=new, writer=old))
                 titles.append(f"reading values of version {version.version}")
             if not level.startswith("BACKWARD"):
                 pairs.append(Pair(reader=old, writer=new))
                 titles.append(f"version {version.version} reading new values")
-        answers = await self._comparer.compare(pairs)
+        answers = await self.checks.compare(principal.tenant, pairs)
         return [f"{title}: {reason}" for title, found in zip(titles, answers, strict=True) for reason in found]
 
     async def _why_not_deleted(

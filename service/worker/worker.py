@@ -23,6 +23,7 @@ from service.leases.store import LeaseStore
 from service.limits import WEBHOOK_AGENT
 from service.maintenance.janitor import Janitor
 from service.queues.store import QueueStore
+from service.schemas.sandboxed.checks import SchemaChecks
 from service.worker.deliveries.agent import Deliverer
 from service.worker.execution import AttemptServices
 from service.worker.follow_topics import follow_topics
@@ -55,6 +56,7 @@ class Worker:
         heartbeat: Heartbeat,
         janitor: Janitor,
         services: AttemptServices,
+        schema_checks: SchemaChecks,
     ) -> None:
         self.worker_id = worker_id
         self._settings = settings
@@ -67,6 +69,7 @@ class Worker:
         self._heartbeat = heartbeat
         self._janitor = janitor
         self._services = services
+        self._schema_checks = schema_checks
         self._stopping = asyncio.Event()
         self._is_watched = asyncio.Event()  # a heartbeat has said that the listener holds the worker's lock
         self._started_at = datetime.now(UTC)
@@ -216,6 +219,7 @@ class Worker:
             with contextlib.suppress(TreadleError):
                 await self._store.sign_off(self.worker_id)
         await self._notifier.flush()
+        await self._schema_checks.close()
         await self._database.close()
         await self._services.instances.close()
         self._services.threads.close()

@@ -16,7 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.db.pool import Connection
-from service.schemas.compatibility import json_schema
+from service.schemas.compatibility.json_schema import unreadable
+from service.schemas.json_schema import Document
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled
 from tests.support.repository import ROOT
@@ -75,8 +76,8 @@ async def test_protobuf_messages_are_input_and_result(
 
 async def test_a_reader_of_version_1_reads_version_2(start_worker: StartWorker, sql: Connection) -> None:
     """That is what FORWARD promises: fields that the reader does not know are passed over."""
-    old, new = (json_schema.Document(msgspec.json.schema(each, schema_hook=_any)) for each in (Order, NewOrder))
-    assert json_schema.unreadable(old, new) == []
+    old, new = (Document(msgspec.json.schema(each, schema_hook=_any)) for each in (Order, NewOrder))
+    assert unreadable(old, new) == []
 
     @agent("order")
     async def order(context: Context, given: Order) -> list[Any]:

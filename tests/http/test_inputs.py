@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from service.agents.definition import Agent
 from service.db.pool import Connection
 from service.inputs.validator import Validator, compile_schema
+from tests.support.costly_schemas import CHAIN, DYNAMIC, RECURSIVE, doubling, nested_unevaluated
 from tests.support.fixture_types import RegisterAgents, StartApi
 from treadle import Context, agent
 
@@ -150,6 +151,37 @@ def test_a_recursive_type_takes_no_exponential_time() -> None:
 
 def test_a_pattern_takes_linear_time() -> None:
     assert validator(Order).misfit({"number": 1, "note": "a" * 100_000 + "!"}) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(30),
+        doubling(60),
+        nested_unevaluated(30),
+        DYNAMIC,
+        CHAIN,
+        RECURSIVE,
+        {"$ref": "http://127.0.0.1:1/schema"},
+        {"$defs": {str(n): {} for n in range(501)}},
+    ],
+)
+def test_a_schema_that_may_take_long_is_left_to_the_worker(schema: Any) -> None:
+    """A remote worker declares it, and must not hold the API."""
+    assert compile_schema("remote", msgspec.json.encode(schema).decode()) is None
+
+
+def test_references_are_followed_wherever_they_lead() -> None:
+    schema = {
+        "$id": "order",
+        "type": "object",
+        "properties": {"default": {"$ref": "#/definitions/n"}, "$ref": {"$ref": "#/properties/default"}},
+        "definitions": {"n": {"type": "integer"}},
+    }
+    compiled = compile_schema("remote", msgspec.json.encode(schema).decode())
+    assert compiled is not None
+    assert compiled.misfit({"default": 1, "$ref": 1}) is None
+    assert compiled.misfit({"$ref": "x"}) is not None
 
 
 def test_a_schema_that_cannot_be_compiled_checks_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,15 +5,23 @@ from collections.abc import AsyncIterator
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
+from service.db.pool import Database
+from service.schemas.registry import Registry
+from service.schemas.sandboxed.checks import SchemaChecks
+from service.schemas.store import SchemaStore
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
-from tests.support.waiting import LIMIT_SECONDS
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that compares may start slowly on a busy machine."""
-    monkeypatch.setattr("service.schemas.compatibility.compare.TIMEOUT_SECONDS", LIMIT_SECONDS)
+@pytest.fixture
+async def checks() -> AsyncIterator[SchemaChecks]:
+    async with SchemaChecks() as found:
+        yield found
+
+
+@pytest.fixture
+def registry(database: Database, checks: SchemaChecks) -> Registry:
+    return Registry(SchemaStore(database), checks)
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from service.schemas import protobuf_values, records
 from service.schemas.model import NewSchema, Reference
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
-from service.schemas.store import SchemaStore
 from service.topics.model import NewRecord
 from service.topics.store import TopicStore
 from service.worker.isolation.parent import Isolation
@@ -40,11 +39,6 @@ from treadle.v1 import common_pb2, plan_pb2
 
 def json_schema(schema: object, *refs: Reference) -> NewSchema:
     return NewSchema("JSON", msgspec.json.encode(schema).decode(), refs)
-
-
-@pytest.fixture
-def registry(database: Database) -> Registry:
-    return Registry(SchemaStore(database))
 
 
 async def test_a_value_fits_the_newest_version(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +253,7 @@ async def test_the_checks_of_a_batch_ask_postgresql_as_often_as_those_of_one(
 
     async def check(*topics: str, value: Any = 1) -> tuple[list[Any], int]:
         """The schemas of records and of a message for each, and how many calls that took."""
-        remote = RemoteServices(settings, database, Notifier(database), cast(Any, None))
+        remote = RemoteServices(settings, database, Notifier(database), cast(Any, None), registry.checks)
         rows: list[dict[str, Any]] = [{"topic": topic, "value": {"a": value}} for topic in topics]
         rows += [{"agent": "echo", "message": "x"}] * len(topics)
         calls: list[str] = []

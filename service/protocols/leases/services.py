@@ -24,6 +24,7 @@ from service.protocols.leases.traces import MakeTraces, NoRemoteTraces
 from service.protocols.leases.writer import RemoteWriter
 from service.schemas.records import RecordSchemas
 from service.schemas.registry import Registry
+from service.schemas.sandboxed.checks import SchemaChecks
 from service.schemas.store import SchemaStore
 from service.threads.store import ThreadStore
 
@@ -50,11 +51,12 @@ class RemoteServices:
         database: Database,
         notifier: Notifier,
         access: Access,
+        schema_checks: SchemaChecks,
         *,
         make_traces: MakeTraces | None = None,
     ) -> None:
         self.inputs = InputSchemas(database)
-        self.records = RecordSchemas(Registry(SchemaStore(database)))
+        self.records = RecordSchemas(Registry(SchemaStore(database), schema_checks))
         self.threads = ThreadStore(database, lists=database)
         self.lease_seconds = lease_seconds(settings.worker_timeout)
         self.store = RemoteLeaseStore(

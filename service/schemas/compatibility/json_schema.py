@@ -9,74 +9,19 @@ removed one the readers whose model is closed. One rule goes beyond the sets of 
 lack a required property for which the reader has a default.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import jsonschema_rs
 import msgspec
 from jsonschema_rs.canonical import CanonicalizationError, Containment, IncompatibleOperands, UnsupportedOperand
 
-Schema: TypeAlias = Any  # an object, true or false
+from service.schemas.json_schema import Document, Schema, registry
+
 MAX_REASONS = 10
 MAX_QUOTED_CHARS = 300  # of a schema in a reason
-DEFINITIONS = ("$defs", "definitions", "$schema")
 
 FAILURES = (CanonicalizationError, IncompatibleOperands, UnsupportedOperand, jsonschema_rs.ReferencingError)
-
-
-class Document(msgspec.Struct, frozen=True):
-    """A schema, and those to which it refers by name."""
-
-    root: Schema
-    others: dict[str, Schema] = {}
-
-    def part(self, schema: Schema) -> "Document":
-        """A part of the schema as a document, in which its references still lead to the definitions of the root."""
-        if not isinstance(schema, dict) or not isinstance(self.root, dict):
-            return Document(schema, self.others)
-        return Document({**{key: self.root[key] for key in DEFINITIONS if key in self.root}, **schema}, self.others)
-
-    def resolved(self) -> "Document":
-        """The definition, where the document is only a reference to one of its own."""
-        schema = self.root
-        if not isinstance(schema, dict) or not str(schema.get("$ref", "")).startswith("#/"):
-            return self
-        for step in schema["$ref"].split("/")[1:]:
-            schema = schema.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(schema, dict) else None
-        return self if schema is None else self.part(schema)
-
-
-def validate(document: Document) -> None:
-    """Raises ValueError with one sentence for a value that is no JSON Schema, or whose references lead nowhere."""
-    try:
-        jsonschema_rs.meta.validate(document.root)
-        jsonschema_rs.validator_for(document.root, registry=_registry(document.others), offline=True)
-    except (ValueError, jsonschema_rs.ReferencingError) as error:
-        place = "/".join(str(step) for step in getattr(error, "instance_path", ()))
-        reason = str(getattr(error, "message", error)).partition("\n")[0].rstrip(".")
-        raise ValueError(f"#/{place}: {reason}." if place else f"{reason}.") from None
-
-
-def checker(document: Document) -> Callable[[Any], tuple[str, str] | None]:
-    """Says of a value where it does not fit (a JSON pointer) and why. Raises ValueError for a schema that has a pattern
-    which takes more than linear time."""
-    validator = jsonschema_rs.validator_for(
-        document.root,
-        registry=_registry(document.others),
-        validate_formats=True,
-        pattern_options=jsonschema_rs.RegexOptions(),
-        mask="the value",
-        offline=True,
-    )
-
-    def check(value: Any) -> tuple[str, str] | None:
-        if validator.is_valid(value):
-            return None
-        error = next(validator.iter_errors(value))
-        steps = (str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
-        return "".join(f"/{step}" for step in steps), error.message
-
-    return check
 
 
 def unreadable(reader: Document, writer: Document) -> list[str]:
@@ -97,13 +42,9 @@ def _canonical(document: Document) -> Any:
         document.root,
         validate_formats=True,
         pattern_options=jsonschema_rs.RegexOptions(),  # linear in the length of the text
-        registry=_registry(document.others),
+        registry=registry(document.others),
         offline=True,
     )
-
-
-def _registry(others: Mapping[str, Schema]) -> Any:
-    return jsonschema_rs.Registry(list(others.items())) if others else None
 
 
 def _reasons(reader: Document, writer: Document, place: str) -> Iterator[str]:

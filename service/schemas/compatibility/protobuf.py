@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from service.schemas.compatibility.question import Side
+from service.schemas.model import Source
 
 Type = FieldDescriptorProto.Type
 Label = FieldDescriptorProto.Label
@@ -44,8 +44,10 @@ class Document:
         }
 
     @classmethod
-    def parse(cls, side: Side) -> "Document":
-        file, *others = (FileDescriptorProto.FromString(content) for content in (side.content, *side.imports.values()))
+    def parse(cls, source: Source) -> "Document":
+        file, *others = (
+            FileDescriptorProto.FromString(content) for content in (source.content, *source.imports.values())
+        )
         return cls(file, others)
 
     def message(self, name: str) -> DescriptorProto | None:

@@ -1,0 +1,70 @@
+"""Ask child processes about the schemas of clients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from service.sandbox import BeyondLimits, Sandbox
+from service.schemas.errors import InvalidSchema
+from service.schemas.model import Source
+from service.schemas.sandboxed.questions import Compare, FirstMisfit, Fit, Pair, Question, Validate
+
+MODULE = "service.schemas.sandboxed"
+CHECK_SECONDS = 2  # of processor time, for all values of a call
+COMPARE_SECONDS = 10
+MAX_CHECKING = 2  # children: so a tenant whose schemas take long does not hold up the others
+
+
+class SchemaChecks:
+    """Shared by all of a process. The questions raise Busy and SandboxAway."""
+
+    def __init__(self) -> None:
+        self._checking = Sandbox(MODULE, cpu_seconds=CHECK_SECONDS, most=MAX_CHECKING)
+        self._comparing = Sandbox(MODULE, cpu_seconds=COMPARE_SECONDS, most=1)
+
+    async def compare(self, tenant: str, pairs: list[Pair]) -> list[list[str]]:
+        """For each pair, why the reader does not read the writer's values. Raises InvalidSchema for schemas that cannot
+        be compared within the limits."""
+        if not pairs:
+            return []
+        try:
+            answer = await self._comparing.ask(tenant, _encode(Compare(pairs)))
+        except BeyondLimits as error:
+            raise InvalidSchema(
+                f"The schema cannot be compared with the former ones, for {error}: simplify it, or set the"
+                " compatibility NONE."
+            ) from None
+        return msgspec.msgpack.decode(answer, type=list[list[str]])
+
+    async def validate(self, tenant: str, source: Source) -> None:
+        """Raises InvalidSchema for a text that is no JSON Schema, or whose references lead nowhere."""
+        try:
+            answer = await self._checking.ask(tenant, _encode(Validate(source)))
+        except BeyondLimits as error:
+            raise InvalidSchema(f"The schema cannot be read, for {error}: simplify it.") from None
+        if problem := msgspec.msgpack.decode(answer, type=str | None):
+            raise InvalidSchema(f"The text is no valid JSON Schema: {problem}")
+
+    async def first_misfit(self, tenant: str, source: bytes, values: Sequence[Any]) -> FirstMisfit | None:
+        """`source`: a Source in MessagePack."""
+        try:
+            answer = await self._checking.ask(tenant, _encode(Fit(source, msgspec.json.encode(values))))
+        except BeyondLimits as error:
+            return FirstMisfit(None, "", str(error))
+        return msgspec.msgpack.decode(answer, type=FirstMisfit | None)
+
+    async def __aenter__(self) -> "SchemaChecks":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the children."""
+        await self._checking.close()
+        await self._comparing.close()
+
+
+def _encode(question: Question) -> bytes:
+    return msgspec.msgpack.encode(question)

@@ -1,0 +1,128 @@
+"""Schemas that take hours, or all memory, to check: they end a child process, and only their own tenant waits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from service import sandbox
+from service.errors import Busy, SandboxAway
+from service.schemas.errors import InvalidSchema
+from service.schemas.model import Source
+from service.schemas.sandboxed import checks as checks_module
+from service.schemas.sandboxed.checks import SchemaChecks
+from service.schemas.sandboxed.questions import FirstMisfit, Pair
+from tests.support.api_answers import problem
+from tests.support.costly_schemas import CHAIN, DYNAMIC, RECURSIVE, doubling, nested_unevaluated, unions
+from tests.support.fixture_types import StartApi
+from tests.support.schema_changes import INT, TEXT
+from tests.support.waiting import until
+
+
+def nested(levels: int, value: Any) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def source(schema: object) -> Source:
+    return Source("JSON", msgspec.json.encode(schema))
+
+
+async def first_misfit(checks: SchemaChecks, schema: object, *values: Any, tenant: str = "t") -> FirstMisfit | None:
+    return await checks.first_misfit(tenant, msgspec.msgpack.encode(source(schema)), values)
+
+
+@asynccontextmanager
+async def under_way(checks: SchemaChecks) -> AsyncIterator[None]:
+    """While a check of the tenant t does not end."""
+    running = asyncio.create_task(first_misfit(checks, doubling(60), 1))
+    await until(lambda: "t" in checks._checking._tenants._rooms)
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (doubling(60), 1),
+        (RECURSIVE, nested(60, "x")),  # ... and memory, of which it reaches the limit first
+        (nested_unevaluated(60), {"a": 1}),
+        (DYNAMIC, 1),
+        ({"pattern": r"^(?:.*a.{0,500}){5}b$"}, "a" * 1_000_000),
+    ],
+)
+async def test_a_check_that_takes_too_long_is_ended(schema: Any, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_module, "CHECK_SECONDS", 1)
+    async with SchemaChecks() as checks:
+        found = await first_misfit(checks, schema, value)
+        assert found is not None
+        limits = ["it takes more than 1 seconds of processor time", "it needs too much memory, or is nested too deeply"]
+        assert (found.number, found.reason in limits) == (None, True)
+        assert await first_misfit(checks, INT, 1) is None
+
+
+async def test_a_comparison_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_module, "COMPARE_SECONDS", 1)
+    async with SchemaChecks() as checks:
+        with pytest.raises(InvalidSchema, match="cannot be compared with the former ones, for it"):
+            await checks.compare("t", [Pair(source(unions("a")), source(unions("b")))])
+
+
+async def test_a_schema_beyond_the_depth_of_the_library_ends_only_the_child(checks: SchemaChecks) -> None:
+    with pytest.raises(InvalidSchema, match="cannot be read, for it"):
+        await checks.validate("t", Source("JSON", b'{"not":' * 100_000 + b"{}" + b"}" * 100_000))
+    found = await first_misfit(checks, CHAIN, [])
+    assert found is None or found.number is None
+    assert await first_misfit(checks, INT, "x") == FirstMisfit(0, "", 'the value is not of type "integer"')
+
+
+async def test_other_tenants_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_module, "CHECK_SECONDS", 600)
+    async with SchemaChecks() as checks, under_way(checks):
+        assert await first_misfit(checks, TEXT, 1, tenant="u") is not None
+
+
+async def test_the_tenant_itself_waits_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who goes ends its check."""
+    monkeypatch.setattr(checks_module, "CHECK_SECONDS", 600)
+    async with SchemaChecks() as checks:
+        async with under_way(checks):
+            monkeypatch.setattr(sandbox, "PATIENCE_SECONDS", 0.01)
+            with pytest.raises(Busy):
+                await first_misfit(checks, INT, 1)
+            monkeypatch.undo()
+        assert await first_misfit(checks, INT, 1) is None
+
+
+async def test_a_child_that_was_killed_is_replaced(checks: SchemaChecks) -> None:
+    assert await first_misfit(checks, INT, 1) is None
+    [child] = checks._checking._free
+    child._process.kill()
+    assert await first_misfit(checks, INT, "x") is not None
+
+
+async def test_a_child_that_cannot_start_is_told() -> None:
+    broken = sandbox.Sandbox("service.schemas.missing", cpu_seconds=1, most=1)
+    for _ in range(2):
+        with pytest.raises(SandboxAway, match="cannot be started"):
+            await broken.ask("t", b"")
+
+
+async def test_a_value_that_takes_too_long_is_refused_over_http(
+    start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks_module, "CHECK_SECONDS", 1)
+    api = await start_api()
+    body = {"schema": msgspec.json.encode(doubling(60)).decode(), "schemaType": "JSON"}
+    assert (await api.post("/schema-registry/subjects/s/versions", json=body)).status_code == 200
+    assert (await api.put("/topics/t", json={"schema_subject": "s"})).status_code == 201
+    told = "Values of the schema 's' cannot be checked here: it takes more than 1 seconds of processor time."
+    problem(await api.post("/topics/t/records", json={"value": 1}), 422, told)

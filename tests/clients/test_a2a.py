@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 from a2a.client import ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as pb
@@ -20,7 +21,7 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
 from tests.support.scripted_agent import ScriptedAgent
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.worker_processes import lose_lease
 
 RUN = [("JSONRPC", True), ("JSONRPC", False), ("HTTP+JSON", True), ("HTTP+JSON", False)]
@@ -36,10 +37,16 @@ async def apis(start_api: StartApi, start_worker: StartWorker, script: ScriptedA
 async def connect(
     api: Client, agent: str, binding: str = "JSONRPC", *, streaming: bool = True, push: Any = None
 ) -> AsyncIterator[Any]:
-    config = ClientConfig(supported_protocol_bindings=[binding], streaming=streaming, push_notification_config=push)
-    url = str(api.base_url).rstrip("/") + f"/a2a/{agent}"
-    async with await ClientFactory(config).create_from_url(url) as client:
-        yield client
+    async with httpx.AsyncClient(timeout=LIMIT_SECONDS) as http:
+        config = ClientConfig(
+            httpx_client=http,
+            supported_protocol_bindings=[binding],
+            streaming=streaming,
+            push_notification_config=push,
+        )
+        url = str(api.base_url).rstrip("/") + f"/a2a/{agent}"
+        async with await ClientFactory(config).create_from_url(url) as client:
+            yield client
 
 
 def said(text: str, **fields: Any) -> pb.SendMessageRequest:

@@ -29,6 +29,7 @@ from tests.support.node_client import play
 from tests.support.repository import ROOT
 from tests.support.requirements import require_or_skip
 from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import LIMIT_SECONDS
 from treadle import Rejected
 
 TEXT = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"]
@@ -162,7 +163,7 @@ async def test_a_run_whose_server_stops_goes_on_at_another(api: Client, settings
     """Clients take a stream without a last event for a success."""
     async with (
         api_server(settings) as server,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT_SECONDS) as client,
         client.stream("POST", "/agui/scene", json=run_input("hold")) as answer,
     ):
         lines = answer.aiter_lines()

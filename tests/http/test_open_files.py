@@ -12,6 +12,7 @@ from service import open_files
 from service.api import server
 from service.open_files import ClientConnections
 from tests.support.api_client import Client
+from tests.support.waiting import LIMIT_SECONDS
 
 RAISED = """
 import resource
@@ -37,12 +38,12 @@ async def test_an_api_at_its_limit_refuses_connections_and_warns_once(
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     monkeypatch.setattr(open_files, "RESERVED_FILES", limit)
     for _ in range(3):
-        async with httpx.AsyncClient(base_url=api.base_url) as stranger:
+        async with httpx.AsyncClient(base_url=api.base_url, timeout=LIMIT_SECONDS) as stranger:
             with contextlib.suppress(httpx.TransportError):  # it was closed before the request was sent
                 assert (await stranger.get("/health/live")).status_code == 503
     assert (await api.get("/health/live")).status_code == 200  # an open connection stays
     warnings = [record for record in caplog.records if "limit of open files" in record.getMessage()]
     assert [vars(record)["limit"] for record in warnings] == [limit]
     monkeypatch.undo()
-    async with httpx.AsyncClient(base_url=api.base_url) as stranger:
+    async with httpx.AsyncClient(base_url=api.base_url, timeout=LIMIT_SECONDS) as stranger:
         assert (await stranger.get("/health/live")).status_code == 200

@@ -13,7 +13,13 @@ from tests.support.messages import run, settled, submit
 from tests.support.waiting import until
 from treadle import Context, agent
 
-LIMITS = ("lock_timeout", "statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout")
+# A connection has those of the database until it sets its own: that may take a while on a busy machine.
+LIMITS = {
+    "lock_timeout": "500ms",
+    "statement_timeout": "500ms",
+    "idle_session_timeout": "1min",
+    "idle_in_transaction_session_timeout": "1min",
+}
 NO_LIMITS = dict.fromkeys(LIMITS, "0")  # of a session of the test, which may be slow
 
 
@@ -21,8 +27,8 @@ NO_LIMITS = dict.fromkeys(LIMITS, "0")  # of a session of the test, which may be
 async def strict(sql: Connection) -> None:
     """A database with strict limits of its own."""
     name = await sql.fetchval("select current_database()")
-    for limit in LIMITS:
-        await sql.execute(f"alter database {name} set {limit} = '50ms'")
+    for limit, value in LIMITS.items():
+        await sql.execute(f"alter database {name} set {limit} = '{value}'")
 
 
 @pytest.mark.usefixtures("strict")
@@ -64,15 +70,17 @@ async def test_a_lookup_waits_for_a_locked_table(
     message_id = await submit(sql, "second", agent="reader", thread_id="t")
     await began.wait()
     holder = await asyncpg.connect(dsn, server_settings=NO_LIMITS)
-    async with holder.transaction():
-        await holder.execute("lock table treadle.messages in access exclusive mode")
-        locked.set()
-        waits = (
-            "select exists (select from pg_stat_activity where query like '%treadle.exchanges%'"
-            " and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '200 ms')"
-        )
-        await until(lambda: database.fetchval(waits))
-    await holder.close()
+    try:
+        async with holder.transaction():
+            await holder.execute("lock table treadle.messages in access exclusive mode")
+            locked.set()
+            waits = (
+                "select exists (select from pg_stat_activity where query like '%treadle.exchanges%'"
+                " and wait_event_type = 'Lock' and clock_timestamp() - query_start > interval '700 ms')"
+            )
+            await until(lambda: database.fetchval(waits))
+    finally:
+        await holder.close()
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], row["failures"], row["attempt"]) == ("completed", 1, 0, 1)
 

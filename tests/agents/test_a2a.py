@@ -209,3 +209,21 @@ async def test_no_call_outlives_its_attempt(fake: FakeA2A, monkeypatch: pytest.M
         await attempt
     await until(lambda: not partner._cancels)
     assert fake.methods[-1] in ("GetTask", "CancelTask")
+
+
+async def test_a_cancel_that_fails_is_repeated_until_the_task_is_over(
+    fake: FakeA2A, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "AGAIN_SECONDS", 0)
+    partner = Remote("x", fake.url, {})
+    fake.answers["SendStreamingMessage"].append([{"task": task("SUBMITTED")}])
+    fake.answers["GetTask"].append(None)
+    errors = [{"error": {"code": code, "message": "No."}} for code in (-32603, -32603, -32002)]
+    fake.answers["CancelTask"].extend(errors)
+    attempt = asyncio.create_task(run(partner))
+    await wait_for(fake.asked)
+    attempt.cancel("cancelled")
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    await until(lambda: not partner._cancels)
+    assert fake.methods.count("CancelTask") == len(errors)

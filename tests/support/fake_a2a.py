@@ -17,8 +17,8 @@ def task(state: str, *texts: str) -> dict[str, Any]:
 
 
 class FakeA2A:
-    """`answers` has those that each method gives, one after another: an object; the events of a stream, which ends
-    after them; or None for no answer at all. `card_url` is the address that the card names."""
+    """`answers` has those that each method gives, one after another: an object, which may be an error; the events of a
+    stream, which ends after them; or None for no answer at all. `card_url` is the address that the card names."""
 
     def __init__(self) -> None:
         self.answers: defaultdict[str, deque[Answer]] = defaultdict(deque)
@@ -72,4 +72,6 @@ class FakeA2A:
 
 
 def _result(value: dict[str, Any]) -> dict[str, Any]:
-    return value if "supportedInterfaces" in value else {"jsonrpc": "2.0", "id": "1", "result": value}
+    if "supportedInterfaces" in value:
+        return value
+    return {"jsonrpc": "2.0", "id": "1", **(value if "error" in value else {"result": value})}

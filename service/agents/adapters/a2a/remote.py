@@ -30,7 +30,7 @@ from service.agents.adapters.a2a.connection import connected
 from service.agents.adapters.a2a.errors import mapped
 from service.agents.adapters.a2a.parts import make_parts, read_parts
 from service.agents.adapters.a2a.shown import Shown
-from service.agents.contract import Context, Rejected
+from service.agents.contract import Context, Rejected, RetryAfter
 
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
 CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
@@ -175,7 +175,7 @@ class Remote:
                     async with asyncio.timeout(MAX_CANCEL_SECONDS):
                         known = await begun if isinstance(begun, asyncio.Task) else begun
                         if known and "task" in known:
-                            await client.cancel_task(CancelTaskRequest(id=known["task"]))
+                            await _persist_cancel(client, known["task"])
 
         cancelling = asyncio.create_task(cancel())
         self._cancels.add(cancelling)
@@ -197,6 +197,17 @@ class Remote:
         if context.thread_id is not None and context_id:
             kept = context.memory.get("a2a")
             context.memory["a2a"] = {**(kept if isinstance(kept, dict) else {}), self._name: context_id}
+
+
+async def _persist_cancel(client: Client, task: str) -> None:
+    """Cancel the task; again where the other system did not answer as it should. Raises Rejected: it is over."""
+    while True:
+        try:
+            with mapped():
+                await client.cancel_task(CancelTaskRequest(id=task))
+                return
+        except (OSError, RetryAfter, RuntimeError):
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _closing(

@@ -1,31 +1,17 @@
 """Agents of claude_agent: rounds of model and tools, over HTTP against a fake of the Messages API."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from service.db.pool import Connection
-from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
+from tests.support.claude_runs import StartClaudeAgent, ask_claude, event_data, tool_results
 from tests.support.fake_anthropic import Answer, FakeAnthropic, Status, tool_calls
-from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, text
 from tests.support.waiting import LIMIT_SECONDS
 from treadle.adapters import claude_agent
-
-
-@pytest.fixture
-async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with FakeAnthropic().running() as fake:
-        yield fake
-
-
-@pytest.fixture
-def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
-    return claude_agent_starter(fake, start_worker)
 
 
 def clock() -> None: ...
@@ -57,7 +43,7 @@ FIRST_ROUND = [  # of the conversation, as the model receives it in the second
 
 
 async def test_tools_run_concurrently_until_the_model_has_finished(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
     together = asyncio.Barrier(2)
 
@@ -70,24 +56,24 @@ async def test_tools_run_concurrently_until_the_model_has_finished(
     def shout(text: str) -> str:
         return text.upper()
 
-    fake.script += [
+    fake_claude.script += [
         tool_calls(
             ("a", "weather", {"city": "Rome"}), ("b", "weather", {"city": "Bergen"}), pieces=("Let me ", "look.")
         ),
         tool_calls(("c", "shout", {"text": "sun"})),
         Answer(("It ", "shines.")),
     ]
-    await start(weather, shout, system="Be kind.", model="claude-other", options={"temperature": 0})
+    await start_claude(weather, shout, system="Be kind.", model="claude-other", options={"temperature": 0})
     message = await ask_claude(sql)
     assert (message["state"], message["result"], message["attempt"]) == ("completed", "It shines.", 1)
     assert await text(sql, message["message_id"]) == "Let me look.\n\nIt shines."
-    first, second, third = (request.body for request in fake.requests)
+    first, second, third = (request.body for request in fake_claude.requests)
     assert [tool["name"] for tool in first["tools"]] == ["weather", "shout"]
     assert (first["model"], first["system"], first["temperature"]) == ("claude-other", "Be kind.", 0)
     assert first["messages"] == [{"role": "user", "content": "Hi"}]
     assert second["messages"] == FIRST_ROUND
     assert third["messages"][:3] == second["messages"]
-    assert tool_results(fake, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
+    assert tool_results(fake_claude, 2) == [{"type": "tool_result", "tool_use_id": "c", "content": "SUN"}]
 
     told = await event_data(sql, message, "tool")
     assert told[:2] == [
@@ -111,7 +97,9 @@ THOUGHT = {"type": "thinking", "thinking": "The sky, I think.", "signature": "c2
 HIDDEN = {"type": "redacted_thinking", "data": "aGlkZGVu"}
 
 
-async def test_a_retry_repeats_no_finished_call(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_retry_repeats_no_finished_call(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     calls: list[str] = []
 
     async def weather(city: str, day: int | None = 1) -> dict[str, str | None]:
@@ -120,22 +108,22 @@ async def test_a_retry_repeats_no_finished_call(sql: Connection, fake: FakeAnthr
 
     turn = (THOUGHT, HIDDEN, {"type": "text", "text": "Let me look."})
     call = {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Rome", "day": None}}
-    fake.script += [
+    fake_claude.script += [
         Answer((), blocks=(*turn, call), stop_reason="tool_use"),
         Status(500),
         Answer(("Bl",), ends="cut"),
         Answer(("Blue.",)),
     ]
-    await start(weather, thinking=2000, max_attempts=3, price={"input": 3, "output": 15})
+    await start_claude(weather, thinking=2000, max_attempts=3, price={"input": 3, "output": 15})
     message = await ask_claude(sql)
     assert (message["state"], message["result"], message["attempt"]) == ("completed", "Blue.", 3)
     assert calls == ["Rome"]
-    assert len(fake.requests) == 4
-    assert fake.requests[0].body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
-    asked = [request.body["messages"] for request in fake.requests]
+    assert len(fake_claude.requests) == 4
+    assert fake_claude.requests[0].body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    asked = [request.body["messages"] for request in fake_claude.requests]
     assert asked[1] == asked[2] == asked[3]
     assert asked[3][1]["content"] == [*turn, call]
-    assert tool_results(fake, 3)[0]["content"] == '{"sky":"blue","rain":null}'
+    assert tool_results(fake_claude, 3)[0]["content"] == '{"sky":"blue","rain":null}'
 
     assert await text(sql, message["message_id"]) == "Let me look.\n\nBlue."
     entries = [entry for entry in await log(sql, message["message_id"]) if entry.type != "step"]
@@ -158,15 +146,20 @@ async def test_a_retry_repeats_no_finished_call(sql: Connection, fake: FakeAnthr
     assert message["usage"]["cost_usd"] == pytest.approx((22 * 3 + 44 * 15) / 1e6)
 
 
-async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_usage_is_the_sum_of_flat_numbers(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     cached = {
         "cache_creation_input_tokens": 1000,
         "cache_read_input_tokens": 2000,
         "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
         "service_tier": "standard",
     }
-    fake.script += [tool_calls(("a", "clock", {}), usage=cached), Answer(usage={"cache_read_input_tokens": 3000})]
-    await start(clock, price={"input": 3, "output": 15, "cache_read": 0.5})
+    fake_claude.script += [
+        tool_calls(("a", "clock", {}), usage=cached),
+        Answer(usage={"cache_read_input_tokens": 3000}),
+    ]
+    await start_claude(clock, price={"input": 3, "output": 15, "cache_read": 0.5})
     message = await ask_claude(sql)
     assert message["usage"] == {
         "model": "claude-test",
@@ -177,28 +170,30 @@ async def test_usage_is_the_sum_of_flat_numbers(sql: Connection, fake: FakeAnthr
         "cache_read_input_tokens": 5000,
         "cost_usd": pytest.approx((22 * 3 + 44 * 15 + 1000 * 3.75 + 5000 * 0.5) / 1e6),
     }
-    assert tool_results(fake, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
+    assert tool_results(fake_claude, 1) == [{"type": "tool_result", "tool_use_id": "a", "content": "null"}]
 
 
 async def test_max_calls_stops_a_model_that_never_finishes(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
-    fake.script += [tool_calls((f"{n}", "clock", {})) for n in range(4)]
-    await start(clock, max_calls=3)
+    fake_claude.script += [tool_calls((f"{n}", "clock", {})) for n in range(4)]
+    await start_claude(clock, max_calls=3)
     message = await ask_claude(sql)
     assert (message["state"], message["attempt"]) == ("failed", 1)
     assert message["error"] == "The model was called 3 times (max_calls) and has not finished."
-    assert len(fake.requests) == 3
+    assert len(fake_claude.requests) == 3
 
 
 # How the model stops
 
 
-async def test_a_refusal_rejects_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
-    await start(clock)
+async def test_a_refusal_rejects_the_message(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
+    await start_claude(clock)
     details = {"type": "refusal", "category": "bio", "explanation": "It is not to be told."}
     for said, stop_details in ((".", None), (": It is not to be told.", details)):
-        fake.script.append(Answer(("Well",), stop_reason="refusal", stop_details=stop_details))
+        fake_claude.script.append(Answer(("Well",), stop_reason="refusal", stop_details=stop_details))
         message = await ask_claude(sql)
         assert (message["state"], message["attempt"]) == ("failed", 1)
         assert message["error"] == f"The model refuses to answer{said}"
@@ -206,34 +201,36 @@ async def test_a_refusal_rejects_the_message(sql: Connection, fake: FakeAnthropi
 
 
 async def test_a_tool_call_that_was_cut_off_is_not_made(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
     calls: list[str] = []
 
     def delete(name: str) -> None:
         calls.append(name)
 
-    await start(delete)
+    await start_claude(delete)
     for reason in ("max_tokens", "model_context_window_exceeded"):
-        fake.script.append(tool_calls(("a", "delete", {"name": "al"}), stop_reason=reason))
+        fake_claude.script.append(tool_calls(("a", "delete", {"name": "al"}), stop_reason=reason))
         message = await ask_claude(sql)
         assert (message["state"], message["attempt"]) == ("failed", 1)
         assert message["error"] == f"The model's answer ended in the middle of a tool call: {reason}."
     assert calls == []
 
 
-async def test_a_paused_answer_is_continued(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_paused_answer_is_continued(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "sky"}}
     for more in ("is ", "very "):
-        fake.script.append(Answer((), blocks=({"type": "text", "text": more}, block), stop_reason="pause_turn"))
-    fake.script += [Status(500), Answer(("blue.",))]
-    await start(search)
+        fake_claude.script.append(Answer((), blocks=({"type": "text", "text": more}, block), stop_reason="pause_turn"))
+    fake_claude.script += [Status(500), Answer(("blue.",))]
+    await start_claude(search)
     message = await ask_claude(sql)
     assert (message["result"], message["attempt"]) == ("is very blue.", 2)
     assert await text(sql, message["message_id"]) == "is very blue."
-    assert fake.requests[0].body["tools"] == [search]
-    assert fake.requests[3].body["messages"] == [
+    assert fake_claude.requests[0].body["tools"] == [search]
+    assert fake_claude.requests[3].body["messages"] == [
         {"role": "user", "content": "Hi"},
         {
             "role": "assistant",
@@ -243,18 +240,18 @@ async def test_a_paused_answer_is_continued(sql: Connection, fake: FakeAnthropic
 
 
 async def test_an_empty_last_round_returns_the_text_of_an_earlier_one(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
-    fake.script += [
+    fake_claude.script += [
         tool_calls(("a", "clock", {}), pieces=("It is noted.",)),
         tool_calls(("b", "clock", {}), pieces=("",)),
         Answer(()),
     ]
-    await start(clock)
+    await start_claude(clock)
     message = await ask_claude(sql)
     assert (message["state"], message["result"]) == ("completed", "It is noted.")
     assert await text(sql, message["message_id"]) == "It is noted."
-    assert [block["type"] for block in fake.requests[2].body["messages"][3]["content"]] == ["tool_use"]
+    assert [block["type"] for block in fake_claude.requests[2].body["messages"][3]["content"]] == ["tool_use"]
 
 
 # Invalid options

@@ -2,34 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from service.agents.rounds.tools import CallContext
 from service.db.pool import Connection
-from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
+from tests.support.claude_runs import StartClaudeAgent, ask_claude, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls
-from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, settled, submit
 from tests.support.waiting import until, wait_for
 from treadle import Context
 
 
-@pytest.fixture
-async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with FakeAnthropic().running() as fake:
-        yield fake
-
-
-@pytest.fixture
-def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
-    return claude_agent_starter(fake, start_worker)
-
-
-async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_tool_has_the_context(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     """Also in a sync tool, which runs in a thread. A step in a tool belongs to that call of the tool."""
     paid: list[int] = []
 
@@ -51,11 +37,11 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
         waiting.event("progress", {"cents": cents})
         return [waiting.message_id, waiting.step("charge", charge)]
 
-    fake.script += [
+    fake_claude.script += [
         tool_calls(("a", "pay", {"cents": 1})),
         tool_calls(("b", "pay", {"cents": 2}), ("c", "pay_sync", {"cents": 3})),
     ]
-    await start(pay, pay_sync)
+    await start_claude(pay, pay_sync)
     message = await ask_claude(sql)
     assert message["state"] == "completed"
     assert paid[0] == 1
@@ -63,7 +49,7 @@ async def test_a_tool_has_the_context(sql: Connection, fake: FakeAnthropic, star
     assert sorted(event["cents"] for event in await event_data(sql, message, "progress")) == [1, 2, 3]
     names = [step["name"] for step in await event_data(sql, message, "step") if "charge" in step["name"]]
     assert sorted(names) == ["tool 1.1 pay: charge", "tool 2.1 pay: charge", "tool 2.2 pay_sync: charge"]
-    assert all(str(message["message_id"]) in result["content"] for result in tool_results(fake, 2))
+    assert all(str(message["message_id"]) in result["content"] for result in tool_results(fake_claude, 2))
 
 
 async def test_sends_and_questions_belong_to_their_call() -> None:
@@ -91,7 +77,7 @@ async def test_sends_and_questions_belong_to_their_call() -> None:
 
 
 async def test_a_sync_tool_that_waits_ends_with_its_message(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
     waiting, ended = threading.Event(), threading.Event()
 
@@ -105,8 +91,8 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
         finally:
             ended.set()
 
-    fake.script.append(tool_calls(("a", "waits", {})))
-    await start(waits)
+    fake_claude.script.append(tool_calls(("a", "waits", {})))
+    await start_claude(waits)
     message_id = await submit(sql, "Hi", agent="desk")
     await wait_for(waiting)
     await sql.fetchval("select treadle.cancel($1)", message_id)
@@ -115,7 +101,7 @@ async def test_a_sync_tool_that_waits_ends_with_its_message(
 
 
 async def test_a_sync_tool_that_goes_on_without_an_answer_begins_nothing(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
     """Whatever it catches: what it pays is a step, and needs the answer."""
     paid: list[str] = []
@@ -137,8 +123,8 @@ async def test_a_sync_tool_that_goes_on_without_an_answer_begins_nothing(
         ended.set()
         return "paid"
 
-    fake.script.append(tool_calls(("a", "refund", {})))
-    await start(refund)
+    fake_claude.script.append(tool_calls(("a", "refund", {})))
+    await start_claude(refund)
     message_id = await submit(sql, "Hi", agent="desk")
     await until(lambda: overview(sql, message_id), lambda row: row["hold"] == "input")
     await wait_for(ended)
@@ -146,7 +132,9 @@ async def test_a_sync_tool_that_goes_on_without_an_answer_begins_nothing(
     assert [type(error) for error in raised] == [asyncio.CancelledError] * 3
 
 
-async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_cancelling_ends_a_tool(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     waiting, ended = asyncio.Event(), asyncio.Event()
 
     async def waits() -> None:
@@ -156,8 +144,8 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
         finally:
             ended.set()
 
-    fake.script.append(tool_calls(("a", "waits", {})))
-    await start(waits)
+    fake_claude.script.append(tool_calls(("a", "waits", {})))
+    await start_claude(waits)
     message_id = await submit(sql, "Hi", agent="desk")
     await wait_for(waiting)
     await sql.fetchval("select treadle.cancel($1)", message_id)
@@ -165,7 +153,9 @@ async def test_cancelling_ends_a_tool(sql: Connection, fake: FakeAnthropic, star
     await wait_for(ended)
 
 
-async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_tools_may_ask_a_person(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     """Each call receives its own answer, and the model is not called again."""
 
     async def approve(context: Context, what: str) -> str:
@@ -174,11 +164,11 @@ async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, star
     def approve_sync(context: Context, what: str) -> str:
         return f"{what}: {context.input(what)}"
 
-    fake.script += [
+    fake_claude.script += [
         tool_calls(("a", "approve", {"what": "one"}), ("b", "approve_sync", {"what": "two"}), pieces=("May I?",)),
         tool_calls(("c", "approve", {"what": "three"})),
     ]
-    await start(approve, approve_sync)
+    await start_claude(approve, approve_sync)
     message_id = await submit(sql, "Hi", agent="desk")
     answered: list[str] = []
     while len(answered) < 3:
@@ -190,6 +180,6 @@ async def test_tools_may_ask_a_person(sql: Connection, fake: FakeAnthropic, star
     row = await settled(sql, message_id)
     assert (row["state"], row["result"], row["failures"]) == ("completed", "Hello, world", 0)
     assert sorted(answered[:2]) == ["one", "two"]
-    assert [result["content"] for result in tool_results(fake, 1)] == ["one: yes, one", "two: yes, two"]
-    assert [result["content"] for result in tool_results(fake, 2)] == ["three: yes, three"]
-    assert len(fake.requests) == 3
+    assert [result["content"] for result in tool_results(fake_claude, 1)] == ["one: yes, one", "two: yes, two"]
+    assert [result["content"] for result in tool_results(fake_claude, 2)] == ["three: yes, three"]
+    assert len(fake_claude.requests) == 3

@@ -1,7 +1,7 @@
 """Tools of claude_agent: their definitions, and their calls."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -10,24 +10,10 @@ from msgspec import Meta
 
 from service.agents.rounds.tools import MAX_OUTPUT_CHARS, Tool
 from service.db.pool import Connection
-from tests.support.claude_runs import StartClaudeAgent, ask_claude, claude_agent_starter, event_data, tool_results
+from tests.support.claude_runs import StartClaudeAgent, ask_claude, event_data, tool_results
 from tests.support.fake_anthropic import FakeAnthropic, tool_calls
-from tests.support.fixture_types import StartWorker
 from treadle import Context, Rejected, RetryAfter
 from treadle.adapters import claude_agent
-
-
-@pytest.fixture
-async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeAnthropic]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with FakeAnthropic().running() as fake:
-        yield fake
-
-
-@pytest.fixture
-def start(fake: FakeAnthropic, start_worker: StartWorker) -> StartClaudeAgent:
-    return claude_agent_starter(fake, start_worker)
-
 
 # The definition that the model receives
 
@@ -107,7 +93,7 @@ def test_invalid_tools_are_refused_when_the_agent_is_made(tools: list[Any], said
 
 
 async def test_the_model_receives_the_errors_of_tools(
-    sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
 ) -> None:
     def fails(how: str) -> Any:
         match how:
@@ -126,7 +112,7 @@ async def test_the_model_receives_the_errors_of_tools(
         raise SystemExit(5)
 
     ways = ("raises", "exits", "ends", "is long", "is odd")
-    fake.script.append(
+    fake_claude.script.append(
         tool_calls(
             *((how, "fails", {"how": how}) for how in ways),
             ("type", "fails", {"how": 1}),
@@ -135,11 +121,11 @@ async def test_the_model_receives_the_errors_of_tools(
             ("async", "fails_too", {}),
         )
     )
-    await start(fails, fails_too)
+    await start_claude(fails, fails_too)
     message = await ask_claude(sql)
     assert (message["state"], message["result"]) == ("completed", "Hello, world")
-    found = {result["tool_use_id"]: result["content"] for result in tool_results(fake, 1)}
-    assert all(result["is_error"] for result in tool_results(fake, 1))
+    found = {result["tool_use_id"]: result["content"] for result in tool_results(fake_claude, 1)}
+    assert all(result["is_error"] for result in tool_results(fake_claude, 1))
     assert found.pop("is odd").startswith("UnicodeEncodeError: ")
     assert found == {
         "raises": "LookupError: No such city.",
@@ -156,7 +142,9 @@ async def test_the_model_receives_the_errors_of_tools(
     assert all(event["failed"] for event in told)
 
 
-async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_tool_may_reject_the_message(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     ended = asyncio.Event()
 
     async def refuses() -> None:
@@ -167,17 +155,19 @@ async def test_a_tool_may_reject_the_message(sql: Connection, fake: FakeAnthropi
         ended.set()
         return "done"
 
-    fake.script.append(tool_calls(("a", "refuses", {}), ("b", "beside", {})))
-    await start(refuses, beside)
+    fake_claude.script.append(tool_calls(("a", "refuses", {}), ("b", "beside", {})))
+    await start_claude(refuses, beside)
     message = await ask_claude(sql)
     assert (message["state"], message["attempt"], message["error"]) == ("failed", 1, "Not to be done.")
     assert ended.is_set()
     assert "tool 1.2 beside" in [step["name"] for step in await event_data(sql, message, "step")]
     assert message["usage"]["output_tokens"] == 22
-    assert len(fake.requests) == 1
+    assert len(fake_claude.requests) == 1
 
 
-async def test_a_tool_may_delay_the_message(sql: Connection, fake: FakeAnthropic, start: StartClaudeAgent) -> None:
+async def test_a_tool_may_delay_the_message(
+    sql: Connection, fake_claude: FakeAnthropic, start_claude: StartClaudeAgent
+) -> None:
     calls: list[str] = []
 
     async def busy() -> str:
@@ -190,9 +180,9 @@ async def test_a_tool_may_delay_the_message(sql: Connection, fake: FakeAnthropic
         calls.append("beside")
         return "done"
 
-    fake.script.append(tool_calls(("a", "busy", {}), ("b", "beside", {})))
-    await start(busy, beside)
+    fake_claude.script.append(tool_calls(("a", "busy", {}), ("b", "beside", {})))
+    await start_claude(busy, beside)
     message = await ask_claude(sql)
     assert (message["result"], message["attempt"], calls) == ("Hello, world", 2, ["busy", "beside", "busy"])
     assert [retry["error"] for retry in await event_data(sql, message, "retry")] == ["Later."]
-    assert [result["content"] for result in tool_results(fake, 1)] == ["now", "done"]
+    assert [result["content"] for result in tool_results(fake_claude, 1)] == ["now", "done"]

@@ -1,7 +1,7 @@
 """Reads the texts of schemas, and tells those that mean the same by one digest.
 
-A Protobuf schema is checked together with those that it imports; `sandboxed` checks those of JSON. The order of the
-keys of JSON, white space, comments, and the name of a .proto file make no other schema.
+A schema is checked together with those that it imports. The order of the keys of JSON, white space, comments, and the
+name of a .proto file make no other schema.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import msgspec
 
 from service.errors import Refused
 from service.json_input import decode
+from service.schemas import json_schema
 from service.schemas.errors import InvalidSchema
 from service.schemas.model import MAX_SCHEMA_BYTES, Kind, NewSchema, Reference, Source, Version
 
@@ -29,19 +30,27 @@ class Document(msgspec.Struct, frozen=True):
     source: Source
 
 
-def read(new: NewSchema, imports: Imports) -> Document:
-    """Raises InvalidSchema."""
-    if len(new.schema.encode()) > MAX_SCHEMA_BYTES:
+def text_of(new: NewSchema, imports: Imports) -> Source:
+    """A new schema as a child process reads it. Raises InvalidSchema."""
+    text = new.schema.encode()
+    if len(text) > MAX_SCHEMA_BYTES:
         raise InvalidSchema(f"The schema is too large; at most {MAX_SCHEMA_BYTES} bytes are allowed.")
-    if new.kind == "JSON":
-        canonical, descriptor = _read_json(new.schema), None
-    else:
-        canonical = descriptor = _read_protobuf(new.schema, imports)
-    meaning = msgspec.json.encode((new.kind, canonical, new.refs, new.extras), order="sorted")
+    return Source(new.kind, text, _contents(new.kind, imports))
+
+
+def read(text: Source) -> bytes:
+    """The content of the schema: its JSON in one form, or the descriptor of the .proto file. It may take long. Raises
+    InvalidSchema."""
+    return _read_json(text) if text.kind == "JSON" else _read_protobuf(text)
+
+
+def document_of(new: NewSchema, content: bytes, imports: Imports) -> Document:
+    """`content`: as `read` returns it."""
+    meaning = msgspec.json.encode((new.kind, content, new.refs, new.extras), order="sorted")
     return Document(
         UUID(bytes=hashlib.sha256(meaning).digest()[:16]),
-        descriptor,
-        Source(new.kind, canonical, _contents(new.kind, imports)),
+        None if new.kind == "JSON" else content,
+        Source(new.kind, content, _contents(new.kind, imports)),
     )
 
 
@@ -80,20 +89,24 @@ def _content(version: Version) -> bytes:
     return version.schema.encode() if version.descriptor is None else version.descriptor
 
 
-def _read_json(text: str) -> bytes:
+def _read_json(text: Source) -> bytes:
     try:
-        schema = decode(text, object, "schema")
+        schema = decode(text.content, object, "schema")
     except Refused as error:
         raise InvalidSchema(str(error)) from None
+    try:
+        json_schema.validate(json_schema.Document(schema, json_schema.parse_all(text.imports)))
+    except ValueError as error:
+        raise InvalidSchema(f"The text is no valid JSON Schema: {error}") from None
     return msgspec.json.encode(schema, order="sorted")
 
 
-def _read_protobuf(text: str, imports: Imports) -> bytes:
+def _read_protobuf(text: Source) -> bytes:
     try:
         from service.schemas import protobuf_files
     except ImportError:
         raise InvalidSchema(NO_PROTOBUF) from None
     try:
-        return protobuf_files.read(text, {name: version.descriptor or b"" for name, version in imports.items()})
+        return protobuf_files.read(text.content.decode(), text.imports)
     except ValueError as error:
         raise InvalidSchema(str(error)) from None

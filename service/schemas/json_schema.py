@@ -68,8 +68,11 @@ def checker(document: Document) -> Callable[[Any], tuple[str, str] | None]:
 
 
 def parse(source: Source) -> Document:
-    others = {name: msgspec.json.decode(content) for name, content in source.imports.items()}
-    return Document(msgspec.json.decode(source.content), others)
+    return Document(msgspec.json.decode(source.content), parse_all(source.imports))
+
+
+def parse_all(texts: Mapping[str, bytes]) -> dict[str, Schema]:
+    return {name: msgspec.json.decode(text) for name, text in texts.items()}
 
 
 def registry(others: Mapping[str, Schema]) -> Any:

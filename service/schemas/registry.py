@@ -121,10 +121,9 @@ class Registry:
         return found
 
     async def _read(self, principal: Principal, new: NewSchema) -> Document:
-        document = documents.read(new, await self.imports_of(principal, new.refs))
-        if new.kind == "JSON":
-            await self.checks.validate(principal.tenant, document.source)
-        return document
+        imports = await self.imports_of(principal, new.refs)
+        content = await self.checks.read(principal.tenant, documents.text_of(new, imports))
+        return documents.document_of(new, content, imports)
 
     async def _versions(self, principal: Principal, subject: str) -> list[Version]:
         try:

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from service import sandbox
-from service.schemas import json_schema
+from service.schemas import documents, json_schema
 from service.schemas.compatibility import json_schema as json_schema_changes
+from service.schemas.errors import InvalidSchema
 from service.schemas.model import Source
-from service.schemas.sandboxed.questions import Compare, FirstMisfit, Fit, Pair, Question, Validate
+from service.schemas.sandboxed.questions import Compare, Content, FirstMisfit, Fit, Pair, Question, Read
 
 KEPT_SCHEMAS = 32  # compiled
 
@@ -20,12 +21,12 @@ def _answer(question: bytes) -> bytes:
     return msgspec.msgpack.encode(_answer_to(asked))
 
 
-def _answer_to(asked: Question) -> list[list[str]] | str | FirstMisfit | None:
+def _answer_to(asked: Question) -> list[list[str]] | Content | str | FirstMisfit | None:
     match asked:
         case Compare(pairs):
             return [_reasons(pair) for pair in pairs]
-        case Validate(source):
-            return _problem(source)
+        case Read(text):
+            return _read(text)
         case Fit(source, values):
             return _first_misfit(source, values)
 
@@ -40,12 +41,11 @@ def _reasons(pair: Pair) -> list[str]:
     return protobuf.unreadable(protobuf.Document.parse(pair.reader), protobuf.Document.parse(pair.writer))
 
 
-def _problem(source: Source) -> str | None:
+def _read(text: Source) -> Content | str:
     try:
-        json_schema.validate(json_schema.parse(source))
-    except ValueError as error:
+        return Content(documents.read(text))
+    except InvalidSchema as error:
         return str(error)
-    return None
 
 
 def _first_misfit(source: bytes, values: bytes) -> FirstMisfit | None:

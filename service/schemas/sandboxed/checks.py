@@ -8,7 +8,7 @@ import msgspec
 from service.sandbox import BeyondLimits, Sandbox
 from service.schemas.errors import InvalidSchema
 from service.schemas.model import Source
-from service.schemas.sandboxed.questions import Compare, FirstMisfit, Fit, Pair, Question, Validate
+from service.schemas.sandboxed.questions import Compare, Content, FirstMisfit, Fit, Pair, Question, Read
 
 MODULE = "service.schemas.sandboxed"
 CHECK_SECONDS = 2  # of processor time, for all values of a call
@@ -37,14 +37,16 @@ class SchemaChecks:
             ) from None
         return msgspec.msgpack.decode(answer, type=list[list[str]])
 
-    async def validate(self, tenant: str, source: Source) -> None:
-        """Raises InvalidSchema for a text that is no JSON Schema, or whose references lead nowhere."""
+    async def read(self, tenant: str, text: Source) -> bytes:
+        """The content of a new schema. Raises InvalidSchema."""
         try:
-            answer = await self._checking.ask(tenant, _encode(Validate(source)))
+            answer = await self._checking.ask(tenant, _encode(Read(text)))
         except BeyondLimits as error:
             raise InvalidSchema(f"The schema cannot be read, for {error}: simplify it.") from None
-        if problem := msgspec.msgpack.decode(answer, type=str | None):
-            raise InvalidSchema(f"The text is no valid JSON Schema: {problem}")
+        found = msgspec.msgpack.decode(answer, type=Content | str)
+        if isinstance(found, str):
+            raise InvalidSchema(found)
+        return found.content
 
     async def first_misfit(self, tenant: str, source: bytes, values: Sequence[Any]) -> FirstMisfit | None:
         """`source`: a Source in MessagePack."""

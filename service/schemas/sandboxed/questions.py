@@ -19,10 +19,15 @@ class Compare(Struct, frozen=True, tag=True):
     pairs: list[Pair]
 
 
-class Validate(Struct, frozen=True, tag=True):
-    """Is the source a JSON Schema? The answer is None, or a sentence that says why not."""
+class Read(Struct, frozen=True, tag=True):
+    """Read the text of a new schema (`service.schemas.documents.read`). The answer is a Content, or a sentence (str)
+    that says why it is no schema."""
 
-    source: Source
+    text: Source
+
+
+class Content(Struct, frozen=True):
+    content: bytes
 
 
 class Fit(Struct, frozen=True, tag=True):
@@ -42,4 +47,4 @@ class FirstMisfit(Struct, frozen=True):
     reason: str
 
 
-Question: TypeAlias = Compare | Validate | Fit
+Question: TypeAlias = Compare | Read | Fit

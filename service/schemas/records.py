@@ -1,7 +1,7 @@
 """Checks the values of records against the newest version of a subject, before they are published."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,17 +17,13 @@ from service.schemas.sandboxed.questions import FirstMisfit
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
 MAX_KEPT = 1_000  # subjects, and topics
 
-Reader = Callable[[Any], tuple[Any, tuple[str, str] | None]]
-"""The value as it is stored, and None; or what does not fit: a JSON pointer to it, and why."""
-
 
 class _Checker(NamedTuple):
-    """`source`: of a JSON Schema, for a child process. `read`: reads a value of a Protobuf schema."""
+    """`source`: of the version, in MessagePack."""
 
     version: Version
+    source: bytes
     read_at: float
-    source: bytes = b""
-    read: Reader | None = None
 
 
 class RecordSchemas:
@@ -96,18 +92,15 @@ class RecordSchemas:
         its canonical JSON. Raises Misfit for the first that does not fit, and Unprocessable where the subject has no
         version that can be checked here."""
         checker = await self._checker(principal, subject)
-        if checker.read is None:
-            stored, misfit = values, await self._registry.checks.first_misfit(principal.tenant, checker.source, values)
-        else:
-            stored, misfit = _read_all(checker.read, values)
-        if misfit is None:
-            return checker.version.schema_id, stored
-        if misfit.number is None:
-            raise _cannot_check(checker.version, misfit.reason)
-        place = f"records[{misfit.number}]: value" if len(values) > 1 else "value"
-        where = f" at {misfit.pointer}" if misfit.pointer else ""
+        found = await self._registry.checks.fit(principal.tenant, checker.source, values)
+        if not isinstance(found, FirstMisfit):
+            return checker.version.schema_id, found
+        if found.number is None:
+            raise Unprocessable(f"Values of the schema {subject!r} cannot be checked here: {found.reason}.")
+        place = f"records[{found.number}]: value" if len(values) > 1 else "value"
+        where = f" at {found.pointer}" if found.pointer else ""
         version = f"version {checker.version.version} of the schema {subject!r}"
-        raise Misfit(f"{place}{where} does not fit {version}: {misfit.reason}.", pointer=misfit.pointer)
+        raise Misfit(f"{place}{where} does not fit {version}: {found.reason}.", pointer=found.pointer)
 
     async def _checker(self, principal: Principal, subject: str) -> _Checker:
         if self._knows_version(principal.tenant, subject):
@@ -125,38 +118,8 @@ class RecordSchemas:
             found = known._replace(version=version, read_at=now)
         else:
             imports = await self._registry.imports_of(principal, version.refs)
-            found = _make_checker(version, imports, now)
+            found = _Checker(version, msgspec.msgpack.encode(documents.source_of(version, imports)), now)
         if len(self._checkers) >= MAX_KEPT:
             self._checkers.clear()
         self._checkers[key] = found
         return found
-
-
-def _make_checker(version: Version, imports: dict[str, Version], now: float) -> _Checker:
-    """Raises Unprocessable."""
-    if version.descriptor is None:
-        return _Checker(version, now, source=msgspec.msgpack.encode(documents.source_of(version, imports)))
-    try:
-        from service.schemas import protobuf_files, protobuf_values
-
-        message, pool = protobuf_files.first_message(
-            version.descriptor, {name: each.descriptor or b"" for name, each in imports.items()}
-        )
-        return _Checker(version, now, read=protobuf_values.reader(message, pool))
-    except (ValueError, ImportError) as error:
-        raise _cannot_check(version, str(error)) from None
-
-
-def _read_all(read: Reader, values: Sequence[Any]) -> tuple[Sequence[Any], FirstMisfit | None]:
-    stored = []
-    for number, value in enumerate(values):
-        plain, misfit = read(value)
-        if misfit is not None:
-            return [], FirstMisfit(number, *misfit)
-        stored.append(plain)
-    return stored, None
-
-
-def _cannot_check(version: Version, reason: str) -> Unprocessable:
-    reason = reason.partition("\n")[0].rstrip(".")
-    return Unprocessable(f"Values of the schema {version.subject!r} cannot be checked here: {reason}.")

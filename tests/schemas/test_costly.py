@@ -33,7 +33,8 @@ def source(schema: object) -> Source:
 
 
 async def first_misfit(checks: SchemaChecks, schema: object, *values: Any, tenant: str = "t") -> FirstMisfit | None:
-    return await checks.first_misfit(tenant, msgspec.msgpack.encode(source(schema)), values)
+    found = await checks.fit(tenant, msgspec.msgpack.encode(source(schema)), values)
+    return found if isinstance(found, FirstMisfit) else None
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import msgspec
 from service.sandbox import BeyondLimits, Sandbox
 from service.schemas.errors import InvalidSchema
 from service.schemas.model import Source
-from service.schemas.sandboxed.questions import Compare, Content, FirstMisfit, Fit, Pair, Question, Read
+from service.schemas.sandboxed.questions import Compare, Content, FirstMisfit, Fit, Fitting, Pair, Question, Read, Value
 
 MODULE = "service.schemas.sandboxed"
 CHECK_SECONDS = 2  # of processor time, for all values of a call
@@ -48,13 +48,17 @@ class SchemaChecks:
             raise InvalidSchema(found)
         return found.content
 
-    async def first_misfit(self, tenant: str, source: bytes, values: Sequence[Any]) -> FirstMisfit | None:
-        """`source`: a Source in MessagePack."""
+    async def fit(self, tenant: str, source: bytes, values: Sequence[Any]) -> list[Any] | FirstMisfit:
+        """The values as they are stored, if all fit. `source`: a Source in MessagePack."""
         try:
-            answer = await self._checking.ask(tenant, _encode(Fit(source, msgspec.json.encode(values))))
+            answer = await self._checking.ask(tenant, _encode(Fit(source, [_value(value) for value in values])))
         except BeyondLimits as error:
             return FirstMisfit(None, "", str(error))
-        return msgspec.msgpack.decode(answer, type=FirstMisfit | None)
+        found = msgspec.msgpack.decode(answer, type=Fitting | FirstMisfit)
+        if isinstance(found, FirstMisfit):
+            return found
+        pairs = zip(found.stored, values, strict=True)
+        return [value if stored is None else msgspec.json.decode(stored) for stored, value in pairs]
 
     async def __aenter__(self) -> "SchemaChecks":
         return self
@@ -70,3 +74,7 @@ class SchemaChecks:
 
 def _encode(question: Question) -> bytes:
     return msgspec.msgpack.encode(question)
+
+
+def _value(value: Any) -> Value:
+    return Value(value, is_binary=True) if isinstance(value, bytes) else Value(msgspec.json.encode(value), False)

@@ -30,15 +30,28 @@ class Content(Struct, frozen=True):
     content: bytes
 
 
+class Value(Struct, frozen=True):
+    """JSON, or a Protobuf message in binary."""
+
+    content: bytes
+    is_binary: bool
+
+
 class Fit(Struct, frozen=True, tag=True):
-    """Do the values (a JSON array) fit a JSON Schema? `source`: a Source in MessagePack, by which a child keeps what it
-    has compiled. The answer is a FirstMisfit, or None: all fit."""
+    """Do the values fit the schema? `source`: a Source in MessagePack, by which a child keeps what it has compiled. The
+    answer is a Fitting or a FirstMisfit."""
 
     source: bytes
-    values: bytes
+    values: list[Value]
 
 
-class FirstMisfit(Struct, frozen=True):
+class Fitting(Struct, frozen=True, tag=True):
+    """All values fit. Those of a Protobuf schema are stored as this JSON, the others (None) as they are."""
+
+    stored: list[bytes | None]
+
+
+class FirstMisfit(Struct, frozen=True, tag=True):
     """The first value that does not fit: its number, where in it (a JSON pointer), and why. Without a number: why no
     value can be checked."""
 

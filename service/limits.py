@@ -14,7 +14,8 @@ MAX_TIMEOUT_SECONDS = 7 * 86_400  # of one attempt
 MAX_ATTEMPTS = 1_000
 MAX_WAIT_SECONDS = 60  # of a submit, or of a look at a message, for its end
 MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attempt
-MAX_SEND_DEPTH = 32  # messages in a chain below the first, each sent by the one before
+MAX_SEND_DEPTH = 32  # messages above one: each sent the next, or published the record that became it
+CHAIN_ENDS = f"A chain of messages that send messages or publish records ends after {MAX_SEND_DEPTH}."
 
 MAX_NESTING_LEVELS = 100  # of arrays and objects in JSON: every later reader of the value recurses as deep
 

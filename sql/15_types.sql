@@ -242,7 +242,8 @@ select treadle._define_type('delivery', $$
     schema_id integer,
     wanted    boolean,  -- false: the filter leaves it out, or a message of it is still open
     filtered  boolean,
-    traceparent text
+    traceparent text,
+    depth     integer   -- how many messages lie above the one that published it; null: a client did
 $$);
 
 -- A POST that the agent webhook is to make. `webhook`, `url` or `config` says where.

@@ -64,6 +64,14 @@ language sql stable parallel safe as $$
     end
 $$;
 
+-- Why no message may lie so deep; null: it may. (Stable and one expression, so that the planner inlines it.)
+create or replace function treadle._depth_problem(depth integer) returns text
+language sql stable parallel safe as $$
+    select case
+        when depth > 32 then 'A chain of messages that send messages or publish records ends after 32.'
+    end
+$$;
+
 -- The agent of the last message of a thread that the principal sees, asides left out; null: the thread has no message,
 -- or the new message is an aside.
 create or replace function treadle._agent_of_thread(tenant text, thread_id text, aside boolean, reach jsonb)
@@ -123,8 +131,7 @@ begin
                             then format('The agent %L takes text, not an object.', a.agent)
                         when get_byte(uuid_send(d.id), 6) not between 112 and 127 or d.id >= v_latest_id
                             then format('A message_id must be a UUIDv7 of a time at most a day ahead; %s is not.', d.id)
-                        when d.depth > 32 then 'A chain of messages that send messages ends after 32.'
-                    end) as problem
+                    end, treadle._depth_problem(d.depth)) as problem
             from decoded d
             left join treadle.agents a on a.agent = d.agent and treadle._may_address(reach, a.agent)
         )

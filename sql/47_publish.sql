@@ -130,8 +130,10 @@ begin
 end $$;
 
 -- Publish to a topic. `oldest`: records with an older id are refused. `limits`: to which the records count; null: none.
+-- `depth`: how many messages lie above the one that publishes; null: a client publishes.
 create or replace function treadle._publish_records(
-    topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz)
+    topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz,
+    depth integer default null)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
 language plpgsql as $$
 #variable_conflict use_column
@@ -151,9 +153,9 @@ begin
     perform treadle._refuse_records(v_records);
     with written as (
         insert into treadle.records (record_id, tenant, topic, key, headers, value, bytes, schema_id, created_at,
-            traceparent)
+            traceparent, depth)
         select (r.r).record_id, _publish_records.topic.tenant, _publish_records.topic.id, (r.r).key, (r.r).headers,
-            (r.r).value, (r.r).bytes, (r.r).schema_id, at, (r.r).traceparent
+            (r.r).value, (r.r).bytes, (r.r).schema_id, at, (r.r).traceparent, _publish_records.depth
         from (select unnest(v_records) as r) r
         on conflict do nothing
         returning record_id, bytes

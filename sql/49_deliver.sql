@@ -4,6 +4,8 @@
 -- position are written in one transaction, under the lock of the subscription's row, so each record is delivered once.
 -- To catch up and to deliver what was just published are the same step. Records of a key are one thread of the
 -- subscription (records/<subscription>/<key>, a name that no client can choose); records without a key have no order.
+-- A message lies one deeper than the message whose attempt published its record, so a chain through topics ends as one
+-- of sent messages does. A record that a client published begins a chain.
 -- Where another transaction holds the thread of a key, the records of that key wait in treadle.held_records
 -- (49_held_records.sql), and those of other keys go on.
 
@@ -60,7 +62,7 @@ begin
         select row(
                 null, _next_records.topic, p."offset", p.record_id, p.key, p.headers, p.value, p.schema_id,
                 p.passes and not (p."offset" < fresh and treadle._is_open(s.id, _next_records.topic, p."offset")),
-                not p.passes, p.traceparent)::treadle.delivery
+                not p.passes, p.traceparent, p.depth)::treadle.delivery
         from (
             select l."offset", r.*, sum(r.bytes) over (order by l."offset") - r.bytes as bytes_before,
                 s.filter is null or (
@@ -96,7 +98,7 @@ begin
                 w.n, treadle.uuid7(), 'normal', 1, a.agent, a.queue,
                 'records/' || s.subscription || '/' || (w.w).key, false,
                 case when s.delivery = 'at_most_once' then 1 else a.max_attempts end, a.timeout_seconds, at, null, null,
-                null, null, null, null, null, null, 0, null, null,
+                null, null, null, null, null, null, coalesce((w.w).depth + 1, 0), null, null,
                 case when s.delivery = 'at_most_once' then 1 else (a.settings ->> 'max_losses')::integer end, null
                 )::treadle.submission
         from (select unnest(wanted) as w, generate_series(1, cardinality(wanted)) as n) w);
@@ -114,7 +116,7 @@ begin
         insert into treadle.messages as m (
             message_id, tenant, thread, ord, queue, lane, lane_id, share_place, agent, priority, rank, state, hold,
             max_attempts, max_losses, timeout_seconds, created_at, run_at, schema_id, body, metadata, subscription,
-            record_topic, record_offset, traceparent)
+            record_topic, record_offset, traceparent, depth)
         select p.message_id, s.tenant, p.thread, p.ord, p.queue, case when p.hold is null then p.priority end,
             p.lane_id, case when p.hold = 'share' then p.lane_id end, p.agent, p.priority, p.rank, 'queued', p.hold,
             p.max_attempts, p.max_losses, p.timeout_seconds, at, p.run_at,
@@ -122,7 +124,7 @@ begin
             jsonb_build_object('record', jsonb_strip_nulls(jsonb_build_object(
                 'subscription', s.subscription, 'delivery', s.delivery, 'topic', names -> (p.w).topic::text,
                 'offset', (p.w)."offset", 'record_id', (p.w).record_id, 'key', (p.w).key, 'headers', (p.w).headers))),
-            s.id, (p.w).topic, (p.w)."offset", (p.w).traceparent
+            s.id, (p.w).topic, (p.w)."offset", (p.w).traceparent, p.depth
         from (
             select (z.p).*, z.w,
                 case

@@ -68,7 +68,7 @@ begin
         ) h
         left join treadle.topics t on t.id = any(array[h.topic]) and t.deleted_at is null
         left join lateral (
-            select o.record_id, o.key, o.headers, o.value, o.schema_id, o.bytes, o.traceparent
+            select o.record_id, o.key, o.headers, o.value, o.schema_id, o.bytes, o.traceparent, o.depth
             from treadle.topic_log g
             join treadle.records o on o.record_id = g.record_id
             where g.topic = t.id
@@ -87,7 +87,7 @@ begin
     select count(*), coalesce(jsonb_object_agg(b.topic, b.name) filter (where b.name is not null), '{}'),
             coalesce(array_agg(row(
                 null, b.topic, b."offset", b.record_id, b.key, b.headers, b.value, b.schema_id, true, false,
-                b.traceparent)::treadle.delivery order by b.topic, b."offset")
+                b.traceparent, b.depth)::treadle.delivery order by b.topic, b."offset")
                 filter (where b.record_id is not null), '{}')
         into taken, names, records
         from taken_back b;

@@ -51,15 +51,17 @@ end $$;
 
 -- Take the locks of a message that sends, in their order: the threads that it sends to, and its own (`with_own`), then
 -- its lease. Raises TR001 if the lease is lost or a cancellation requested: then nothing is to be sent. Returns the
--- message's tenant and owner (as a principal's reach), to which all that it sends belongs.
-create or replace function treadle._lock_to_send(
+-- message's tenant and owner (as a principal's reach), to which all that it sends belongs, and how many messages lie
+-- above it.
+create or replace function treadle._lock_sender(
     id uuid,
     lease uuid,
     messages jsonb,
     with_own boolean,
     patient boolean,
     out tenant text,
-    out reach jsonb)
+    out reach jsonb,
+    out depth integer)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -74,14 +76,15 @@ declare
     v_message record;
     v_cancelled boolean;
 begin
-    select m.tenant, m.owner, case when with_own then m.thread end as own
+    select m.tenant, m.owner, m.depth, case when with_own then m.thread end as own
         into v_message
         from treadle.messages m
-        where m.message_id = _lock_to_send.id;
+        where m.message_id = _lock_sender.id;
     if not found then
         raise exception using errcode = 'TR001';
     end if;
     tenant := v_message.tenant;
+    depth := v_message.depth;
     reach := case when v_message.owner is not null then jsonb_build_object('owner', v_message.owner) end;
     perform treadle._lock_targets(
         thread_ids => v_targets,
@@ -91,7 +94,7 @@ begin
     select l.cancel_requested
         into v_cancelled
         from treadle.leases l
-        where l.message_id = _lock_to_send.id and l.lease = _lock_to_send.lease
+        where l.message_id = _lock_sender.id and l.lease = _lock_sender.lease
         for no key update;
     if v_cancelled is distinct from false then
         raise exception using errcode = 'TR001';
@@ -99,10 +102,13 @@ begin
 end $$;
 
 -- Submit the messages and publish the records that a message sends. A record's id is made from that of its message, so
--- it may be as old.
-create or replace function treadle._send(messages jsonb, tenant text, reach jsonb, max_queue_size integer) returns void
-language plpgsql as $$
+-- it may be as old. `depth`: of the message, which its records keep. Raises TR422 for a record if the messages that
+-- subscriptions make of it would lie too deep.
+create or replace function treadle._send(
+    messages jsonb, tenant text, reach jsonb, depth integer, max_queue_size integer)
+returns void language plpgsql as $$
 declare
+    v_problem constant text := treadle._depth_problem(depth + 1);
     v_messages constant jsonb := (
         select jsonb_agg(x order by n)
         from jsonb_array_elements(messages) with ordinality u (x, n)
@@ -113,6 +119,9 @@ begin
             messages => v_messages, tenant => tenant, notify => true, max_queue_size => max_queue_size,
             autocommit => true, reach => reach);
     end if;
+    if v_problem is not null and jsonb_path_exists(messages, '$[*].topic') then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
     perform from (
             select x ->> 'topic' as topic, jsonb_agg(x - 'topic' order by n) as records
             from jsonb_array_elements(messages) with ordinality u (x, n)
@@ -122,7 +131,8 @@ begin
         ) p
         cross join lateral treadle._publish_records(
             topic => treadle._existing_topic(p.topic, tenant), records => p.records,
-            oldest => treadle.uuid_at('epoch'), limits => null, notify => true, at => treadle.clock());
+            oldest => treadle.uuid_at('epoch'), limits => null, notify => true, at => treadle.clock(),
+            depth => depth);
 end $$;
 
 -- treadle.append for the events of one message, patiently.
@@ -153,7 +163,7 @@ declare
     v_sender record;
 begin
     begin
-        v_sender := treadle._lock_to_send(id => append_and_send.id, lease => append_and_send.lease,
+        v_sender := treadle._lock_sender(id => append_and_send.id, lease => append_and_send.lease,
             messages => messages::jsonb, with_own => false, patient => patient);
         return query
             select a.*
@@ -166,7 +176,7 @@ begin
         end if;
         perform treadle._send(
             messages => messages::jsonb, tenant => v_sender.tenant, reach => v_sender.reach,
-            max_queue_size => max_queue_size);
+            depth => v_sender.depth, max_queue_size => max_queue_size);
     exception
         when sqlstate 'TR001' then
             return query
@@ -235,7 +245,7 @@ begin
     foreach v_with_all in array array[true, false] loop
         begin
             if v_with_all and messages is not null then
-                v_sender := treadle._lock_to_send(id => id, lease => lease, messages => messages::jsonb,
+                v_sender := treadle._lock_sender(id => id, lease => lease, messages => messages::jsonb,
                     with_own => true, patient => patient);
             end if;
             v_status := treadle._finish_one(
@@ -252,7 +262,7 @@ begin
             if messages is not null then
                 perform treadle._send(
                     messages => messages::jsonb, tenant => v_sender.tenant, reach => v_sender.reach,
-                    max_queue_size => max_queue_size);
+                    depth => v_sender.depth, max_queue_size => max_queue_size);
             end if;
             exit;
         exception

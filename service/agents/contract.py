@@ -164,7 +164,8 @@ class Context(Protocol):
 
         Raises Rejected if an earlier attempt has sent another message under this name, or in this one's place: make
         what may differ between attempts in a step. Also if the message does not fit the input type of its agent, and if
-        32 messages lie above this one, each sent by the one before.
+        32 messages lie above this one, each sent by the one before, or made by a subscription of a record that the one
+        before published.
         If the queue holds MAX_QUEUE_SIZE messages, the attempt fails and is tried again later.
         """
 
@@ -184,7 +185,7 @@ class Context(Protocol):
         commits what it publishes and sends with its completion only, and does so outside of its steps.
 
         Raises Rejected if an earlier attempt has published another record under this name, or in this one's place. Also
-        if the value does not fit the schema of the topic.
+        if the value does not fit the schema of the topic, and if 32 messages lie above this one (see `send`).
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from service.db.pool import Connection
+from service.limits import MAX_SEND_DEPTH
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.invariants import assert_consistent
@@ -120,6 +121,20 @@ async def test_calls_that_do_not_fit_are_refused(remote: RemoteWorker, sql: Conn
         problem(await remote.finish(message_id, outcome, **fields), 422, reason)
     assert await sql.fetch(SENT) == []
     assert (await remote.finish(message_id, result=1)).json()["state"] == "completed"
+
+
+async def test_a_chain_of_remote_workers_messages_ends(remote: RemoteWorker, sql: Connection) -> None:
+    await remote.api.submit("x", agent="shout")
+    await sql.execute("update treadle.messages set depth = $1", MAX_SEND_DEPTH)
+    [claimed] = await remote.claim()
+    step = {"first_seq": 3, "events": [STEP]}
+    for call, body in (
+        ("send", {"send": SEND}),
+        ("publish", {"record": RECORD}),
+        ("append", {**step, "sends": [SEND]}),
+        ("append", {**step, "records": [RECORD]}),
+    ):
+        problem(await remote.call(call, **lease_of(claimed), **body), 422, "A chain of messages")
 
 
 async def test_a_message_for_a_full_queue_refuses_the_call_that_sends_it(

@@ -16,7 +16,8 @@ CREATE TYPE treadle.delivery AS (
 	schema_id integer,
 	wanted boolean,
 	filtered boolean,
-	traceparent text
+	traceparent text,
+	depth integer
 );
 CREATE TYPE treadle.ending AS (
 	message_id uuid,
@@ -2953,6 +2954,7 @@ CREATE TABLE treadle.records (
     schema_id integer,
     created_at timestamp with time zone NOT NULL,
     traceparent text,
+    depth smallint,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 )
 PARTITION BY RANGE (record_id);
@@ -2962,6 +2964,7 @@ COMMENT ON COLUMN treadle.records.key IS 'Records of one key are handled in orde
 COMMENT ON COLUMN treadle.records.bytes IS 'Of key, headers and value, before compression';
 COMMENT ON COLUMN treadle.records.schema_id IS 'The registered schema that value satisfies; null: none';
 COMMENT ON COLUMN treadle.records.traceparent IS 'W3C trace context of the publish; null: it had none';
+COMMENT ON COLUMN treadle.records.depth IS 'Messages above the one whose attempt published it; null: a client did';
 CREATE TABLE treadle.topic_ends (
     topic bigint NOT NULL,
     next_offset bigint DEFAULT 0 NOT NULL,
@@ -3418,6 +3421,7 @@ CREATE TABLE treadle.records_default (
     schema_id integer,
     created_at timestamp with time zone CONSTRAINT records_created_at_not_null NOT NULL,
     traceparent text,
+    depth smallint,
     CONSTRAINT records_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 );
 CREATE TABLE treadle.schema_ends (

@@ -9,6 +9,7 @@ import pytest
 from service.access.principal import COMMAND_LINE
 from service.db.notifier import Notifier
 from service.db.pool import Connection, Database
+from service.limits import MAX_SEND_DEPTH
 from service.subscriptions.model import NewPosition, NewSubscription
 from service.subscriptions.store import SubscriptionStore
 from service.threads.store import ThreadStore
@@ -90,6 +91,29 @@ async def test_records_flow_from_topic_to_topic(
     assert await house.values("doubled") == seen
     assert await sql.fetchval("select count(*) from treadle.threads") == 2
     assert await ThreadStore(database).page(COMMAND_LINE, 10, None) == ([], None)
+    await assert_consistent(sql)
+
+
+@pytest.mark.parametrize("following", [{"a": "a"}, {"a": "b", "b": "a"}], ids=["to itself", "in a ring"])
+async def test_a_chain_through_topics_ends(
+    house: House, start_worker: StartWorker, sql: Connection, following: dict[str, str]
+) -> None:
+    """Half of the handlers publish with a step, half with their end."""
+
+    @agent("endless")
+    async def endless(context: Context, n: int) -> None:
+        await context.publish(following[context.metadata["record"]["topic"]], n + 1)
+        if n % 2:
+            await context.step("published", lambda: n)
+
+    await start_worker(endless)
+    await house.topic(*following)
+    await house.subscribe("endless", "#", "endless")
+    await house.publish("a", 0)
+    [last] = await until(lambda: sql.fetch("select * from treadle.messages where state = 'failed'"))
+    assert (last["depth"], last["failures"]) == (MAX_SEND_DEPTH, 1)
+    assert "A chain of messages that send messages or publish records ends" in last["error"]
+    assert await sql.fetchval("select count(*) from treadle.records") == MAX_SEND_DEPTH + 1
     await assert_consistent(sql)
 
 

@@ -4,7 +4,6 @@ from service.db.pool import Connection
 from service.limits import MAX_SEND_DEPTH
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, submit
-from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 from treadle import Context, agent
 
@@ -18,19 +17,8 @@ async def test_a_chain_of_messages_ends(sql: Connection, start_worker: StartWork
     await submit(sql, "x", agent="endless")
     [last] = await until(lambda: sql.fetch("select * from treadle.messages where state = 'failed'"))
     assert (last["depth"], last["failures"]) == (MAX_SEND_DEPTH, 1)
-    assert "A chain of messages that send messages ends" in last["error"]
+    assert "A chain of messages that send messages or publish records ends" in last["error"]
     assert await sql.fetchval("select count(*) from treadle.messages") == MAX_SEND_DEPTH + 1
-
-
-async def test_the_functions_keep_the_end_of_a_chain(sql_client: SqlClient) -> None:
-    parent = await sql_client.submit()
-    await sql_client.sql.execute("update treadle.messages set depth = $1", MAX_SEND_DEPTH - 1)
-    last = await sql_client.submit(parent=str(parent))
-    assert (await sql_client.message(last))["depth"] == MAX_SEND_DEPTH
-    [row] = await sql_client.submit_many({"parent": str(last)}, strict=False)
-    assert (row["state"], row["refusal_code"]) == ("refused", "TR422")
-    [claim] = [claim for claim in await sql_client.claim(9) if claim.message_id == last]
-    assert claim.depth == MAX_SEND_DEPTH
 
 
 async def test_max_queue_size_counts_for_messages_that_agents_send(sql: Connection, start_worker: StartWorker) -> None:

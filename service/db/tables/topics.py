@@ -1,6 +1,18 @@
 """Topics, their records, and the subscriptions to them."""
 
-from sqlalchemy import BigInteger, Boolean, Double, Identity, Index, Integer, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from service.db.tables.columns import Time, key, may, metadata, must, tenant
@@ -44,6 +56,7 @@ records = Table(
     may("schema_id", Integer),
     must("created_at", Time),
     may("traceparent", Text),
+    may("depth", SmallInteger),
     postgresql_partition_by="range (record_id)",
 )
 

@@ -9,7 +9,7 @@ import msgspec
 from service.config import Settings
 from service.errors import Unprocessable
 from service.leases.places import Place
-from service.limits import MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
+from service.limits import CHAIN_ENDS, MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages, validate_metadata
 from service.protocols.leases.earlier import Sender
@@ -35,8 +35,7 @@ class Placed(NamedTuple):
 
 def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Settings) -> Placed:
     """Raises Unprocessable."""
-    if sender.depth >= MAX_SEND_DEPTH:
-        raise Unprocessable(f"A chain of messages that send messages ends after {MAX_SEND_DEPTH}.")
+    _check_depth(sender)
     validate_messages(
         [NewMessage(sent.message, thread_id=sent.thread_id, metadata=sent.metadata, aside=sent.aside)],
         settings,
@@ -51,6 +50,7 @@ def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Set
 
 def place_record(sender: Sender, parent: UUID, sent: SentRecord, settings: Settings) -> Placed:
     """Raises Unprocessable."""
+    _check_depth(sender)
     validate_metadata({"value": sent.value})
     named = {"key": sent.key, "headers": sent.headers}
     content = {"topic": sent.topic, "value": sent.value} | {k: v for k, v in named.items() if v is not None}
@@ -73,6 +73,11 @@ def place_all(
 
 def encode_rows(placed: Sequence[Placed]) -> str:
     return msgspec.json.encode([one.row for one in placed]).decode()
+
+
+def _check_depth(sender: Sender) -> None:
+    if sender.depth >= MAX_SEND_DEPTH:
+        raise Unprocessable(CHAIN_ENDS)
 
 
 def _placed(

@@ -10,6 +10,7 @@ from service import telemetry
 from service.agents.contract import Rejected
 from service.leases.places import Place
 from service.limits import (
+    CHAIN_ENDS,
     DELAY_RULE,
     MAX_BATCH_MESSAGES,
     MAX_DELAY_SECONDS,
@@ -41,6 +42,7 @@ async def send(
     in its place, if it does not fit the input of its agent, or if the chain of messages is too long."""
     await scope.require_running()
     scope.require_commit_with_end("sends messages")
+    _check_depth(scope)
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
@@ -73,9 +75,10 @@ async def publish(
     name: str | None,
 ) -> str:
     """Remember a record to be published; returns its id. Raises Rejected if an earlier attempt has published something
-    else in its place, or if it does not fit the schema of its topic."""
+    else in its place, if it does not fit the schema of its topic, or if the chain of messages is too long."""
     await scope.require_running()
     scope.require_commit_with_end("publishes records")
+    _check_depth(scope)
     if key is not None and not 1 <= len(key) <= MAX_RECORD_KEY_CHARS:
         raise ValueError(f"the key must be {RECORD_KEY_RULE}")
     given = {"topic": topic, "value": value, "key": key, "headers": headers}
@@ -100,9 +103,12 @@ async def publish(
     return record
 
 
-def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: float, aside: bool) -> None:
+def _check_depth(scope: AttemptScope) -> None:
     if scope.claim.depth >= MAX_SEND_DEPTH:
-        raise Rejected(f"A chain of messages that send messages ends after {MAX_SEND_DEPTH}.")
+        raise Rejected(CHAIN_ENDS)
+
+
+def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: float, aside: bool) -> None:
     if len(scope.sent) == MAX_BATCH_MESSAGES:
         raise ValueError(f"a message sends at most {MAX_BATCH_MESSAGES} others")
     if priority not in PRIORITIES:

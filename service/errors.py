@@ -79,8 +79,9 @@ class NotConnected(Unavailable):
 
 
 class AddressRejected(NotConnected):
-    """PostgreSQL answered, and refuses the user, the password, the database or an option of the address; or a pooler
-    answered that needs other settings. A process that runs tries again, for an operator may change the server."""
+    """PostgreSQL answered, and refuses the user, the password, the database or an option of the address; or a setting
+    keeps it from writing; or a pooler answered that needs other settings. A process that runs tries again, for an
+    operator may change the server."""
 
 
 class TooSlow(Unavailable):

@@ -31,7 +31,9 @@ class Availability:
             now = time.monotonic()
             self._well_since = None
             self._held_up += 1
-            reason = error.reason.partition(": ")[2] or error.reason
+            reason = error.reason
+            if reason.startswith("PostgreSQL cannot be "):
+                reason = reason.partition(": ")[2]
             if self._since is None:
                 self._since = self._told = now
                 log.warning("PostgreSQL is away: %s", reason)

@@ -14,6 +14,7 @@ from asyncpg.connect_utils import SessionAttribute
 from service import database_address
 from service.database_address import Address
 from service.db import pooler as poolers
+from service.db import read_only
 from service.errors import AddressRejected, ConfigError, NotConnected
 
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -112,8 +113,8 @@ async def connect(
     never); a pooler in transaction mode has only the first. The session takes `role` (None: it keeps the rights of its
     login role), but not behind such a pooler, where the login role must be a member. Where the address names several
     hosts, they are tried in a staggered race, so that a silent one delays no other. Raises NotConnected;
-    AddressRejected where trying again cannot help, also for a pooler that `pooler` does not tell; ConfigError for an
-    address that no connection can have.
+    AddressRejected where trying again cannot help, also for a pooler that `pooler` does not tell and a server that is
+    set to take no writes; ConfigError for an address that no connection can have.
     """
     address = database_address.parse(dsn)
     opener = functools.partial(_open, address, name, command_timeout)
@@ -169,7 +170,8 @@ async def _open(
     attempts = [functools.partial(attempt, host=host, port=port or default_port) for host, port in hosts]
     winner, _, errors = await staggered_race(attempts, NEXT_HOST_SECONDS)
     if winner is None:
-        raise next(error for error in errors if error is not None)
+        failures = [error for error in errors if error is not None]
+        raise next((error for error in failures if isinstance(error, AddressRejected)), failures[0])
     connection: Connection = winner
     return connection
 
@@ -181,20 +183,39 @@ async def _attempt(
         settings = settings | {"application_name": address.application_name or f"treadle {name}"}
     if address.system_certificates:
         place["ssl"] = ssl.create_default_context()
-    connection: Connection = await asyncpg.connect(
+    opener = functools.partial(
+        asyncpg.connect,
         address.url,
         timeout=address.connect_seconds or CONNECT_TIMEOUT_SECONDS,
         command_timeout=command_timeout,
         statement_cache_size=0 if pooler else 1024,
-        # A pooler chooses the server itself.
-        target_session_attrs=SessionAttribute.any if pooler else SessionAttribute.read_write,
         server_settings=settings,
         connection_class=KnownTypesConnection,
         **place,
     )
+    try:
+        # A pooler chooses the server itself.
+        wanted = SessionAttribute.any if pooler else SessionAttribute.read_write
+        connection: Connection = await opener(target_session_attrs=wanted)
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        if (refusal := await _refusal_of_writes(opener)) is None:
+            raise
+        raise refusal from error
     if address.socket_options:
         _set_socket_options(connection, address)
     return connection
+
+
+async def _refusal_of_writes(opener: "functools.partial[Any]") -> NotConnected | None:
+    """Why no server of this host takes writes; None: one would by now."""
+    try:
+        connection: Connection = await opener(target_session_attrs=SessionAttribute.primary)
+    except asyncpg.TargetServerAttributeNotMatched:
+        return NotConnected(read_only.STANDBY)
+    try:
+        return await read_only.refusal(connection)
+    finally:
+        connection.terminate()
 
 
 def _set_socket_options(connection: Connection, address: Address) -> None:

@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from service import telemetry
+from service.db import read_only
 from service.db.availability import Availability
 from service.db.connection import (
     COMMAND_TIMEOUT_SECONDS,
@@ -130,6 +131,11 @@ class Database:
                     return await call(connection)
                 except TimeoutError as error:
                     raise TooSlow("PostgreSQL was reached, but did not answer in time.") from error
+                except asyncpg.ReadOnlySQLTransactionError as error:
+                    await self._drop()  # its other connections lead to the same server
+                    if (refusal := await read_only.refusal(connection)) is None:
+                        raise
+                    raise refusal from error
                 finally:
                     await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
             except _REPEATABLE_ERRORS as error:
@@ -139,8 +145,6 @@ class Database:
                 if not tries:
                     raise NotConnected(explain(error)) from error
             except CONNECTION_ERRORS as error:
-                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                    await self._drop()  # this server is a standby now
                 if isinstance(error, _SERVER_TROUBLES):
                     raise Unavailable(f"PostgreSQL did not serve the call: {first_line(error)}.") from error
                 raise NotConnected(explain(error)) from error

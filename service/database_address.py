@@ -1,18 +1,19 @@
 """The address of PostgreSQL: a URL with libpq's parameters, as psql takes it.
 
-asyncpg knows fewer of these parameters and would hand the others to the server as settings. So each one is passed on,
-carried out here, or refused with a sentence.
+asyncpg knows fewer of these parameters and would hand the others to the server as settings. So each one that libpq of
+PostgreSQL 18 has is passed on, carried out here, or refused with a sentence.
 """
 
 import functools
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 
+from service import database_services
 from service.errors import ConfigError
 
 EXAMPLE = "postgresql://user:password@host:5432/database"
@@ -21,12 +22,7 @@ SCHEMES = ("postgresql", "postgres")
 # What asyncpg does with these is what libpq does.
 PASSED_ON = frozenset(
     [
-        "user",
-        "password",
         "passfile",
-        "dbname",
-        "database",
-        "service",
         "application_name",
         "options",
         "krbsrvname",
@@ -45,6 +41,11 @@ PASSED_ON = frozenset(
 # Carried out by this module or by service.db.connection.
 CARRIED_OUT = frozenset(
     [
+        "service",
+        "user",
+        "password",
+        "dbname",
+        "database",  # of asyncpg: the same as dbname
         "host",
         "hostaddr",
         "port",
@@ -59,7 +60,7 @@ CARRIED_OUT = frozenset(
         "fallback_application_name",
     ]
 )
-# Values that describe what a connection of ours is like anyway.
+# Values that describe what a connection of ours is like anyway. (Treadle writes, so it cannot prefer a standby.)
 WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "channel_binding": ("disable", "prefer"),
     "client_encoding": ("auto", "utf8", "utf-8", "unicode"),
@@ -129,7 +130,7 @@ def _parse(url: str) -> Address:
     user, _, netloc = parts.netloc.rpartition("@")
     if "@" in user:
         raise ValueError("Expected %40 in the place of an @ in the user's name or password")
-    given = _parameters(parts.query)
+    given = _with_service(_authority(user, parts.path) | _parameters(parts.query), netloc)
     hosts = _hosts(netloc, given)
     query = {name: value for name, value in given.items() if name in PASSED_ON}
     if given.get("ssl") == "true":
@@ -146,7 +147,7 @@ def _parse(url: str) -> Address:
         query["port"] = ",".join(str(port or 5432) for _, port in hosts)
     text = "&".join(f"{name}={quote(value, safe='/[],:')}" for name, value in query.items())
     return Address(
-        f"postgresql://{user}{'@' if user else ''}{parts.path}{'?' if text else ''}{text}",
+        f"postgresql://{_login(given)}{_path(given)}{'?' if text else ''}{text}",
         hosts,
         connect_seconds=float(_number(given, "connect_timeout")) or None,
         application_name=given.get("application_name"),
@@ -156,13 +157,52 @@ def _parse(url: str) -> Address:
     )
 
 
+def _authority(user: str, path: str) -> dict[str, str]:
+    """The name, the password and the database that stand in front of the parameters. As in libpq, the parameters go
+    before them."""
+    name, _, password = user.partition(":")
+    given = {"user": name, "password": password, "dbname": path.removeprefix("/")}
+    return {name: unquote(text) for name, text in given.items() if text}
+
+
+def _login(given: Mapping[str, str]) -> str:
+    if not given.keys() & {"user", "password"}:
+        return ""
+    password = given.get("password")
+    return quote(given.get("user", ""), safe="") + ("" if password is None else f":{quote(password, safe='')}") + "@"
+
+
+def _path(given: Mapping[str, str]) -> str:
+    return "/" + quote(given["dbname"], safe="") if "dbname" in given else ""
+
+
+def _with_service(given: dict[str, str], netloc: str) -> dict[str, str]:
+    """With what the service gives, if one is named: the address itself goes before it. Raises ValueError."""
+    if "service" not in given:
+        return given
+    service = _checked(database_services.parameters_of(given["service"]))
+    if netloc or given.keys() & {"host", "hostaddr"}:
+        service = {name: value for name, value in service.items() if name not in ("host", "hostaddr")}
+    if any(_split_port(spec)[1] for spec in netloc.split(",")):
+        service.pop("port", None)
+    return service | given
+
+
 def _parameters(query: str) -> dict[str, str]:
     """The parameters that are given, decoded as libpq does it: a plus is no space. Raises ValueError."""
-    given: dict[str, str] = {}
+    pairs = []
     for part in query.split("&") if query else ():
         name, separator, value = (unquote(text) if text else text for text in part.partition("="))
         if not separator:
             raise ValueError(f"Expected name=value among the parameters, got {name!r}")
+        pairs.append((name, value))
+    return _checked(pairs)
+
+
+def _checked(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The parameters that have a value. Raises ValueError."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
         if name.startswith("oauth_") or name in NOT_SUPPORTED:
             raise ValueError(f"The parameter {name} is not supported: leave it out")
         if name not in PASSED_ON | CARRIED_OUT | WITHOUT_EFFECT.keys():
@@ -174,7 +214,7 @@ def _parameters(query: str) -> dict[str, str]:
         choices = WITHOUT_EFFECT.get(name) or CHOICES.get(name)
         if choices and value.lower() not in choices:
             raise ValueError(f"{name} may be {' or '.join(choices)} here, not {value!r}")
-        given[name] = value
+        given["dbname" if name == "database" else name] = value
     return given
 
 

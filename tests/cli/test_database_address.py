@@ -116,6 +116,101 @@ def test_a_unix_socket_may_stand_in_the_place_of_the_host(tmp_path: Path) -> Non
         assert database_address.parse(url).hosts == ((str(tmp_path), 5),)
 
 
+# What PQconndefaults() of libpq 18.6 lists.
+OF_LIBPQ = """
+    service user password passfile channel_binding connect_timeout dbname host hostaddr port client_encoding options
+    application_name fallback_application_name keepalives keepalives_idle keepalives_interval keepalives_count
+    tcp_user_timeout sslmode sslnegotiation sslcompression sslcert sslkey sslcertmode sslpassword sslrootcert sslcrl
+    sslcrldir sslsni requirepeer require_auth min_protocol_version max_protocol_version ssl_min_protocol_version
+    ssl_max_protocol_version gssencmode krbsrvname gsslib gssdelegation replication target_session_attrs
+    load_balance_hosts scram_client_key scram_server_key oauth_issuer oauth_client_id oauth_client_secret oauth_scope
+    sslkeylogfile"""
+
+
+def test_every_parameter_of_libpq_is_used_or_refused() -> None:
+    used = database_address.PASSED_ON | database_address.CARRIED_OUT | database_address.WITHOUT_EFFECT.keys()
+    refused = set(OF_LIBPQ.split()) - used
+    assert refused == {
+        *("requirepeer", "require_auth", "scram_client_key", "scram_server_key", "sslcrldir", "sslkeylogfile"),
+        *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
+    }
+    for name in refused:
+        assert f"The parameter {name} is not supported: leave it out" in sentence(f"postgresql://h/db?{name}=x")
+
+
+@pytest.mark.parametrize(
+    ("url", "login"),
+    [
+        ("postgresql://me:a@host/db?user=you&password=b%2Bc&dbname=other%2Fdb", "you:b%2Bc@/other%2Fdb"),
+        ("postgresql://me@host/?database=other", "me@/other"),
+        ("postgresql://host/?user=you", "you@"),
+        ("postgresql://host?dbname=other", "/other"),
+        ("postgresql://host", ""),
+    ],
+)
+def test_parameters_go_before_what_stands_in_front_of_them(url: str, login: str) -> None:
+    assert database_address.parse(url).url == f"postgresql://{login}?host=host"
+
+
+@pytest.fixture
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the user's file of services and that of the system."""
+    own, system = tmp_path / "own.conf", tmp_path / "pg_service.conf"
+    own.write_text(
+        "# ours\n[one]\nhost=one,two\nport=1,2\nuser=u\npassword=100%sure=\ndbname=d\nconnect_timeout=7\n\n"
+        "[colour]\ncolour=blue\n[auth]\nrequire_auth=none\n[nested]\nservice=one\n[line]\nwords\n"
+    )
+    system.write_text("[one]\nhost=never\n[all]\nhost=everywhere\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(own))
+    monkeypatch.setenv("PGSYSCONFDIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("services")
+def test_a_service_gives_what_the_address_does_not() -> None:
+    address = database_address.parse("postgresql:///?service=one")
+    assert (address.hosts, address.connect_seconds) == ((("one", 1), ("two", 2)), 7.0)
+    assert address.url == "postgresql://u:100%25sure%3D@/d?host=one,two&port=1,2"
+    address = database_address.parse("postgresql://me@there:9/db?service=one&connect_timeout=8")
+    assert (address.hosts, address.connect_seconds) == ((("there", 9),), 8.0)
+    assert address.url == "postgresql://me:100%25sure%3D@/db?host=there&port=9"
+    assert database_address.parse("postgresql:///?service=all").hosts == (("everywhere", None),)
+
+
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        ("none", "Expected a definition of the service 'none' in {0}/own.conf or {0}/pg_service.conf"),
+        ("colour", "There is no parameter 'colour'"),
+        ("auth", "The parameter require_auth is not supported"),
+        ("nested", "Expected name=value in line 15 of {0}/own.conf"),
+        ("line", "Expected name=value in line 17 of {0}/own.conf"),
+    ],
+)
+def test_a_wrong_service_is_one_sentence(services: Path, service: str, said: str) -> None:
+    assert said.format(services) in sentence(f"postgresql://me:{SECRET}@/db?service={service}")
+
+
+def test_a_service_without_files_is_one_sentence(services: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGSYSCONFDIR")
+    monkeypatch.setenv("PGSERVICEFILE", str(services / "missing"))
+    assert f"Expected a definition of the service 'x' in {services / 'missing'}" in sentence("postgresql:///?service=x")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    assert f"The file {services} of service cannot be read: Is a directory" in sentence("postgresql:///?service=y")
+
+
+async def test_a_service_takes_effect(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _, database = dsn.rpartition("/")
+    _, _, place = server.rpartition("@")
+    host, _, port = place.partition(":")
+    file = tmp_path / "services"
+    file.write_text(f"[s]\nhost={host}\nport={port}\nuser=treadle\ndbname={database}\noptions=-c geqo=off\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    connection = await connect("postgresql:///?service=s", name="test")
+    assert await connection.fetchval("select current_setting('geqo') || current_database()") == f"off{database}"
+    await connection.close()
+
+
 async def test_parameters_take_effect(dsn: str) -> None:
     connection = await connect(
         f"{dsn}?options=-c%20geqo%3Doff%20-c%20timezone%3DAsia/Tokyo&application_name=mine&keepalives_idle=33"

@@ -84,6 +84,9 @@ def test_the_pages_say_how_many_connections_each_process_opens() -> None:
     assert numbers(
         r"an API opens up to (\d+), a worker up to (\d+), and its stand-in (\d+)", section(README, "Scaling")
     ) == (api, worker, 1)
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    in_compose = r"Each API opens up to (\d+) connections, each worker up to (\d+), and its stand-in (\d+)"
+    assert numbers(in_compose, compose) == (api, worker, 1)
     text = section(DOCS / "operations.md", "Scaling")
     kinds = r"up to (\d+) for calls and streams, (\d+) for single messages, (\d+) for lists"
     others = r"(\d+) for `/health`, (\d+) for remote workers, and (\d+) for LISTEN: (\d+) in all"

@@ -53,30 +53,24 @@ begin
 end $$;
 
 -- Cancel the open messages of a thread that the caller holds: queued ones now, running ones by their workers. A claim
--- takes no lock of the thread, so a message can begin to run meanwhile: it is looked for again. Returns all of them.
+-- and a finish take the lock of the thread, too, so none of its messages begins or ends meanwhile. Returns all of them.
 create or replace function treadle._cancel_open_turns(thread bigint, at timestamptz) returns uuid[]
 language plpgsql as $$
 declare
-    v_open uuid[];
-    v_running uuid[];
-    v_queued uuid[];
+    v_open constant uuid[] := treadle._open_turns(_cancel_open_turns.thread);
+    v_running constant uuid[] := array(
+        select l.message_id
+        from treadle.leases l
+        where l.message_id = any(v_open)
+        order by l.message_id
+        for key share);
+    v_queued constant uuid[] := array(
+        select m.message_id
+        from treadle.messages m
+        where m.message_id = any(v_open) and m.state = 'queued'
+        order by m.message_id
+        for update);
 begin
-    loop
-        v_open := treadle._open_turns(_cancel_open_turns.thread);
-        v_running := array(
-            select l.message_id
-            from treadle.leases l
-            where l.message_id = any(v_open)
-            order by l.message_id
-            for key share);
-        v_queued := array(
-            select m.message_id
-            from treadle.messages m
-            where m.message_id = any(v_open) and m.state = 'queued'
-            order by m.message_id
-            for update);
-        exit when v_open <@ (v_running || v_queued);
-    end loop;
     perform treadle._cancel_late(v_running);
     perform treadle._cancel_queued(ids => v_queued, thread => _cancel_open_turns.thread, at => at);
     return v_open;

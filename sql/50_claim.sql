@@ -1,8 +1,8 @@
 -- Claim: a worker takes messages.
 --
--- Lane by lane, oldest rows first, a claim tries three locks and never waits for one: the lane row, the message, the
--- thread's log. A message whose locks it does not get stays where it is. So does a message whose thread another
--- transaction holds: its end would wait for that transaction, and would keep a place of the worker meanwhile. Each
+-- Lane by lane, oldest rows first, a claim tries four locks and never waits for one: the lane row, the message, its
+-- thread, and the thread's log. A message whose locks it does not get stays where it is. While another transaction
+-- holds the thread, the end of an attempt would wait for it, and would keep a place of the worker meanwhile. Each
 -- message it takes becomes `processing` under a lease of its own, its lane row is hidden until the lease expires, and
 -- its log gets `started`.
 -- A hidden row that shows again belongs to a lease that no heartbeat extended. The janitor decides whether its worker

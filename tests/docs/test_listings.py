@@ -13,11 +13,12 @@ import msgspec
 import pytest
 from litestar import Response, Router
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.routes import WebSocketRoute
+from litestar.routes import HTTPRoute, WebSocketRoute
 
 from service import config
+from service.access.principal import OPEN_SCOPE
 from service.api import pools
-from service.api.app import ROUTERS
+from service.api.app import ROUTERS, Api
 from service.cli import main
 from service.cli.plan import HEARTBEAT_CONNECTIONS, LISTENER_CONNECTIONS
 from service.cli.wiring import WORKER_CONNECTIONS
@@ -184,6 +185,23 @@ def test_a_json_example_has_the_fields_of_the_answer(block: Block) -> None:
     assert example
     for item, fields in zip(example, written, strict=True):
         assert set(fields) == set(item.__struct_fields__)
+
+
+def test_the_page_about_keys_names_all_that_needs_none() -> None:
+    opening, *_ = (DOCS / "access.md").read_text(encoding="utf-8").partition("Everything else needs a key")
+    named = set(re.findall(r"`(/[^`]*)`", opening))
+    app = Api(Settings(), "postgresql://localhost/none").app
+    opened = {
+        route.path
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.opt.get("scope") == OPEN_SCOPE
+    }
+    assert {
+        path for path in opened if path not in named and not path.startswith(tuple(f"{n}/" for n in named - {"/"}))
+    } == set()
+    assert {name for name in named if not any(path == name or path.startswith(f"{name}/") for path in opened)} == set()
 
 
 def test_every_event_of_the_service_is_documented() -> None:

@@ -67,8 +67,9 @@ class Measured(Protocol):
 class LeaseStore:
     """Every call but `claim` and `heartbeat` leaves the same data when it is repeated after a lost answer.
 
-    `max_queue_size` holds for the messages that agents send; None: no limit. `notifier` sends the hints of claims,
-    sends and ends after their commits; None: they are left out.
+    `max_queue_size` holds for the messages that agents send; None: no limit. `notifier` sends, after their commits, the
+    hints that claims, sends and ends have kept (sql/13_hints.sql); None: they are left out. That a log has new events
+    is told by the caller of `append` and `finish`, or with the commit (their argument `hint`).
     """
 
     def __init__(

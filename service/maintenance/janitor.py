@@ -1,6 +1,8 @@
 """The chores that all workers share: reap messages of dead workers, admit due ones, fold, mend, purge.
 
-Each chore is one SQL function that skips what another janitor works on, so any number of workers may run them.
+Each chore is a module of this package, whose docstring says what it does, and one SQL function that skips what another
+janitor works on, so any number of workers may run them. Some chores run at their pace only while the lookout finds
+something for them (lookout.py).
 """
 
 import asyncio

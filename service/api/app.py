@@ -61,7 +61,13 @@ GRACEFUL_STOP_SECONDS = 5  # that open requests get when the process is told to 
 # Every route of the API is listed in one of these routers. To add a route, write a handler in the `routes` module of
 # its noun (or protocol), with the `scope` that its callers need, and add it to that module's `router`. (The handlers of
 # service/messages are in the router of service/inspection.)
-# `Parts` (service/api/parts.py) has what handlers take by name.
+# `Parts` (service/api/parts.py) has what handlers take by name. The options of a handler:
+#   scope                       what a caller needs (service/access/principal.py)
+#   unrestricted                refuses keys and tokens with restrictions; operators_only: all but those of operators
+#   takes_api_key, takes_basic  the key may come in x-api-key, or as the password of Basic (service/api/auth.py)
+#   is_stream                   the answer stays open, and its key may be `?token=`
+#   stays_open                  the call counts as an open stream; `wait`: where it asks to wait (gate/streams.py)
+#   decompress, read_other      how it reads bodies that are not plain JSON (service/api/bodies.py)
 ROUTERS = [
     inspection.router,
     events.router,

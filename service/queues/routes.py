@@ -1,6 +1,6 @@
 """/queue, /queues, /agents, /workers, /instances: what operators read and switch.
 
-`list_workers` is served by the router of protocols/leases, which has the other routes of /workers.
+`list_workers` is served by the router of protocols/leases: OpenAPI shows it there beside the other routes of /workers.
 """
 
 from typing import Annotated

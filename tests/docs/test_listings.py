@@ -6,6 +6,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -41,6 +42,9 @@ HANDLER = re.compile(r"^@(get|post|put|patch|delete|websocket)\(", re.M)
 DIALECTS = tuple(
     f"service.protocols.{name}." for name in ("schema_registry", "openai", "langgraph", "mcp", "agui", "a2a")
 )
+
+OF_DIALECTS = {DOCS / "types.md", *DOCS.glob("clients/*.md")}
+NATIVE = [page for page in PAGES if page not in OF_DIALECTS]
 
 
 def shown(value: Any) -> str:
@@ -167,6 +171,13 @@ def test_every_handler_is_served() -> None:
 def test_every_route_has_its_heading() -> None:
     documented = [heading for heading in headings(HTTP) if re.match(rf"({METHODS}) /", heading)]
     assert sorted(documented) == sorted(routes())
+
+
+@pytest.mark.parametrize("page", NATIVE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_routes_that_a_page_names_exist(page: Path) -> None:
+    """Pages of dialects name those of the dialect."""
+    named = re.findall(rf"`((?:{METHODS}) /[^`?\s]*)[`?]", page.read_text(encoding="utf-8"))
+    assert [route for route in named if route not in routes()] == []
 
 
 def test_the_readme_lists_every_route() -> None:

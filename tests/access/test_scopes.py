@@ -1,6 +1,7 @@
 """The table of what each scope allows, tried on every operation of the OpenAPI description, with every scope."""
 
 import asyncio
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -49,14 +50,8 @@ BODIES: dict[str, Any] = {
 async def operations(api: Client) -> dict[str, tuple[str, str, list[Any]]]:
     """By operation: method, path with values, and the security that is declared."""
     paths = (await api.get("/openapi.json")).json()["paths"]
-    values = {"message_id": UNKNOWN_ID, "thread_id": "t", "name": "missing", "agent": "missing", "key_id": "missing"}
-    values |= {
-        "tenant": "missing",
-        "topic": "missing",
-        "record_id": UNKNOWN_ID,
-        "worker_id": "missing",
-        "webhook_id": UNKNOWN_ID,
-    }
+    ids = dict.fromkeys(("message_id", "record_id", "webhook_id"), UNKNOWN_ID)
+    values = defaultdict(lambda: "missing", ids, thread_id="t")
     return {
         operation["operationId"]: (method.upper(), path.format_map(values), operation["security"])
         for path, item in paths.items()

@@ -136,7 +136,7 @@ end $$;
 -- Append events to messages under lease. Event i belongs to ids[event_items[i]]; the first of each message has seq
 -- first_seqs[item].
 -- status: `ok` (also if the events are in the log already: a repeated call), `lost`, `gap`, or `busy` as in
--- treadle.named_lease. The caller appends alone, patiently, what comes back as busy.
+-- treadle.named_lease. The caller repeats what comes back as busy: alone and patiently, or with its next call.
 -- A patient call waits 100 ms for each lock, then raises lock_not_available (55P03): nothing is written, try again.
 create or replace function treadle.append(
     ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[],

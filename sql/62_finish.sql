@@ -54,7 +54,7 @@ end $$;
 -- End attempts, each with the events that were not sent yet: event i belongs to ids[event_items[i]], and the first of
 -- each message has seq first_seqs[item].
 -- status: the message's new state; or `lost` (also for the repeat of a finish that went through), `gap`, `busy` as in
--- treadle.named_lease. The caller finishes alone, patiently, what comes back as busy.
+-- treadle.named_lease. The caller repeats what comes back as busy: alone and patiently, or with its next call.
 -- A patient call waits 100 ms for each lock, then raises lock_not_available (55P03): nothing is written, try again.
 -- `threads`: the keys of the messages' threads, as the claims named them; null: they are looked up.
 create or replace function treadle.finish(

@@ -29,7 +29,8 @@ class Batcher(Generic[Item, Result]):
 
     A batch has items of one group, that of the item that waits longest. It has at most `limit` items, fewer if `weigh`
     counts one of them for several. At most `calls` batches are in flight, each of another group. If `run` raises for a
-    batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once.
+    batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once, and so is
+    Busy where it names what all of them need.
 
     Items for which `must_run_alone` is true run one by one beside the batches. Items that were answered with Busy are
     repeated, as often as `patience` allows: alone where few things are held, else with the next batch, so that a
@@ -154,12 +155,15 @@ class Batcher(Generic[Item, Result]):
         except Unavailable as error:
             results = [error] * len(batch)
         except Exception as error:
-            if len(batch) > 1:
+            if isinstance(error, Busy) and error.held is not None:
+                results = [error] * len(batch)
+            elif len(batch) > 1:
                 middle = len(batch) // 2
                 await self._settle(batch[:middle])
                 await self._settle(batch[middle:])
                 return
-            results = [error]
+            else:
+                results = [error]
         _resolve(batch, results, self._at_once)
 
 

@@ -158,7 +158,7 @@ class Conflict(Refused):
 
 class Busy(Conflict):
     """Another transaction is changing the same thing; trying again will help. `held`: the thread that the other
-    transaction holds, if PostgreSQL names it, as `tenant/thread_id`."""
+    transaction holds, if PostgreSQL names it, as `tenant/thread_id`; or `tenant/`: what the tenant's writers share."""
 
     retry_after = 1
 

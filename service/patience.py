@@ -18,6 +18,7 @@ from service.waiting import retrieve_exception
 HELD_SECONDS = 5.0  # from the arrival of a request to the answer 409, while another transaction holds the thread
 FIRST_DELAY_SECONDS = 0.01  # until the first repetition; each further delay is twice as long
 MAX_DELAY_SECONDS = 0.2
+DIRECT_CALLS = 2  # first calls of one kind at once, where each is a transaction of its own, with a connection
 REPETITIONS = 2  # at once, of all held things together: each is short
 MAX_LINE_CALLERS = 100
 MAX_LINE_CHARS = 20_000_000  # of all callers in a line

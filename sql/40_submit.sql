@@ -228,7 +228,8 @@ begin
     end if;
     if v_limits is not null then
         perform treadle._charge_submit(at => at,
-            submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit);
+            submissions => v_submissions, messages => messages, tenant => tenant, autocommit => autocommit,
+            patient => patient);
     end if;
     if notify then
         perform treadle._announce(v_answers);

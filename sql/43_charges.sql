@@ -8,9 +8,10 @@ language sql immutable parallel safe as $$
 $$;
 
 -- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
--- The row stays locked until the transaction ends.
+-- The row stays locked until the transaction ends. `lock_timeout`: how long to wait for another transaction that has it
+-- (then 55P03); null: as long as the session does.
 create or replace function treadle._charge_tenant(
-    tenant text, messages bigint, records bigint, bytes bigint, at timestamptz)
+    tenant text, messages bigint, records bigint, bytes bigint, at timestamptz, lock_timeout text default null)
 returns void language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -23,16 +24,19 @@ declare
     v record;
     v_problem text := treadle._size_problem(
         tenant => tenant, limits => c_limits, messages => messages + records, bytes => bytes);
+    v_former_timeout text;
 begin
     if v_problem is not null then
         raise exception using errcode = 'TR422', message = v_problem;
     end if;
+    v_former_timeout := treadle._set_lock_timeout(lock_timeout);
     insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
         values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
         on conflict (tenant) do update
             set arrival = greatest(u.arrival, at) + c_step,
                 day = c_day,
                 bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
+    perform treadle._set_lock_timeout(v_former_timeout);
     v := treadle._use_of(tenant => _charge_tenant.tenant, at => at);
     v_problem := treadle._limit_problem(
         tenant => _charge_tenant.tenant, limits => c_limits, queued => v.queued, ahead => v.ahead, bytes => v.bytes,
@@ -43,9 +47,10 @@ begin
 end $$;
 
 -- Charge a submit: now, if its transaction ends with the call, or else when it commits. A tenant's own login cannot say
--- that its transaction ends.
+-- that its transaction ends. Not `patient`: a charge now waits only a moment for another one of the tenant, because a
+-- login of the tenant can make its own and stay open.
 create or replace function treadle._charge_submit(
-    submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, at timestamptz)
+    submissions treadle.submission[], messages jsonb, tenant text, autocommit boolean, patient boolean, at timestamptz)
 returns void language plpgsql as $$
 declare
     c_of_login constant boolean := treadle._session_tenant() is not null;
@@ -60,17 +65,18 @@ begin
         return;
     elsif autocommit and not c_of_login then
         perform treadle._charge_tenant(
-            tenant => tenant, messages => v_messages, records => 0, bytes => v_bytes, at => at);
+            tenant => tenant, messages => v_messages, records => 0, bytes => v_bytes, at => at,
+            lock_timeout => case when not patient then '20ms' end);
     else
         insert into treadle.late_charges (xid, tenant, messages, bytes)
             values (pg_current_xact_id()::text::bigint, tenant, v_messages, v_bytes);
     end if;
 end $$;
 
--- Charge a publish when its transaction commits. A publish beyond a limit that is already used up
--- is refused now (TR430), and so is one that a limit never allows (TR422).
+-- Charge a publish: now or when its transaction commits, as a submit. A publish beyond a limit that is already used up
+-- is refused now (TR430), and so is one that a limit never allows (TR422). `lock_timeout`: of a charge now.
 create or replace function treadle._charge_publish(
-    tenant text, limits jsonb, records bigint, bytes bigint, at timestamptz)
+    tenant text, limits jsonb, records bigint, bytes bigint, autocommit boolean, lock_timeout text, at timestamptz)
 returns void language plpgsql as $$
 declare
     c_limits constant jsonb := limits - 'queued';
@@ -86,6 +92,11 @@ begin
         ahead => v.ahead + treadle._seconds_apart(c_limits) * records, bytes => v.bytes + bytes, at => at);
     if v_problem is not null then
         raise exception using errcode = 'TR430', message = v_problem;
+    elsif autocommit and treadle._session_tenant() is null then
+        perform treadle._charge_tenant(
+            tenant => tenant, messages => 0, records => records, bytes => bytes, at => at,
+            lock_timeout => lock_timeout);
+        return;
     end if;
     insert into treadle.late_charges (xid, tenant, messages, records, bytes)
         values (pg_current_xact_id()::text::bigint, _charge_publish.tenant, 0, _charge_publish.records,

@@ -130,10 +130,11 @@ begin
 end $$;
 
 -- Publish to a topic. `oldest`: records with an older id are refused. `limits`: to which the records count; null: none.
--- `depth`: how many messages lie above the one that publishes; null: a client publishes.
+-- `depth`: how many messages lie above the one that publishes; null: a client publishes. `autocommit` and `lock_timeout`
+-- are for their charge (43_charges.sql).
 create or replace function treadle._publish_records(
     topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz,
-    depth integer default null)
+    depth integer default null, autocommit boolean default false, lock_timeout text default null)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
 language plpgsql as $$
 #variable_conflict use_column
@@ -176,7 +177,7 @@ begin
         if limits ?| array['per_minute', 'bytes_per_day'] then
             perform treadle._charge_publish(
                 tenant => _publish_records.topic.tenant, limits => limits, records => cardinality(v_written),
-                bytes => v_bytes, at => at);
+                bytes => v_bytes, autocommit => autocommit, lock_timeout => lock_timeout, at => at);
         end if;
         if notify then
             perform treadle._hint('treadle_records', '*');
@@ -190,8 +191,11 @@ begin
         order by r.n;
 end $$;
 
+-- `autocommit` says that the transaction ends with the call: then it is charged now, and waits `lock_timeout` at most
+-- for another charge of the tenant (then 55P03; null: as long as the session does).
 create or replace function treadle.publish_many(
-    topic text, records jsonb, tenant text default 'default', notify boolean default false, reach jsonb default null)
+    topic text, records jsonb, tenant text default 'default', notify boolean default false, reach jsonb default null,
+    autocommit boolean default false, lock_timeout text default null)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
@@ -215,9 +219,11 @@ begin
         select p.*
         from treadle._publish_records(
             topic => v_topic, records => records, limits => v_limits, notify => notify, at => c_now,
-            oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now)) p;
+            oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now), autocommit => autocommit,
+            lock_timeout => lock_timeout) p;
 end $$;
-comment on function treadle.publish_many is 'Publish an array of records to a topic: all or nothing';
+comment on function treadle.publish_many(text, jsonb, text, boolean, jsonb, boolean, text)
+    is 'Publish an array of records to a topic: all or nothing';
 
 create or replace function treadle.publish(
     topic text, value jsonb, key text default null, headers jsonb default '{}', record_id uuid default null,
@@ -230,7 +236,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
         records => jsonb_build_array(
             jsonb_strip_nulls(jsonb_build_object('key', key, 'record_id', record_id))
             || jsonb_build_object('value', value, 'headers', headers)),
-        tenant => tenant, notify => notify, reach => reach) p
+        tenant => tenant, notify => notify, reach => reach, autocommit => false, lock_timeout => null) p
 $$;
 comment on function treadle.publish is 'Publish one record; it is sent when your transaction commits. Returns its id';
 
@@ -255,9 +261,11 @@ comment on function treadle.first_published is 'The answer to the first publish 
 
 -- Publish under an Idempotency-Key of the principal, as treadle.submit_once submits: a caller that repeats the call
 -- receives the first answer again. Keys of submits and of publishes are the same kind; one that was used for a submit
--- or for another topic is refused as used with another request.
+-- or for another topic is refused as used with another request. A call that finds the first one still running waits two
+-- seconds for it, not `patient` a moment, and then fails with lock_not_available (55P03).
 create or replace function treadle.publish_once(
-    key text, request_hash bytea, topic text, records jsonb, tenant text default 'default', reach jsonb default null)
+    key text, request_hash bytea, topic text, records jsonb, tenant text default 'default', reach jsonb default null,
+    autocommit boolean default false, patient boolean default true)
 returns jsonb language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 #variable_conflict use_column
@@ -270,6 +278,9 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
+    if not patient then
+        perform treadle._set_lock_timeout('50ms');
+    end if;
     insert into treadle.idempotency as i (tenant, restriction, key, request_hash, created_at)
         values (publish_once.tenant, c_restriction, publish_once.key, c_hash, c_now)
         on conflict (tenant, restriction, key) do update
@@ -288,10 +299,12 @@ begin
     select jsonb_agg(to_jsonb(p) - 'n' order by p.n)
         into v_answer
         from treadle.publish_many(
-            topic => publish_once.topic, records => records, tenant => publish_once.tenant, reach => reach) p;
+            topic => publish_once.topic, records => records, tenant => publish_once.tenant, reach => reach,
+            autocommit => autocommit) p;
     update treadle.idempotency i
         set answer = v_answer
         where i.tenant = publish_once.tenant and i.restriction = c_restriction and i.key = publish_once.key;
     return v_answer;
 end $$;
-comment on function treadle.publish_once is 'Publish under an Idempotency-Key: a repeat gets the first answer';
+comment on function treadle.publish_once(text, bytea, text, jsonb, text, jsonb, boolean, boolean)
+    is 'Publish under an Idempotency-Key: a repeat gets the first answer';

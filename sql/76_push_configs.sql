@@ -32,10 +32,12 @@ begin
         treadle._trace_of(m), config_id)::treadle.post]);
 end $$;
 
--- Set an address of a message: a new one, or that of this id. A repeat changes nothing. Raises TR404, TR422.
+-- Set an address of a message: a new one, or that of this id. A repeat changes nothing. Raises TR404, TR422. (Not)
+-- `patient`: as for the calls of 80_control.sql.
 create or replace function treadle.set_push_config(
     message_id uuid, config_id text, url text, token text default null, scheme text default null,
-    credentials text default null, tenant text default 'default', reach jsonb default null)
+    credentials text default null, tenant text default 'default', reach jsonb default null,
+    patient boolean default true)
 returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -45,7 +47,7 @@ declare
     m treadle.messages;
 begin
     perform from treadle._state_under_lock(
-        id => p_id, tenant => tenant, reach => treadle._checked_reach(reach), patient => true) s
+        id => p_id, tenant => tenant, reach => treadle._checked_reach(reach), patient => patient) s
     where s.state is not null;
     if not found then
         perform treadle._raise_unknown_message(p_id);
@@ -78,7 +80,8 @@ begin
         perform treadle._tell_late(m => m, config_id => config_id, at => c_now);
     end if;
 end $$;
-comment on function treadle.set_push_config is 'Set an address that is told of a message; raises TR404, TR422';
+comment on function treadle.set_push_config(uuid, text, text, text, text, text, text, jsonb, boolean)
+    is 'Set an address that is told of a message; raises TR404, TR422';
 
 -- The addresses of a message, without their credentials, the oldest first.
 create or replace function treadle.list_push_configs(message_id uuid, tenant text default 'default')

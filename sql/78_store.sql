@@ -289,13 +289,18 @@ end $$;
 comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';
 
 -- Make calls of the store of a principal: its subject's, or the tenant's. A principal that is restricted to agents, to
--- a thread or to a message has none (TR403).
-create or replace function treadle.use_store(calls jsonb, tenant text default 'default', reach jsonb default null)
+-- a thread or to a message has none (TR403). A call that finds an item held by another transaction waits two seconds,
+-- not `patient` a moment, and then fails with lock_not_available (55P03).
+create or replace function treadle.use_store(
+    calls jsonb, tenant text default 'default', reach jsonb default null, patient boolean default true)
 returns jsonb language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
+    if not patient then
+        perform treadle._set_lock_timeout('50ms');
+    end if;
     perform treadle._limits_of_active(tenant)
         where calls @? '$[*] ? (@.op == "put")';
     if jsonb_typeof(reach -> 'agents') = 'array' or reach ? 'thread_id' or reach ? 'message_id' then
@@ -305,7 +310,8 @@ begin
     return treadle._make_store_calls(
         calls => calls, tenant => tenant, owner => coalesce(reach ->> 'owner', ''), at => treadle.clock());
 end $$;
-comment on function treadle.use_store is 'Get, put, delete, search and list values by namespace and key';
+comment on function treadle.use_store(jsonb, text, jsonb, boolean)
+    is 'Get, put, delete, search and list values by namespace and key';
 
 -- The same for the agent that runs a message: the store of the subject that has submitted it. Null if the lease has
 -- ended.

@@ -18,7 +18,7 @@ begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
     if treadle._seen_thread(thread_id => thread_id, tenant => tenant, reach => reach) is null then
-        v_new := treadle.create_thread(thread_id => thread_id, tenant => tenant, reach => reach);
+        v_new := treadle.create_thread(thread_id => thread_id, tenant => tenant, reach => reach, patient => patient);
     end if;
     v_thread := treadle._seen_thread(thread_id => thread_id, tenant => tenant, reach => reach);
     perform treadle._lock_thread(v_thread, patient);

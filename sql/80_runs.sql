@@ -1,10 +1,11 @@
 -- What protocols do beside the native routes: threads without a message, and messages that end or vanish for a client.
 
 -- Create a thread that has no message yet. `memory`: what its agents find there. Returns whether it is new: false for
--- one that the principal sees. Raises TR404 for one that it does not see, or may not have.
+-- one that the principal sees. Raises TR404 for one that it does not see, or may not have. If another transaction is
+-- just creating the thread, the call waits two seconds for it, not `patient` a moment (then 55P03).
 create or replace function treadle.create_thread(
     thread_id text, metadata jsonb default '{}', memory jsonb default null, tenant text default 'default',
-    reach jsonb default null)
+    reach jsonb default null, patient boolean default true)
 returns boolean
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
@@ -17,6 +18,9 @@ begin
     reach := treadle._checked_reach(reach);
     perform treadle._limits_of_active(tenant);
     perform treadle._check_changes(priority => null, delay_seconds => null, metadata => metadata);
+    if not patient then
+        perform treadle._set_lock_timeout('50ms');
+    end if;
     if treadle._sees_thread(reach => reach, owner => reach ->> 'owner', agents => '{}', thread_id => thread_id) then
         insert into treadle.threads as t (tenant, thread_id, owner, created_at, metadata, memory)
             values (create_thread.tenant, create_thread.thread_id, reach ->> 'owner', v_now, create_thread.metadata,
@@ -41,7 +45,8 @@ begin
     end if;
     return false;
 end $$;
-comment on function treadle.create_thread is 'Create a thread without messages; returns whether it is new';
+comment on function treadle.create_thread(text, jsonb, jsonb, text, jsonb, boolean)
+    is 'Create a thread without messages; returns whether it is new';
 
 -- Cancel a message, and keep what it has said in the history of its thread, as `on_busy: interrupt` does. Raises what
 -- treadle.cancel raises.

@@ -15,14 +15,14 @@ from service.db.notifier import EVENTS, WORK, Notifier
 from service.db.pool import Database
 from service.errors import BY_SQLSTATE, Busy, Misfit, Refused
 from service.inputs.store import InputSchemas
-from service.messages.control.store import DIRECT_CALLS, MessageControl
+from service.messages.control.store import MessageControl
 from service.messages.lookup.store import MessageLookup
 from service.messages.model import (
     Accepted,
     NewMessage,
     Submission,
 )
-from service.patience import HELD_SECONDS, Patience
+from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 
 SUBMIT_BATCH_MESSAGES = 500
 RESTRICTED_CALLS = 4  # batches of principals with restrictions at once, one for each restriction
@@ -179,9 +179,13 @@ class MessageStore(MessageControl, MessageLookup):
     async def _submit(self, batch: Sequence[Request], patient: bool) -> list[Accepted | Exception]:
         submissions = [request.submission for request in batch]
         text = _encode(submissions)
-        rows = await self._call(
-            batch[0].principal, submissions, text, alone=len(batch) == 1, patient=patient, strict=False
-        )
+        principal = batch[0].principal
+        try:
+            rows = await self._call(principal, submissions, text, alone=len(batch) == 1, patient=patient, strict=False)
+        except Busy as error:  # threads are not waited for, so another transaction of the tenant is being charged
+            if patient:
+                raise
+            raise Busy(str(error), held=error.held or principal.charge_key) from error
         return [_outcome(row) for row in rows]
 
     async def _call(

@@ -11,7 +11,7 @@ from service.cursors import Position
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.db.rows import from_row
 from service.errors import NotFound
-from service.patience import HELD_SECONDS, Patience
+from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 from service.threads.model import MessagePlace, States, Thread, ThreadPlace, ThreadSummary, Usage
 
 THREAD_COLUMNS = """
@@ -63,6 +63,7 @@ class ThreadStore:
         self._lists = lists or database
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
         self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
+        self._creations = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def page(
         self, principal: Principal, limit: int, before: Position | None, *, text: str | None = None
@@ -198,18 +199,21 @@ class ThreadStore:
         self, principal: Principal, thread_id: str, metadata: dict[str, Any], memory: dict[str, Any] | None = None
     ) -> bool:
         """A thread without messages; whether it is new. `memory`: what its agents find there. Raises NotFound for one
-        that the principal does not see."""
-        return bool(
-            await self._database.fetchval(
-                "select treadle.create_thread($1, $2::jsonb, $3::jsonb, tenant => $4, reach => $5::jsonb)",
+        that the principal does not see, and Busy."""
+        is_new = await self._creations.run(
+            lambda _: self._database.fetchval(
+                "select treadle.create_thread($1, $2::jsonb, $3::jsonb, tenant => $4, reach => $5::jsonb,"
+                " patient => false)",
                 thread_id,
                 msgspec.json.encode(metadata).decode(),
                 None if memory is None else msgspec.json.encode(memory).decode(),
                 principal.tenant,
                 principal.reach,
                 repeatable=False,
-            )
+            ),
+            key=principal.thread_key(thread_id),
         )
+        return bool(is_new)
 
     async def begin(
         self,

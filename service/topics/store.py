@@ -13,8 +13,9 @@ from service.batching import Batcher
 from service.db.notifier import RECORDS, Notifier
 from service.db.pool import Database
 from service.db.rows import from_row
-from service.errors import BeyondEnd, Forbidden, NotFound
+from service.errors import BeyondEnd, Busy, Forbidden, NotFound
 from service.limits import JSON_PAGE_BYTES, MAX_BATCH_RECORDS
+from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 from service.topics.model import (
     Declared,
     NewRecord,
@@ -28,9 +29,14 @@ from service.topics.model import (
     Topic,
 )
 
+# How long a publish waits for another charge of its tenant, which a login of the tenant can keep open.
+LOCK_TIMEOUT, PATIENT_LOCK_TIMEOUT = "20ms", "100ms"
+
 PUBLISH = f"""
     select {", ".join(Published.__struct_fields__)}
-    from treadle.publish_many(topic => $1, records => $2::jsonb, tenant => $3, notify => $4, reach => $5::jsonb)
+    from treadle.publish_many(
+        topic => $1, records => $2::jsonb, tenant => $3, notify => $4, reach => $5::jsonb, autocommit => true,
+        lock_timeout => $6)
     order by n"""
 # One row without a record says where the topic ends, also if nothing is left to read.
 READ = """
@@ -69,7 +75,9 @@ class TopicStore:
             weigh=lambda request: len(request.records),
             group_by=lambda request: (request.principal.tenant, request.topic),
             must_run_alone=lambda request: request.principal.reach is not None,
+            patience=Patience(seconds=HELD_SECONDS, repetitions=None),
         )
+        self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def declare(self, principal: Principal, topic: str, declared: NewTopic) -> Declared:
         """Create the topic, or change it; raises Forbidden for a principal with restrictions, and Unprocessable."""
@@ -111,7 +119,8 @@ class TopicStore:
         schema_ids: Sequence[int | None] | None = None,
     ) -> list[Published]:
         """Publish all or none, in one transaction with the calls that arrive at the same time. `schema_ids`: the schema
-        that each value satisfies. Raises NotFound, Forbidden, Conflict, Unprocessable."""
+        that each value satisfies. Raises NotFound, Forbidden, Conflict, Unprocessable,
+        Busy."""
         return await self._publishes.submit(Request(principal, topic, _publications(records, schema_ids)))
 
     async def publish_once(
@@ -124,15 +133,21 @@ class TopicStore:
         schema_ids: Sequence[int | None] | None = None,
     ) -> list[Published]:
         """Publish under an Idempotency-Key: a repeat gets the first answer. Raises Unprocessable for a key that was
-        used with another request."""
-        answer: str = await self._database.fetchval(
-            "select treadle.publish_once($1, $2, $3, $4::jsonb, $5, reach => $6::jsonb)::text",
-            key,
-            request_hash,
-            topic,
-            _encode(_publications(records, schema_ids)),
-            principal.tenant,
-            principal.reach,
+        used with another request, and Busy."""
+        text = _encode(_publications(records, schema_ids))
+        answer: str = await self._keyed.run(
+            lambda _: self._database.fetchval(
+                "select treadle.publish_once($1, $2, $3, $4::jsonb, $5, reach => $6::jsonb, autocommit => true,"
+                " patient => false)::text",
+                key,
+                request_hash,
+                topic,
+                text,
+                principal.tenant,
+                principal.reach,
+            ),
+            key=(principal.tenant, principal.reach, key),
+            characters=len(text),
         )
         self._notifier.hint(RECORDS, "*")
         return msgspec.json.decode(answer, type=list[Published])
@@ -197,14 +212,18 @@ class TopicStore:
     async def _publish(self, batch: Sequence[Request], patient: bool) -> list[list[Published] | Exception]:
         first = batch[0]
         with self._notifier.with_commit(single=len(batch) == 1 and len(first.records) == 1) as hinted:
-            rows = await self._database.fetch(
-                PUBLISH,
-                first.topic,
-                _encode([record for request in batch for record in request.records]),
-                first.principal.tenant,
-                hinted,
-                first.principal.reach,
-            )
+            try:
+                rows = await self._database.fetch(
+                    PUBLISH,
+                    first.topic,
+                    _encode([record for request in batch for record in request.records]),
+                    first.principal.tenant,
+                    hinted,
+                    first.principal.reach,
+                    PATIENT_LOCK_TIMEOUT if patient else LOCK_TIMEOUT,
+                )
+            except Busy as error:
+                raise Busy(str(error), held=first.principal.charge_key) from error
         if not hinted:
             self._notifier.hint(RECORDS, "*")
         published = iter([Published(*row) for row in rows])

@@ -8,6 +8,7 @@ import msgspec
 from service.access.principal import Principal
 from service.db.pool import Database
 from service.errors import NotFound
+from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 from service.webhooks.model import CreatedWebhook, NewWebhook, Outcome, PushAddress, Secret, Webhook, WebhookChanges
 
 WEBHOOKS = """
@@ -122,6 +123,7 @@ class PushStore:
     def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         self._database = database
         self._reads = reads or database
+        self._changes = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def is_offered(self) -> bool:
         """Whether a worker delivers, or has done so."""
@@ -129,17 +131,20 @@ class PushStore:
 
     async def set(self, principal: Principal, message_id: UUID, address: PushAddress) -> None:
         """Raises NotFound, Unprocessable, Busy."""
-        await self._database.fetchval(
-            "select treadle.set_push_config($1, $2, $3, token => $4, scheme => $5, credentials => $6, tenant => $7,"
-            " reach => $8::jsonb)",
-            message_id,
-            address.config_id,
-            address.url,
-            address.token,
-            address.scheme,
-            address.credentials,
-            principal.tenant,
-            principal.reach,
+        await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.set_push_config($1, $2, $3, token => $4, scheme => $5, credentials => $6, tenant => $7,"
+                " reach => $8::jsonb, patient => false)",
+                message_id,
+                address.config_id,
+                address.url,
+                address.token,
+                address.scheme,
+                address.credentials,
+                principal.tenant,
+                principal.reach,
+            ),
+            key=message_id,
         )
 
     async def all(self, principal: Principal, message_id: UUID) -> list[PushAddress]:

@@ -157,6 +157,21 @@ async def test_unavailable_fails_the_whole_batch_without_splitting_it() -> None:
     assert database.batches == [[0], [1, 2, 3, 4]]
 
 
+async def test_busy_with_what_all_need_fails_the_whole_batch_without_splitting_it() -> None:
+    """Each part of the batch would wait for it in turn, and the other groups for all of them."""
+
+    class Held(Database):
+        def answer(self, item: int, patient: bool) -> Any:
+            if item:
+                raise Busy("held", held="acme/")
+            return 0
+
+    database = Held()
+    results = await together(Batcher(database.run, limit=100), database, range(1, 5))
+    assert [type(result) for result in results] == [Busy] * 4
+    assert database.batches == [[0], [1, 2, 3, 4]]
+
+
 async def test_an_exception_among_the_answers_is_raised_for_its_item() -> None:
     class Partly(Database):
         def answer(self, item: int, patient: bool) -> Any:

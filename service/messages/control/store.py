@@ -10,9 +10,7 @@ from service.access.principal import Principal
 from service.db.pool import Database
 from service.errors import Busy, Conflict
 from service.messages.model import MessageChanges, NewInput, State
-from service.patience import HELD_SECONDS, Patience
-
-DIRECT_CALLS = 2  # transactions of one request each, of one kind, at once; each holds a connection
+from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 
 
 class MessageControl:

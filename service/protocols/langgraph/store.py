@@ -209,6 +209,7 @@ class LangGraphStore:
         self._database = database
         self._lists = lists
         self._changes = Patience(seconds=HELD_SECONDS, slots=CHANGES)
+        self._items = Patience(seconds=HELD_SECONDS, slots=CHANGES)
 
     async def thread(self, principal: Principal, thread_id: str) -> ThreadRow:
         """Raises NotFound."""
@@ -287,15 +288,27 @@ class LangGraphStore:
     async def use_store(self, principal: Principal, call: Json) -> Any:
         """The answer of a call of the store (sql/78_store.sql). Raises Forbidden, Unprocessable, QueueFull, Busy."""
         text = msgspec.json.encode([call]).decode()
-        [answer] = msgspec.json.decode(
-            await (self._lists if call["op"] in ("search", "namespaces") else self._database).fetchval(
-                "select treadle.use_store($1::jsonb, tenant => $2, reach => $3::jsonb)::text",
-                text,
-                principal.tenant,
-                principal.reach,
+        if call["op"] in ("put", "delete"):
+            answers = await self._items.run(
+                lambda _: self._use(self._database, principal, text, patient=False),
+                key=(principal.tenant, principal.subject, *call["namespace"], call["key"]),
+                characters=len(text),
             )
-        )
+        else:
+            reads = self._lists if call["op"] in ("search", "namespaces") else self._database
+            answers = await self._use(reads, principal, text, patient=True)
+        [answer] = msgspec.json.decode(answers)
         return answer
+
+    async def _use(self, database: Database, principal: Principal, calls: str, *, patient: bool) -> str:
+        answers: str = await database.fetchval(
+            "select treadle.use_store($1::jsonb, tenant => $2, reach => $3::jsonb, patient => $4)::text",
+            calls,
+            principal.tenant,
+            principal.reach,
+            patient,
+        )
+        return answers
 
 
 def _found(wanted: ThreadSearch) -> str:

@@ -27,6 +27,7 @@ declare
             then 'max_in_flight must be between 1 and 10000.'
         when jsonb_typeof(s.filter) <> 'object' or s.filter - 'value' - 'headers' <> '{}'
             then 'filter must be an object with value, headers or both.'
+        when octet_length(s.filter::text) > 10000 then 'filter must have at most 10000 bytes.'
     end;
 begin
     if c_problem is not null then

@@ -6,6 +6,7 @@ import pytest
 
 from service.db.pool import Connection
 from service.limits import JSON_PAGE_BYTES
+from service.protocols.langgraph.lookup.store import MAX_SEARCH_BYTES
 from tests.support.agents import reject
 from tests.support.api_answers import get
 from tests.support.api_client import Client
@@ -78,6 +79,20 @@ async def test_dead_letters_are_paged_by_bytes(start_api: StartApi, start_worker
     assert all(len(letter["user_message"]) == LARGE for letter in found)
     answer = await api.get("/queues/default/dead-letters", params={"cursor": "x"})
     assert answer.status_code == 400
+
+
+async def test_a_search_of_threads_is_refused_beyond_its_bytes(api: Client) -> None:
+    """One tenant's threads would fill the memory of an API that serves all."""
+    large = {"metadata": {"x": incompressible(MAX_SEARCH_BYTES // 2)}}
+    for metadata in (large, {}, large):
+        assert (await api.post("/langgraph/threads", json=metadata)).status_code == 200
+    for select in (["thread_id"], None):
+        answers = [
+            await api.post("/langgraph/threads/search", json={"limit": limit, "select": select}) for limit in (1, 2, 3)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200, 422]
+        assert [len(answer.json()) for answer in answers[:2]] == [1, 2]
+        assert "ask for fewer" in answers[2].json()["detail"]
 
 
 async def test_the_overview_shows_the_beginning_of_a_large_message(start_api: StartApi, register_agents: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.db.pool import Connection
+from service.protocols.leases.claims import MAX_CLAIM_BYTES, PORTION_MESSAGES
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
@@ -56,6 +57,14 @@ async def test_a_message_goes_out_and_its_answer_comes_back(remote: RemoteWorker
     assert (await remote.finish(second, result=None)).json()["state"] == "completed"
     assert (await remote.claim(wait=0)) == []
     await assert_consistent(sql)
+
+
+async def test_a_claim_takes_no_more_large_messages_than_fit_an_answer(remote: RemoteWorker) -> None:
+    large = {"x": "x" * (MAX_CLAIM_BYTES // PORTION_MESSAGES)}
+    for metadata in [large] * (PORTION_MESSAGES + 2) + [{}] * PORTION_MESSAGES:
+        await remote.api.submit("x", agent="shout", metadata=metadata)
+    assert len(await remote.claim(quantity=100)) == PORTION_MESSAGES
+    assert len(await remote.claim(quantity=100)) == PORTION_MESSAGES + 2
 
 
 async def test_each_way_to_end_an_attempt(remote: RemoteWorker, sql: Connection) -> None:

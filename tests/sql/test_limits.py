@@ -120,6 +120,14 @@ async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection
     assert await read_two(chars + 1) == (limits.STREAM_PAGE_BYTES + 1, 1)
 
 
+async def test_the_filter_of_a_subscription_has_a_limit(session: Connection) -> None:
+    create = "select treadle.create_subscription('s', array['t'], 'echo', filter => $1::jsonb)"
+    for more, accepted in ((0, True), (1, False)):
+        text = json.dumps({"value": ""})
+        text = json.dumps({"value": "x" * (limits.MAX_FILTER_BYTES - len(text) + more)})
+        assert await accepts(session, create, text) == accepted
+
+
 async def test_tenants_keep_the_rule_of_their_names(session: Connection) -> None:
     for name in ("a", "acme-2_b", "0", "a" * 40, "", "A", "-a", "_a", "a b", "a\n", "a" * 41, "ä"):
         accepted = re.search(limits.TENANT_NAME_PATTERN, name) is not None

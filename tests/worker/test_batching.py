@@ -143,32 +143,18 @@ async def test_an_unexpected_exception_fails_only_its_item() -> None:
     assert results == [item * 2 for item in range(1, 21) if item != 13]
 
 
-async def test_unavailable_fails_the_whole_batch_without_splitting_it() -> None:
+@pytest.mark.parametrize("error", [Unavailable("away"), Busy("held", held="acme/")])
+async def test_what_all_items_need_fails_the_whole_batch_without_splitting_it(error: Exception) -> None:
     class Away(Database):
         def answer(self, item: int, patient: bool) -> Any:
             if item:
-                raise Unavailable("away")
+                raise error
             return 0
 
     database = Away()
     batcher = Batcher(database.run, limit=100)
     results = await together(batcher, database, range(1, 5))
-    assert [type(result) for result in results] == [Unavailable] * 4
-    assert database.batches == [[0], [1, 2, 3, 4]]
-
-
-async def test_busy_with_what_all_need_fails_the_whole_batch_without_splitting_it() -> None:
-    """Each part of the batch would wait for it in turn, and the other groups for all of them."""
-
-    class Held(Database):
-        def answer(self, item: int, patient: bool) -> Any:
-            if item:
-                raise Busy("held", held="acme/")
-            return 0
-
-    database = Held()
-    results = await together(Batcher(database.run, limit=100), database, range(1, 5))
-    assert [type(result) for result in results] == [Busy] * 4
+    assert results == [error] * 4
     assert database.batches == [[0], [1, 2, 3, 4]]
 
 

@@ -16,8 +16,8 @@ from service.protocols.langgraph.conversation import (
 )
 from service.protocols.langgraph.find import Found
 from service.protocols.langgraph.ids import assistant_id, interrupts_of
+from service.protocols.langgraph.lookup.store import ThreadRow
 from service.protocols.langgraph.model import Json
-from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
 
 START = "__start__"  # LangGraph's name for the place where an input waits

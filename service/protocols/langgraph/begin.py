@@ -15,9 +15,9 @@ from service.protocols.langgraph.commands import check_command
 from service.protocols.langgraph.conversation import read_told
 from service.protocols.langgraph.find import Found, find_run
 from service.protocols.langgraph.ids import RunId, assistant_id
+from service.protocols.langgraph.lookup.store import ThreadRow
 from service.protocols.langgraph.model import MODES, Kept, NewRun
 from service.protocols.langgraph.services import LangGraphServices, copied_history
-from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
 
 ANSWER_LAST = "command.resume answers the question with which the thread waits: it takes no earlier checkpoint."

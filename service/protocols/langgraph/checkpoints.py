@@ -13,8 +13,9 @@ from uuid import UUID
 from service.errors import NotFound, Unprocessable
 from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
 from service.protocols.langgraph.conversation import Exchange
+from service.protocols.langgraph.lookup.store import ThreadRow
 from service.protocols.langgraph.services import LangGraphServices, first_values
-from service.protocols.langgraph.store import PlacedExchange, ThreadRow
+from service.protocols.langgraph.store import PlacedExchange
 from service.queues.model import Agent
 
 _CHECKPOINT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(-[01])?")

@@ -14,8 +14,9 @@ from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
 from service.messages.store import MessageStore
 from service.protocols.langgraph.conversation import values_after
 from service.protocols.langgraph.ids import assistant_id
+from service.protocols.langgraph.lookup.store import ThreadRow
 from service.protocols.langgraph.model import Json
-from service.protocols.langgraph.store import LangGraphStore, PlacedExchange, ThreadRow
+from service.protocols.langgraph.store import LangGraphStore, PlacedExchange
 from service.queues.model import Agent
 from service.queues.store import QueueStore
 from service.threads.store import ThreadStore

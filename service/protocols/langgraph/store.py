@@ -1,6 +1,5 @@
 """What the dialect asks about threads and runs, and changes of them that no native route makes."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,10 +14,10 @@ from service.messages.lookup.store import JSON_COLUMNS, STATUS_COLUMNS
 from service.messages.model import Question, Status
 from service.patience import HELD_SECONDS, Patience
 from service.protocols.langgraph.conversation import Exchange
-from service.protocols.langgraph.model import Json, ThreadSearch
+from service.protocols.langgraph.lookup.store import ThreadLookup
+from service.protocols.langgraph.model import Json
 
 CHANGES = 2  # calls of one kind at once; each holds a connection
-SEARCHED_THREADS = 2_000  # that one search looks at, the most recently active ones
 STATE_STEPS = f"^{OWN_STEP_PREFIX}state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
 SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
 # Of the last run of a message, by the state of the message.
@@ -28,49 +27,6 @@ STATUSES = {
     "completed": "success",
     "failed": "error",
     "cancelled": "interrupted",
-}
-
-_STATUS = """
-    case
-        when exists (
-            select from treadle.message_overview w where w.message_id = t.turn and w.hold = 'input') then 'interrupted'
-        when t.queued + t.processing > 0 then 'busy'
-        when 'failed' = (
-            select l.state from treadle.message_overview l where l.thread = t.thread and not l.aside
-            order by l.ord desc limit 1) then 'error'
-        else 'idle'
-    end"""
-_COLUMNS_OF_THREAD = f"""
-    t.thread, t.thread_id, t.created_at, t.last_activity as updated_at, t.metadata::text, t.memory::text, t.turn,
-    {_STATUS} as status"""
-_SEES = "treadle._sees_thread(reach => $2::jsonb, owner => t.owner, agents => t.agents, thread_id => t.thread_id)"
-_THREAD = f"""
-    select {_COLUMNS_OF_THREAD}
-    from treadle.thread_overview t
-    where t.tenant = $1 and t.thread_id = $3 and {_SEES}"""
-# The threads that a search looks at: those with the given ids, or the most recently active ones.
-_OF_IDS = "select o.* from treadle.thread_overview o where o.tenant = $1 and o.thread_id = any($3::text[])"
-_NEWEST = f"""
-    select o.*
-    from treadle.thread_overview o
-    where o.tenant = $1 and $3::text[] is null
-    order by o.last_activity desc, o.thread desc
-    limit {SEARCHED_THREADS}"""
-_FOUND = """
-    select f.*
-    from (
-        select {columns}
-        from ({looked_at}) t
-        where {sees} and t.thread_id not like 'records/%' and ($4::jsonb is null or t.metadata @> $4)
-    ) f
-    where ($5::text is null or f.status = $5)"""
-_SORTED = {
-    None: "updated_at",
-    "updated_at": "updated_at",
-    "state_updated_at": "updated_at",
-    "created_at": "created_at",
-    "thread_id": "thread_id",
-    "status": "status",
 }
 
 _COLUMNS = f"select {STATUS_COLUMNS}, null::integer as queue_position, o.ord, o.interrupted"
@@ -171,17 +127,6 @@ _RUNS = f"""
     order by s.ord desc, s.after desc"""
 
 
-class ThreadRow(msgspec.Struct, frozen=True):
-    thread: int
-    thread_id: str
-    created_at: Any
-    updated_at: Any
-    status: str
-    turn: UUID | None
-    metadata: Json
-    memory: Json
-
-
 class Asked(NamedTuple):
     """A question that a message has asked a person, by its place in the log."""
 
@@ -202,35 +147,13 @@ class PlacedRun(NamedTuple):
     status: str
 
 
-class LangGraphStore:
+class LangGraphStore(ThreadLookup):
     """`lists` is a pool of its own, so that slow lists do not delay other calls."""
 
     def __init__(self, database: Database, lists: Database) -> None:
-        self._database = database
-        self._lists = lists
+        super().__init__(database, lists)
         self._changes = Patience(seconds=HELD_SECONDS, slots=CHANGES)
         self._items = Patience(seconds=HELD_SECONDS, slots=CHANGES)
-
-    async def thread(self, principal: Principal, thread_id: str) -> ThreadRow:
-        """Raises NotFound."""
-        row = await self._database.fetchrow(_THREAD, principal.tenant, principal.reach, thread_id)
-        if row is None:
-            raise NotFound(f"There is no thread {thread_id[:100]!r}.")
-        return _thread(row)
-
-    async def threads(self, principal: Principal, wanted: ThreadSearch) -> list[ThreadRow]:
-        order = "asc" if wanted.sort_order == "asc" else "desc"
-        rows = await self._lists.fetch(
-            f"{_found(wanted)} order by {_SORTED[wanted.sort_by]} {order}, thread {order} limit $6 offset $7",
-            *_filter(principal, wanted),
-            wanted.limit or 10,
-            wanted.offset or 0,
-        )
-        return [_thread(row) for row in rows]
-
-    async def count_threads(self, principal: Principal, wanted: ThreadSearch) -> int:
-        count = f"select count(*) from ({_found(wanted)}) c"
-        return int(await self._lists.fetchval(count, *_filter(principal, wanted)))
 
     async def exchange(self, principal: Principal, message_id: UUID) -> PlacedExchange:
         """Raises NotFound."""
@@ -309,27 +232,6 @@ class LangGraphStore:
             patient,
         )
         return answers
-
-
-def _found(wanted: ThreadSearch) -> str:
-    looked_at = _NEWEST if wanted.ids is None else _OF_IDS
-    return _FOUND.format(columns=_COLUMNS_OF_THREAD, looked_at=looked_at, sees=_SEES)
-
-
-def _filter(principal: Principal, wanted: ThreadSearch) -> Sequence[Any]:
-    metadata = None if not wanted.metadata else _text(wanted.metadata)
-    return principal.tenant, principal.reach, wanted.ids, metadata, wanted.status
-
-
-def _text(value: Json) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _thread(row: Any) -> ThreadRow:
-    values = {name: row[name] for name in ("thread", "thread_id", "created_at", "updated_at", "status", "turn")}
-    return ThreadRow(
-        **values, metadata=msgspec.json.decode(row["metadata"]), memory=msgspec.json.decode(row["memory"] or "{}")
-    )
 
 
 def _exchange(row: Any) -> PlacedExchange:

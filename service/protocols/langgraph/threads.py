@@ -15,6 +15,7 @@ from service.params import parse_thread_id
 from service.protocols.langgraph.answers import open_interrupts, states, thread
 from service.protocols.langgraph.calls import Asked, Caller, Services, delete, get, page, patch, post
 from service.protocols.langgraph.conversation import Exchange, graph_values, values_after
+from service.protocols.langgraph.lookup.store import ThreadRow, check_size
 from service.protocols.langgraph.model import (
     CheckpointChoice,
     HistorySearch,
@@ -25,7 +26,6 @@ from service.protocols.langgraph.model import (
     ThreadSearch,
 )
 from service.protocols.langgraph.services import COPIED, LangGraphServices, copied_history, first_values
-from service.protocols.langgraph.store import ThreadRow
 from service.protocols.langgraph.update import update_state
 
 NO_SUPERSTEPS = "supersteps are not supported: begin a thread with a run."
@@ -58,7 +58,14 @@ async def search_threads(data: JSONBody[ThreadSearch], principal: Caller, langgr
     if needs_values and (data.limit or 0) > MAX_WITH_VALUES:
         raise Unprocessable(f"limit must be at most {MAX_WITH_VALUES}, unless select leaves out values and interrupts.")
     rows = await langgraph.store.threads(principal, _searchable(data))
-    found = [await _with_values(langgraph, row) if needs_values else thread(row, None, [], None) for row in rows]
+    if not needs_values:
+        return page([thread(row, None, [], None) for row in rows], data.select)
+    found: list[Json] = []
+    size_bytes = 0
+    for row in rows:
+        found.append(await _with_values(langgraph, row))
+        size_bytes += len(msgspec.json.encode(found[-1]))
+        check_size(len(found), size_bytes)
     return page(found, data.select)
 
 

@@ -10,9 +10,9 @@ from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
 from service.protocols.langgraph.answers import checkpoint_of
 from service.protocols.langgraph.checkpoints import find_base, named_checkpoint
+from service.protocols.langgraph.lookup.store import ThreadRow
 from service.protocols.langgraph.model import Json, Kept, StateUpdate
 from service.protocols.langgraph.services import LangGraphServices
-from service.protocols.langgraph.store import ThreadRow
 from service.queues.model import Agent
 
 ONLY_GRAPHS = "The thread has no graph whose state could change: begin a run of a LangGraph graph in it first."

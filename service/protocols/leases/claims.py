@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from service.access.authenticator import Access, check_access
 from service.access.principal import Principal
 from service.db.notifier import EVERYTHING
+from service.errors import NotFound, Unavailable
 from service.leases.model import RemoteClaim
 from service.messages.model import Priority
 from service.patience import client_leaves
@@ -22,6 +23,8 @@ from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.store import RemoteLeaseStore
 from service.waiting import retrieve_exception, wait_for
 
+PORTION_MESSAGES = 10  # that are claimed at once
+MAX_CLAIM_BYTES = 10_000_000  # of an answer, after which it takes no further portion
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
@@ -112,6 +115,24 @@ class RemoteClaims:
         return []
 
     async def _look(self, tenant: str, worker: str, quantity: int) -> list[RemoteClaim]:
+        """In portions: messages can be large, and the answer has all of them."""
+        claims: list[RemoteClaim] = []
+        size_bytes = 0
+        while len(claims) < quantity and size_bytes < MAX_CLAIM_BYTES:
+            asked = min(PORTION_MESSAGES, quantity - len(claims))
+            try:
+                found = await self._claim(tenant, worker, asked)
+            except (NotFound, Unavailable):
+                if not claims:
+                    raise
+                break  # the worker gets what it has claimed
+            claims += found
+            size_bytes += sum(map(_size_of, found))
+            if len(found) < asked:
+                break
+        return claims
+
+    async def _claim(self, tenant: str, worker: str, quantity: int) -> list[RemoteClaim]:
         began = time.monotonic()
         claims = await self._store.claim(
             tenant=tenant,
@@ -133,6 +154,10 @@ class RemoteClaims:
             group.members -= 1
             if not group.members:
                 del self._groups[key]
+
+
+def _size_of(claim: RemoteClaim) -> int:
+    return len(claim.body) + len(claim.metadata) + len(claim.memory or "")
 
 
 async def _unless(

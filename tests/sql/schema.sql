@@ -755,14 +755,14 @@ CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.create_tenant(tenant text, actor text) IS 'Create a tenant; raises TR409 if there is one of this name';
-CREATE FUNCTION treadle.create_thread(thread_id text, metadata jsonb DEFAULT '{}'::jsonb, memory jsonb DEFAULT NULL::jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS boolean
+CREATE FUNCTION treadle.create_thread(thread_id text, metadata jsonb DEFAULT '{}'::jsonb, memory jsonb DEFAULT NULL::jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, patient boolean DEFAULT true) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.create_thread(thread_id text, metadata jsonb, memory jsonb, tenant text, reach jsonb) IS 'Create a thread without messages; returns whether it is new';
+COMMENT ON FUNCTION treadle.create_thread(thread_id text, metadata jsonb, memory jsonb, tenant text, reach jsonb, patient boolean) IS 'Create a thread without messages; returns whether it is new';
 CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precision DEFAULT 168, max_record_bytes integer DEFAULT 1000000, schema_subject text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1351,7 +1351,7 @@ CREATE FUNCTION treadle.publish(topic text, value jsonb, key text DEFAULT NULL::
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.publish(topic text, value jsonb, key text, headers jsonb, record_id uuid, notify boolean, tenant text, reach jsonb) IS 'Publish one record; it is sent when your transaction commits. Returns its id';
-CREATE FUNCTION treadle.publish_many(topic text, records jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(n integer, record_id uuid, created_at timestamp with time zone, known boolean)
+CREATE FUNCTION treadle.publish_many(topic text, records jsonb, tenant text DEFAULT 'default'::text, notify boolean DEFAULT false, reach jsonb DEFAULT NULL::jsonb, autocommit boolean DEFAULT false, lock_timeout text DEFAULT NULL::text) RETURNS TABLE(n integer, record_id uuid, created_at timestamp with time zone, known boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -1363,15 +1363,15 @@ CREATE FUNCTION treadle.publish_many(topic text, records jsonb, tenant text DEFA
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.publish_many(topic text, records jsonb, tenant text, notify boolean, reach jsonb) IS 'Publish an array of records to a topic: all or nothing';
-CREATE FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+COMMENT ON FUNCTION treadle.publish_many(topic text, records jsonb, tenant text, notify boolean, reach jsonb, autocommit boolean, lock_timeout text) IS 'Publish an array of records to a topic: all or nothing';
+CREATE FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, autocommit boolean DEFAULT false, patient boolean DEFAULT true) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text, reach jsonb) IS 'Publish under an Idempotency-Key: a repeat gets the first answer';
+COMMENT ON FUNCTION treadle.publish_once(key text, request_hash bytea, topic text, records jsonb, tenant text, reach jsonb, autocommit boolean, patient boolean) IS 'Publish under an Idempotency-Key: a repeat gets the first answer';
 CREATE FUNCTION treadle.purge(retention_hours double precision, dead_letter_hours double precision, after uuid DEFAULT NULL::uuid, quantity integer DEFAULT 2000, OUT purged integer, OUT last uuid) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1795,14 +1795,14 @@ CREATE FUNCTION treadle.sequence_records(quantity integer DEFAULT 100, late bool
     SET enable_memoize TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.sequence_records(quantity integer, late boolean, OUT topics bigint[], OUT more boolean) IS 'Give published records their offsets; returns the topics that grew';
-CREATE FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text DEFAULT NULL::text, scheme text DEFAULT NULL::text, credentials text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS void
+CREATE FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text DEFAULT NULL::text, scheme text DEFAULT NULL::text, credentials text DEFAULT NULL::text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, patient boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text, scheme text, credentials text, tenant text, reach jsonb) IS 'Set an address that is told of a message; raises TR404, TR422';
+COMMENT ON FUNCTION treadle.set_push_config(message_id uuid, config_id text, url text, token text, scheme text, credentials text, tenant text, reach jsonb, patient boolean) IS 'Set an address that is told of a message; raises TR404, TR422';
 CREATE FUNCTION treadle.set_schema_rule(subject text, rule text, value text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2047,14 +2047,14 @@ CREATE FUNCTION treadle.unclaimed_queues() RETURNS TABLE(queue text, queued bigi
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.unclaimed_queues() IS 'Queues with queued messages that no living worker claims: it has another queue, or claims of other tenants';
-CREATE FUNCTION treadle.use_store(calls jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+CREATE FUNCTION treadle.use_store(calls jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, patient boolean DEFAULT true) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.use_store(calls jsonb, tenant text, reach jsonb) IS 'Get, put, delete, search and list values by namespace and key';
+COMMENT ON FUNCTION treadle.use_store(calls jsonb, tenant text, reach jsonb, patient boolean) IS 'Get, put, delete, search and list values by namespace and key';
 CREATE FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -51,17 +51,22 @@ class RunReader:
         except Interrupted as error:  # the client sees that the run is open, and comes back
             log.log(error.log_level, "stream interrupted", extra={"error": str(error)})
         except (NotFound, Unauthorized) as error:
-            yield encode("error", _json({"error": type(error).__name__, "message": str(error)}))
+            yield encode("error", _json(_shown(error)))
 
     def body(self) -> AsyncIterator[bytes]:
-        """The final values as JSON when the run has ended. Meanwhile line feeds keep the connection open. If this
-        server stops, the connection breaks: the client comes back to the Location."""
+        """The final values as JSON when the run has ended, or an error where the client's access ends before. Meanwhile
+        line feeds keep the connection open. If this server stops, the connection breaks: the client comes back to the
+        Location."""
         return self._watched(self._body())
 
     async def _body(self) -> AsyncGenerator[bytes, None]:
-        async for events in self._pages():
-            if not events:
-                yield b"\n"
+        try:
+            async for events in self._pages():
+                if not events:
+                    yield b"\n"
+        except (NotFound, Unauthorized) as error:
+            yield _json({"__error__": _shown(error)}).encode()
+            return
         yield _json(self.outcome).encode()
 
     async def settled(self, seconds: float) -> Json:
@@ -136,6 +141,10 @@ class RunReader:
             if translation.over:
                 break
         return events
+
+
+def _shown(error: Exception) -> Json:
+    return {"error": type(error).__name__, "message": str(error)}
 
 
 def _frame(event: Event) -> bytes:

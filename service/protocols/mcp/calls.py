@@ -9,7 +9,7 @@ import msgspec
 
 from service.access.authenticator import require
 from service.access.principal import Principal
-from service.errors import Conflict, Refused, TreadleError
+from service.errors import Conflict, NotFound, Refused, TreadleError, Unauthorized
 from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
@@ -68,16 +68,19 @@ def events(services: McpServices, principal: Principal, place: Place) -> AsyncIt
 
 async def _events(services: McpServices, principal: Principal, place: Place) -> AsyncGenerator[bytes, None]:
     yield RECONNECT + f"id: {place}\ndata: \n\n".encode()  # the client can come back from the start
-    async for entries in services.follower.follow(principal, place.message_id, place.seq):
-        if not entries:
-            yield KEEPALIVE
-        for entry in entries:
-            place = place._replace(seq=entry.seq)
-            if (result := result_of(entry)) is not None:
-                yield _frame(Answer(place.request, result=result), place)
-                return
-            if (told := progress_of(entry, place.token)) is not None:
-                yield _frame(told, place)
+    try:
+        async for entries in services.follower.follow(principal, place.message_id, place.seq):
+            if not entries:
+                yield KEEPALIVE
+            for entry in entries:
+                place = place._replace(seq=entry.seq)
+                if (result := result_of(entry)) is not None:
+                    yield _frame(Answer(place.request, result=result), place)
+                    return
+                if (told := progress_of(entry, place.token)) is not None:
+                    yield _frame(told, place)
+    except (NotFound, Unauthorized) as error:
+        yield _frame(refused(place.request, error), place)
 
 
 def refused(call_id: RequestId, error: Exception) -> Answer:

@@ -19,6 +19,20 @@ begin
         and not pg_has_role(session_user, 'treadle_app', 'member');
 end $$;
 
+-- Refuse a value that a tenant's login sends and that is larger than a request to an API (TR422): the workers and APIs,
+-- which serve all tenants, read it as a whole. `name`: of the value, in the refusal.
+create or replace function treadle._refuse_large(value jsonb, name text) returns void
+language plpgsql stable as $$
+declare
+    c_bytes constant integer := 10000000;
+begin
+    if treadle._is_bound_session() and octet_length(value::text) > c_bytes then
+        raise exception using
+            errcode = 'TR422',
+            message = format('%s has %s bytes; at most %s are allowed.', name, octet_length(value::text), c_bytes);
+    end if;
+end $$;
+
 -- The tenant for which a client's call acts: for a bound login role its own, whichever it names; for others the one
 -- that the call names. Raises 42501 for another tenant's name. ('default' is what a call passes that names none.)
 create or replace function treadle._bound_tenant(tenant text) returns text

@@ -169,6 +169,8 @@ begin
     reach := treadle._checked_reach(reach);
     if jsonb_typeof(messages) is distinct from 'array' then
         raise exception using errcode = 'TR422', message = 'messages must be an array.';
+    elsif treadle._is_bound_session() then
+        perform treadle._refuse_large(e, 'A message') from jsonb_array_elements(messages) e;
     end if;
     -- Before the search for known messages, so that no message is counted and then taken for new.
     if max_queue_size is not null then

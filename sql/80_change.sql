@@ -81,6 +81,7 @@ begin
     if v_problem is not null then
         raise exception using errcode = 'TR422', message = v_problem;
     end if;
+    perform treadle._refuse_large(metadata, 'metadata');
 end $$;
 
 -- Change a queued message: of these values, those that are not null. Raises TR404, and TR409 if it is not queued, or

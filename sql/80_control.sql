@@ -187,6 +187,7 @@ declare
     m treadle.messages;
 begin
     perform treadle._check_input(_give_input.input);
+    perform treadle._refuse_large(_give_input.input, 'input');
     select s.state
     into v_state
     from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;

@@ -70,6 +70,28 @@ async def test_it_overfills_no_queue(sql_client: SqlClient, acme: Connection) ->
     await acme.fetchval("select treadle.submit('x')")
 
 
+async def test_it_sends_nothing_larger_than_a_request(sql_client: SqlClient, acme: Connection) -> None:
+    """The workers and APIs of all tenants read it as a whole."""
+    message_id = await acme.fetchval("select treadle.submit('x', thread_id => 't', delay_seconds => 60)")
+    statements = (
+        "select treadle.submit(repeat('x', {}))",
+        "select treadle.submit('x', metadata => jsonb_build_object('x', repeat('x', {})))",
+        "select treadle.submit('x', thread_id => 'u', thread_metadata => jsonb_build_object('x', repeat('x', {})))",
+        "select treadle.submit_once('k{0}', '', jsonb_build_array(jsonb_build_object('message', repeat('x', {0}))))",
+        f"select treadle.change_message('{message_id}', metadata => jsonb_build_object('x', repeat('x', {{}})))",
+        "select treadle.change_thread('t', jsonb_build_object('x', repeat('x', {})))",
+    )
+    for statement in statements:
+        await acme.execute(statement.format(9_900_000))
+        with pytest.raises(asyncpg.PostgresError, match="at most 10000000 are allowed"):
+            await acme.execute(statement.format(10_000_000))
+    answer = f"select treadle.input('{message_id}', to_jsonb(repeat('x', {{}})))"
+    for chars, refusal in ((9_900_000, "does not wait for input"), (10_000_000, "at most 10000000 are allowed")):
+        with pytest.raises(asyncpg.PostgresError, match=refusal):
+            await acme.execute(answer.format(chars))
+    await sql_client.submit(metadata={"x": "x" * 10_100_000})  # of the owner
+
+
 async def test_it_deletes_its_own_thread(acme: Connection, other: UUID) -> None:
     await acme.fetchval("select treadle.submit('mine', thread_id => 'hidden')")
     assert await acme.fetchval("select treadle.delete_thread('hidden')") == 1

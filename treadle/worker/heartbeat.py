@@ -55,8 +55,13 @@ class Heartbeat:
                 await asyncio.to_thread(self._stopping.wait, registration.heartbeat_seconds)
 
     async def _send(self, leases: Leases, registration: Registration) -> None:
+        # Where the network drops packets, the next one goes over a new connection before the worker counts as dead.
+        patience_seconds = registration.silence_seconds / 3
         try:
-            verdicts = await leases.heartbeat(registration.worker_id, self._held())
+            async with asyncio.timeout(patience_seconds):
+                verdicts = await leases.heartbeat(registration.worker_id, self._held())
+        except TimeoutError:
+            log.warning("heartbeat failed: no answer in %.1f seconds", patience_seconds)
         except NotFound:
             self._owner.call_soon_threadsafe(self._gone, registration.worker_id)
         except TreadleError as error:

@@ -43,6 +43,7 @@ class Session:
         self._obey = obey
         self._registration: Registration | None = None
         self._leases: dict[UUID, UUID] = {}  # the heartbeat's thread copies it
+        self._claiming: asyncio.Future[list[Claim]] | None = None
         self.calls = self._connect()
         self.held: dict[UUID, Claim] = {}
         self.registered = asyncio.Event()
@@ -65,8 +66,7 @@ class Session:
                 self._registration = await self._register()
                 self._heartbeat.start(self._registration)
                 self.registered.set()
-            worker_id = self._registration.worker_id
-            claims = await self.calls.claim(worker_id, min(quantity, MAX_CLAIMED_MESSAGES), CLAIM_WAIT_SECONDS)
+            claims = await self._claim_as(self._registration.worker_id, min(quantity, MAX_CLAIMED_MESSAGES))
         except NotFound:
             self._expire(self.worker_id)
             return []
@@ -77,6 +77,17 @@ class Session:
         self.held |= {claim.message_id: claim for claim in claims}
         self._leases |= {claim.message_id: claim.lease for claim in claims}
         return claims
+
+    async def _claim_as(self, worker_id: str, quantity: int) -> list[Claim]:
+        """None once the server has taken the worker for dead: where the network drops packets, no answer comes."""
+        self._claiming = asyncio.ensure_future(self.calls.claim(worker_id, quantity, CLAIM_WAIT_SECONDS))
+        try:
+            return await self._claiming
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() > 0:  # not by `_expire`
+                raise
+            return []
 
     def forget(self, claim: Claim) -> None:
         """The claim has ended, or is lost."""
@@ -114,5 +125,7 @@ class Session:
             return
         log.warning("worker %s was taken for dead; it registers again", worker_id)
         self._registration = None
+        if self._claiming is not None:
+            self._claiming.cancel()
         for message_id in list(self.held):
             self._obey(message_id, "lost")

@@ -29,7 +29,7 @@ export class Worker {
   readonly #connection: Connection;
   readonly #options: Required<Pick<WorkerOptions, "concurrency" | "graceSeconds" | "log">>;
   readonly #attempts = new Map<string, Attempt>();
-  readonly #claiming = new AbortController();
+  #claiming = new AbortController(); // of the claim under way
   /** Resolves when the server knows the worker and its agents; rejects if `run` does. */
   readonly registered: Promise<void>;
   #tellRegistered: (failure?: unknown) => void = () => {};
@@ -87,8 +87,11 @@ export class Worker {
   }
 
   async #claim(): Promise<void> {
+    const { signal } = this.#claiming;
+    let workerId: string | undefined;
     try {
       this.#registration ??= await this.#register();
+      workerId = this.#registration.worker_id;
       this.#tellRegistered();
       const room = this.#options.concurrency - this.#attempts.size;
       if (room <= 0) {
@@ -96,16 +99,15 @@ export class Worker {
         return;
       }
       const body = { quantity: Math.min(room, 100), wait: CLAIM_WAIT };
-      const { worker_id: workerId } = this.#registration;
-      const call = { body, signal: this.#claiming.signal };
-      const claims = await this.#connection.call<Schemas["ClaimedMessages"]>("POST", this.#path("/claim"), call);
+      const path = this.#path("/claim");
+      const claims = await this.#connection.call<Schemas["ClaimedMessages"]>("POST", path, { body, signal });
       for (const claim of claims.messages) this.#start(claim, workerId);
     } catch (error) {
-      if (this.#claiming.signal.aborted) return;
-      if (error instanceof ApiError && error.status === 404) this.#expire();
+      if (signal.aborted) return;
+      if (error instanceof ApiError && error.status === 404) this.#expire(workerId);
       else if (error instanceof Unavailable || (error instanceof ApiError && error.status === 429)) {
         this.#options.log(`claim: ${error.message}`);
-        await sleep(RETRY, this.#claiming.signal).catch(() => {});
+        await sleep(RETRY, signal).catch(() => {});
       } else throw error;
     }
   }
@@ -135,24 +137,30 @@ export class Worker {
       const seconds = this.#registration?.heartbeat_seconds ?? 0.1;
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
       if (!this.#registration) continue;
+      const { worker_id: workerId, silence_seconds: silence } = this.#registration;
       const leases = [...this.#attempts.values()].map((attempt) => attempt.lease);
       try {
-        const answer = await this.#connection.call<Schemas["Verdicts"]>("POST", this.#path("/heartbeat"), { body: { leases } });
+        // Where the network drops packets, the next one goes over a new connection before the worker counts as dead.
+        const call = { body: { leases }, signal: AbortSignal.timeout(Math.ceil((silence * 1000) / 3)) };
+        const answer = await this.#connection.call<Schemas["Verdicts"]>("POST", this.#path("/heartbeat"), call);
         for (const { message_id: id, lease, verdict } of answer.verdicts) {
           const attempt = this.#attempts.get(id);
           if (attempt?.lease.lease === lease) attempt.stop(verdict);
         }
       } catch (error) {
-        if (error instanceof ApiError && error.status === 404) this.#expire();
+        if (error instanceof ApiError && error.status === 404) this.#expire(workerId);
         else this.#options.log(`heartbeat: ${error}`);
       }
     }
   }
 
-  /** The server has taken the worker for dead: what it holds is lost, and it registers again. */
-  #expire(): void {
+  /** The server has taken the worker for dead: what it holds is lost, no claim is answered, and it registers again. */
+  #expire(workerId: string | undefined): void {
+    if (!this.#registration || this.workerId !== workerId) return;
     this.#options.log(`worker ${this.workerId} was taken for dead; it registers again`);
     this.#registration = undefined;
+    this.#claiming.abort();
+    this.#claiming = new AbortController();
     for (const attempt of this.#attempts.values()) attempt.stop("lost");
   }
 

@@ -49,6 +49,7 @@ class LimitedProtocol(HttpToolsProtocol):
         "_deadline",
         "_fed_bytes",
         "_head_bytes",
+        "_held",
         "_in_head",
         "_in_request",
         "_leave",
@@ -71,6 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._open_cycle: RequestResponseCycle | None = None  # whose answer stays open
         self._leave: Callable[[], None] | None = None  # called when its client disconnects
+        self._held = b""  # arrived behind a request that waits for the end of the open answer
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -106,6 +108,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._open_cycle is not None and self.pipeline:
+            self._held += data
+            self._cancel_deadline()  # all that is held has arrived
+            if len(self._held) > MAX_HEAD_BYTES:
+                self.flow.pause_reading()
+            return
         self._unset_keepalive_if_required()
         for start in range(0, len(data), MAX_HEAD_BYTES):
             if self._fed_bytes > MAX_HEAD_BYTES:
@@ -174,6 +182,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.scope is self.scope:
             extensions: Any = {FORGET_REQUEST: functools.partial(self._forget_request, self.cycle)}
             self.scope["extensions"] = extensions
+        self._read_on()
 
     def _take_host_of_target(self) -> None:
         """In `GET http://host/path` the target names the host, and the header Host does not count (RFC 9112, 3.2.2)."""
@@ -211,6 +220,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if cycle.disconnected:
             return False
         self._open_cycle, self._leave = cycle, leave
+        self._read_on()
         cycle.scope.clear()  # type: ignore[attr-defined]  # it is a dict
         cycle.scope = ANSWERED
         cycle.message_event = NEVER_AWAITED
@@ -218,9 +228,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self.scope, self.headers, self.url = ANSWERED, [], b""
         return True
 
+    def _read_on(self) -> None:
+        """uvicorn reads nothing more while a request waits for the answer before it. But the end of a connection that
+        is not read is found by a failing write only, so an open answer would go on without its client."""
+        if self._open_cycle is not None and self.pipeline:
+            self.flow.resume_reading()
+
     def on_response_complete(self) -> None:
         self._open_cycle = self._leave = None
         super().on_response_complete()
+        if self._held and not self.transport.is_closing():
+            held, self._held = self._held, b""
+            self.data_received(held)
 
     # Ends
 

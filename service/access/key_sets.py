@@ -86,22 +86,24 @@ class KeySet:
             await self._read()
         elif time.monotonic() - self._read_at > KEPT_SECONDS and self._may_read:
             self._refresh = asyncio.create_task(self._read())  # the keys so far are used meanwhile
-        if (found := self._match(key_id)) is None and self._may_read:
+        if not (found := self._match(key_id)) and self._may_read:
             await self._read()
             found = self._match(key_id)
         if self._keys is None:
             raise KeysAway("The keys of JWT_JWKS cannot be read: try again.")
-        return None if found is None else _prepare(found, algorithm)
+        prepared = (_prepare(key, algorithm) for key in found)
+        return next((key for key in prepared if key is not None), None)
 
     @property
     def _may_read(self) -> bool:
         return time.monotonic() - self._tried_at >= AGAIN_SECONDS
 
-    def _match(self, key_id: str | None) -> Key | None:
+    def _match(self, key_id: str | None) -> list[Key]:
+        """Keys of several kinds may have one id."""
         keys = self._keys or []
         if key_id is None:
-            return keys[0] if len(keys) == 1 else None
-        return next((key for key in keys if key.get("kid") == key_id), None)
+            return keys if len(keys) == 1 else []
+        return [key for key in keys if key.get("kid") == key_id]
 
     async def _read(self) -> None:
         async with self._reading:
@@ -124,7 +126,12 @@ def _parse(text: bytes) -> list[Key]:
     keys = document.get("keys")
     if not isinstance(keys, list):
         raise ValueError("it has no list of keys")
-    return [key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig"]
+    return [key for key in keys if isinstance(key, dict) and _verifies(key)]
+
+
+def _verifies(key: Key) -> bool:
+    operations = key.get("key_ops", ["verify"])
+    return key.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
 
 def _prepare(key: Key, algorithm: str) -> jwt.PyJWK | None:

@@ -163,6 +163,26 @@ async def test_a_key_of_another_kind_is_not_used(tmp_path: Path, rsa_key: rsa.RS
         assert await refusal(token, jwt_jwks=str(path)) == "The JWT is signed with an unknown key."
 
 
+async def test_keys_of_two_kinds_may_have_one_id(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
+    curve = ec.generate_private_key(ec.SECP256R1())
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [public(rsa_key, "one"), public(curve, "one")]}))
+    for token in (sign(rsa_key), sign(curve, "ES256")):
+        assert (await check(token, jwt_jwks=str(path))).subject == "ann"
+
+
+ODD_USES = [{"use": "enc"}, {"use": 5}, {"key_ops": ["encrypt"]}, {"key_ops": []}, {"key_ops": "verify"}]
+
+
+@pytest.mark.parametrize("more", ODD_USES)
+async def test_a_key_for_another_use_verifies_nothing(
+    more: dict[str, Any], tmp_path: Path, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [public(rsa_key, "one", **more)]}))
+    assert await refusal(sign(rsa_key), jwt_jwks=str(path)) == "The JWT is signed with an unknown key."
+
+
 # Rotation
 
 

@@ -314,22 +314,38 @@ comment on function treadle.use_store(jsonb, text, jsonb, boolean)
     is 'Get, put, delete, search and list values by namespace and key';
 
 -- The same for the agent that runs a message: the store of the subject that has submitted it. Null if the lease has
--- ended.
-create or replace function treadle.use_store_for(message_id uuid, lease uuid, calls jsonb)
+-- ended. The detail of 55P03 is `tenant/`: a worker lets the calls of that tenant wait in one line.
+create or replace function treadle.use_store_for(
+    message_id uuid, lease uuid, calls jsonb, patient boolean default true)
 returns jsonb language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 declare
     v record;
 begin
+    if not patient then
+        perform treadle._set_lock_timeout('50ms');
+    end if;
     select m.tenant, coalesce(m.owner, '') as owner
     into v
     from treadle.leases l
     join treadle.messages m on m.message_id = l.message_id
+    where l.message_id = use_store_for.message_id and l.lease = use_store_for.lease;
+    if not found then
+        return null;
+    end if;
+    perform
+    from treadle.leases l
     where l.message_id = use_store_for.message_id and l.lease = use_store_for.lease
-    for key share of l;
+    for key share;
     if not found then
         return null;
     end if;
     return treadle._make_store_calls(calls => calls, tenant => v.tenant, owner => v.owner, at => treadle.clock());
+exception
+    when lock_not_available then
+        raise exception using
+            errcode = 'lock_not_available', message = 'Another transaction holds an item: try again.',
+            detail = v.tenant || '/';
 end $$;
-comment on function treadle.use_store_for is 'The same for an agent, in the store of the subject of its message';
+comment on function treadle.use_store_for(uuid, uuid, jsonb, boolean)
+    is 'The same for an agent, in the store of the subject of its message';

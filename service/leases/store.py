@@ -24,6 +24,7 @@ from service.leases.model import (
     Verdict,
 )
 from service.messages.model import Priority
+from service.patience import DIRECT_CALLS, Patience
 
 SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 
@@ -78,6 +79,7 @@ class LeaseStore:
         self._database = database
         self._notifier = notifier
         self._max_queue_size = max_queue_size
+        self._store_calls = Patience(slots=DIRECT_CALLS)
 
     async def instance_secret(self) -> bytes:
         """The secret in the names of warm instances."""
@@ -228,9 +230,12 @@ class LeaseStore:
         return [msgspec.json.decode(row["message"]) for row in rows]
 
     async def use_store(self, message_id: UUID, lease: UUID, calls: str) -> list[Any] | None:
-        """The answers of calls of the store of the message's subject; None: the lease has ended."""
-        text = await self._database.fetchval(
-            "select treadle.use_store_for($1, $2, $3::jsonb)::text", message_id, lease, calls
+        """The answers of calls of the store of the message's subject; None: the lease has ended. Raises Busy."""
+        text = await self._store_calls.run(
+            lambda _: self._database.fetchval(
+                "select treadle.use_store_for($1, $2, $3::jsonb, patient => false)::text", message_id, lease, calls
+            ),
+            characters=len(calls),
         )
         return None if text is None else msgspec.json.decode(text, type=list[Any])
 

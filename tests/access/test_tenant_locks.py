@@ -8,17 +8,22 @@ from typing import Any
 import httpx
 import pytest
 
+from service.agents.builtin.echo import echo
 from service.db.pool import Connection, Database
 from service.protocols.langgraph import store as langgraph_store
 from service.threads import store as thread_store
 from service.topics import store as topic_store
 from tests.support.access import bearer, create_key
 from tests.support.api_client import Client
+from tests.support.fixture_types import StartWorker
 from tests.support.tenant_logins import tenant_session
+from tests.support.waiting import until
+from treadle import Context, agent
 
 CALLS = 15  # more than an API process has connections for
 ITEM = {"namespace": ["n"], "key": "k", "value": {}}
 PUT = '[{"op": "put", "namespace": ["n"], "key": "k", "value": {}}]'
+OF_KEEPS = "select count(*) = $2 from treadle.messages where agent = 'keeps' and state = $1"
 RECORDS = {"records": [{"value": 1}]}
 # What the login holds, the call that needs it, and the status of the call afterwards.
 HELD = {
@@ -84,3 +89,31 @@ async def test_what_a_tenant_holds_delays_no_call_of_another(
                 assert (await call("globex")).status_code in (200, 202, 204)
             assert not [task for task in waiting if task.done()]
         assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [status] * CALLS
+
+
+@agent("keeps")
+async def keeps(context: Context, text: str) -> str:
+    await context.use_store([{"op": "put", **ITEM}])  # type: ignore[attr-defined]  # as the adapter of LangGraph calls it
+    return "kept"
+
+
+async def test_agents_of_a_tenant_whose_item_is_held_take_no_connection_from_others(
+    closed_api: Client, start_worker: StartWorker, database: Database, dsn: str, sql: Connection
+) -> None:
+    await sql.execute("select treadle.create_tenant('acme'), treadle.create_tenant('globex')")
+    await start_worker(keeps, echo)
+    acme, globex = [
+        bearer((await create_key(closed_api, "submit", "read", tenant=tenant))["key"]) for tenant in ("acme", "globex")
+    ]
+    messages = {"messages": [{"message": "x", "agent": "keeps"}] * CALLS}
+    async with (
+        tenant_session(database, dsn, "acme") as session,
+        held(session, [f"select treadle.use_store('{PUT}')"]),
+    ):
+        assert (await closed_api.post("/messages/batch", json=messages, headers=acme)).status_code == 202
+        await until(lambda: sql.fetchval(OF_KEEPS, "processing", CALLS))
+        for _ in range(3):
+            answer = await closed_api.post("/messages?wait=60", json={"message": "x"}, headers=globex)
+            assert (answer.status_code, answer.json()["state"]) == (200, "completed")
+        assert await sql.fetchval(OF_KEEPS, "processing", CALLS)
+    await until(lambda: sql.fetchval(OF_KEEPS, "completed", CALLS))

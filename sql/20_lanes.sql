@@ -78,11 +78,18 @@ end $$;
 
 -- Fit the table of a lane to what happens to its rows. A claim hides each row: without PGMQ's index on vt, and with
 -- room in the page, that touches no index (a HOT update). Every search of a lane reads the key in order.
+-- Rows that are deleted by hand (delete, pgmq.pop, pgmq.delete, pgmq.archive) are noted. Our own functions pin their
+-- search_path, by which the condition knows them: it costs a drain no CPU that can be measured.
 create or replace function treadle._fit_lane(lane_table text) returns void
 language plpgsql as $$
 begin
     execute format('drop index if exists pgmq.%I', lane_table || '_vt_idx');
     execute format('alter table pgmq.%I set (fillfactor = 45)', lane_table);
+    execute format(
+        'create or replace trigger treadle_deleted_rows after delete on pgmq.%I for each row '
+        'when (current_setting(''search_path'') <> ''pg_catalog, pg_temp'') '
+        'execute function treadle._keep_deleted_row()',
+        lane_table);
 end $$;
 
 -- The tables of lanes that an earlier version created; `treadle migrate` fits them one by one.
@@ -91,6 +98,10 @@ language sql stable as $$
     select t.name
     from treadle._lane_tables() t
     where to_regclass(format('pgmq.%I', t.name || '_vt_idx')) is not null
+        or not exists (
+            select
+            from pg_trigger g
+            where g.tgrelid = to_regclass(format('pgmq.%I', t.name)) and g.tgname = 'treadle_deleted_rows')
 $$;
 
 -- Create the PGMQ queue of one lane.
@@ -152,6 +163,20 @@ begin
         where m.queue = $1 and m.lane = $2',
         tg_relid::regclass)
         using tg_argv[0], tg_argv[1];
+    return null;
+end $$;
+
+-- After a delete by hand: note the row, as above.
+create or replace function treadle._keep_deleted_row() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+begin
+    insert into treadle.lost_rows (message_id, queue, lane, lane_id)
+    select m.message_id, m.queue, m.lane, m.lane_id
+    from treadle.messages m
+    where m.message_id = treadle._uuid(old.message ->> 'message_id')
+        and m.lane_id = old.msg_id
+        and treadle._lane_table(m.queue, m.lane) = tg_table_name;
     return null;
 end $$;
 

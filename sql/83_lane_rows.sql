@@ -1,6 +1,6 @@
 -- Lane rows that no claim would find come back, by two chores that every worker's janitor repeats.
 --
---   sweep       (83_sweep.sql) brings back rows that lie below a mark or were truncated
+--   sweep       (83_sweep.sql) brings back rows that lie below a mark or were removed by hand
 --   mend_lanes  gives messages without their lane row a new one: the last safety net
 --
 -- How a row comes to lie below the mark of its lane:
@@ -139,12 +139,13 @@ begin
     return v_brought;
 end $$;
 
--- Give messages whose lane rows a truncate removed (treadle.lost_rows) new ones: up to `quantity`. Returns their
--- queues.
+-- Give messages whose lane rows were removed by hand (treadle.lost_rows) new ones: up to `quantity`. A message that
+-- another transaction holds waits for a later call. Returns the queues of the others.
 create or replace function treadle._restore_lost_rows(quantity integer, at timestamptz) returns text[]
 language plpgsql as $$
 declare
     v_group record;
+    v_restored uuid[];
     v_queues text[];
 begin
     for v_group in
@@ -162,9 +163,17 @@ begin
         from lost l
         group by l.queue, l.lane
     loop
-        perform treadle._renew_lane_rows(
+        v_restored := treadle._renew_lane_rows(
             queue => v_group.queue, lane => v_group.lane, ids => v_group.ids, lane_ids => v_group.lane_ids, at => at);
-        v_queues := v_queues || v_group.queue;
+        if v_restored <> '{}' then
+            v_queues := v_queues || v_group.queue;
+        end if;
+        insert into treadle.lost_rows (message_id, queue, lane, lane_id)
+            select m.message_id, m.queue, m.lane, m.lane_id
+            from unnest(v_group.ids, v_group.lane_ids) u (message_id, lane_id)
+            join treadle.messages m on m.message_id = u.message_id and m.lane_id = u.lane_id
+            where m.state = 'queued' and m.queue = v_group.queue and m.lane = v_group.lane
+                and not m.message_id = any(v_restored);
     end loop;
     return v_queues;
 end $$;

@@ -118,6 +118,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
 set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
     c_lost_rows constant integer := 5000;  -- in one call
+    v_restored text[];
     v_open constant jsonb := treadle._open_draws();  -- before all searches
     v_now constant timestamptz := treadle.clock();
     v_since constant timestamptz := case
@@ -146,8 +147,9 @@ begin
     if v_since is not null then
         perform treadle._lower_due_mark();
     end if;
-    queues := queues || treadle._restore_lost_rows(quantity => c_lost_rows, at => v_now);
-    if exists (select from treadle.lost_rows) then
+    v_restored := treadle._restore_lost_rows(quantity => c_lost_rows, at => v_now);
+    queues := queues || v_restored;
+    if v_restored <> '{}' and exists (select from treadle.lost_rows) then
         above := greatest(above, c_lost_rows);
     end if;
 end $$;

@@ -238,7 +238,7 @@ async def _fit_lanes(connection: Connection) -> None:
                 await connection.execute("select treadle._fit_lane($1)", row["name"])
         except _LOCK_ERRORS:
             log.warning(
-                "a lane keeps an index that it does not need: run treadle migrate again", extra={"lane": row["name"]}
+                "a lane keeps the form of an earlier version: run treadle migrate again", extra={"lane": row["name"]}
             )
 
 

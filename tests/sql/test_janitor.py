@@ -4,6 +4,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
@@ -221,6 +223,44 @@ async def test_a_purged_lane_is_restored_without_a_look_at_the_messages_before_i
     assert await sql_client.sql.fetchval("select count(*) from treadle.lost_rows") == 0
     assert await mend(sql_client) == []  # nothing is queued
     assert await sql_client.finish(running) == ["completed"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from pgmq.q_default_normal",
+        "select pgmq.delete('default_normal', array(select msg_id from pgmq.q_default_normal))",
+        "select pgmq.archive('default_normal', array(select msg_id from pgmq.q_default_normal))",
+        "select pgmq.pop('default_normal', 10)",
+    ],
+)
+async def test_rows_deleted_by_hand_are_restored_without_a_look_at_the_messages_before_them(
+    sql_client: SqlClient, statement: str
+) -> None:
+    """However many messages are finished: each row that is deleted is noted, and none that our functions delete."""
+    await sql_client.submit_many(*[{}] * 200)
+    await sql_client.finish(*await sql_client.claim(200))
+    assert await sql_client.sql.fetchval("select count(*) from treadle.lost_rows") == 0
+    ids = {await sql_client.submit() for _ in range(4)}
+    deleted = await sql_client.sql.fetchval("select count(*) from pgmq.q_default_normal")
+    await sql_client.sql.execute(statement)
+    assert await sql_client.sql.fetchval("select count(*) from pgmq.q_default_normal") == 0
+    assert await sql_client.sql.fetchval("select count(*) from treadle.lost_rows") == deleted == 4
+    assert set(await sql_client.sql.fetchval("select queues from treadle.sweep()")) == {"default"}
+    assert {claim.message_id for claim in await sql_client.claim(10)} == ids
+
+
+async def test_a_message_that_is_held_after_its_row_was_deleted_comes_back_later(sql_client: SqlClient) -> None:
+    held, free = await sql_client.submit(), await sql_client.submit()
+    other = await sql_client.connect()
+    async with other.sql.transaction():
+        await other.sql.execute("select from treadle.messages where message_id = $1 for update", held)
+        await sql_client.limit_lock_waits()
+        await sql_client.sql.execute("delete from pgmq.q_default_normal")
+        await sql_client.sql.execute("select treadle.sweep()")
+        assert [claim.message_id for claim in await sql_client.claim(10)] == [free]
+    await sql_client.sql.execute("select treadle.sweep()")
+    assert [claim.message_id for claim in await sql_client.claim(10)] == [held]
 
 
 async def test_mending_looks_at_the_table_in_chunks(sql_client: SqlClient) -> None:

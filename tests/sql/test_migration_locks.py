@@ -62,6 +62,7 @@ async def test_lanes_of_earlier_versions_are_fitted_unless_others_hold_them(
     """Each by itself, because claims wait for it."""
     for lane in ("high", "low"):
         await sql_client.sql.execute(f"create index q_default_{lane}_vt_idx on pgmq.q_default_{lane} (vt)")
+    await sql_client.sql.execute("drop trigger treadle_deleted_rows on pgmq.q_default_normal")
     user = await sql_client.connect()
     unfit = "select array_agg(name) from treadle._unfit_lanes()"
     async with user.sql.transaction():

@@ -83,6 +83,12 @@ def unreadable(text: str) -> str | None:
     return None
 
 
+def readable_object(text: str | None) -> dict[str, Any]:
+    """The object in this JSON of PostgreSQL; empty for none, for another value, and for one that no reader can read."""
+    value = None if text is None or unreadable(text) is not None else msgspec.json.decode(text)
+    return value if isinstance(value, dict) else {}
+
+
 def _without_escapes(text: bytes) -> bytes:
     return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
 

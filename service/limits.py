@@ -17,6 +17,7 @@ MAX_BATCH_MESSAGES = 1_000  # in one POST /messages/batch, and sent by one attem
 MAX_SEND_DEPTH = 32  # messages above one: each sent the next, or published the record that became it
 CHAIN_ENDS = f"A chain of messages that send messages or publish records ends after {MAX_SEND_DEPTH}."
 
+MAX_BEGUN_MEMORY_BYTES = 1_000_000  # of a thread that is created with a memory
 MAX_NESTING_LEVELS = 100  # of arrays and objects in JSON: every later reader of the value recurses as deep
 
 DELAY_RULE = f"a number from 0 to {MAX_DELAY_SECONDS} (366 days)"

@@ -1,5 +1,21 @@
 -- What protocols do beside the native routes: threads without a message, and messages that end or vanish for a client.
 
+-- Raise TR422 for a memory that agents and clients could not read.
+create or replace function treadle._check_memory(memory jsonb) returns void
+language plpgsql as $$
+declare
+    c_max_bytes constant integer := 1000000;
+    c_problem constant text := case
+        when jsonb_typeof(memory) <> 'object' then 'must be an object.'
+        when octet_length(memory::text) > c_max_bytes then 'must have at most 1000000 bytes.'
+        else treadle._json_problem(memory)
+    end;
+begin
+    if c_problem is not null then
+        raise exception using errcode = 'TR422', message = 'memory ' || c_problem;
+    end if;
+end $$;
+
 -- Create a thread that has no message yet. `memory`: what its agents find there. Returns whether it is new: false for
 -- one that the principal sees. Raises TR404 for one that it does not see, or may not have. If another transaction is
 -- just creating the thread, the call waits two seconds for it, not `patient` a moment (then 55P03).
@@ -18,6 +34,7 @@ begin
     reach := treadle._checked_reach(reach);
     perform treadle._limits_of_active(tenant);
     perform treadle._check_changes(priority => null, delay_seconds => null, metadata => metadata);
+    perform treadle._check_memory(memory);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from service.limits import JSON_PAGE_BYTES
 from service.protocols.langgraph.lookup.store import MAX_SEARCH_BYTES
@@ -12,6 +13,7 @@ from tests.support.api_answers import get
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.randomness import incompressible
+from tests.support.remote_worker import RemoteWorker
 from tests.support.scripted_agent import ScriptedAgent
 
 LARGE = 300_000
@@ -139,3 +141,26 @@ async def test_json_that_python_cannot_read_is_passed_on(
         await sql.execute("select $1::jsonb is null", answer.text)  # it is JSON
     printed = await sql.fetchval("select $1::jsonb::text", value)
     assert printed.encode() in (await api.get(f"/messages/{dead}/status")).content
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [f'{{"a": {"[" * 970}{"]" * 970}}}', f'{{"n": {"9" * 5000}}}', "[1]", f'{{"a": "{"x" * 2_000_000}"}}'],
+    ids=["deep", "digits", "list", "large"],
+)
+async def test_a_memory_that_is_there_already_fails_no_answer_and_no_message(
+    memory: str, start_api: StartApi, start_worker: StartWorker, sql: Connection
+) -> None:
+    """The database took such a memory from logins once."""
+    await start_worker(echo)
+    api = await start_api()
+    remote = RemoteWorker(api)
+    await remote.register("shout")
+    await api.submit("x", agent="shout", thread_id="t")
+    await sql.execute("update treadle.threads set memory = $1::jsonb", memory)
+    [claimed] = await remote.claim()
+    assert await remote.finish(claimed["message_id"], result="X")
+    for method, path in (("GET", "t"), ("GET", "t/state"), ("POST", "search")):
+        answer = await api.request(method, f"/langgraph/threads/{path}", json={} if method == "POST" else None)
+        assert answer.status_code == 200, (path, answer.text[:300])
+    assert (await api.settled(await api.submit("x", agent="echo", thread_id="t")))["state"] == "completed"

@@ -120,6 +120,17 @@ async def test_a_page_of_a_stream_ends_at_the_limit_of_bytes(session: Connection
     assert await read_two(chars + 1) == (limits.STREAM_PAGE_BYTES + 1, 1)
 
 
+async def test_a_thread_begins_with_a_memory_that_agents_can_read(session: Connection) -> None:
+    create = "select treadle.create_thread('t', memory => $1::jsonb)"
+    for value in (nested(101, '{"a":', "}"), '{"a": ' + "9" * 5000 + "}", "[1]", '"x"', "null"):
+        assert not await accepts(session, create, value), value[:100]
+    assert await accepts(session, create, None)
+    assert await accepts(session, create, nested(100, '{"a":', "}"))
+    for more, accepted in ((0, True), (1, False)):
+        text = json.dumps({"a": "x" * (limits.MAX_BEGUN_MEMORY_BYTES - len('{"a": ""}') + more)})
+        assert await accepts(session, create, text) is accepted
+
+
 async def test_the_filter_of_a_subscription_has_a_limit(session: Connection) -> None:
     create = "select treadle.create_subscription('s', array['t'], 'echo', filter => $1::jsonb)"
     for more, accepted in ((0, True), (1, False)):

@@ -8,6 +8,7 @@ import msgspec
 
 from service.access.principal import Principal
 from service.errors import NotFound, Refused, TreadleError
+from service.json_input import readable_object
 from service.protocols.agui.ids import Asked, Run
 from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message
 from service.protocols.agui.services import AguiServices
@@ -104,8 +105,7 @@ async def memory_of(services: AguiServices, principal: Principal, thread_id: str
         memory = (await services.threads.get(principal, thread_id)).memory
     except NotFound:
         return {}
-    decoded: dict[str, Any] = msgspec.json.decode(memory) if isinstance(memory, msgspec.Raw) else memory or {}
-    return decoded
+    return readable_object(bytes(memory).decode()) if isinstance(memory, msgspec.Raw) else memory or {}
 
 
 async def nothing_open(

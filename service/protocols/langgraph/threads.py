@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from service.access.authenticator import require
 from service.access.principal import Principal
 from service.errors import Conflict, NotFound, Unprocessable
-from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES
+from service.limits import HISTORY_EXCHANGES, JSON_PAGE_BYTES, MAX_BEGUN_MEMORY_BYTES
 from service.messages.validation import validate_metadata
 from service.params import parse_thread_id
 from service.protocols.langgraph.answers import open_interrupts, states, thread
@@ -107,9 +107,8 @@ async def copy_thread(thread_id: FromPath[str], principal: Caller, langgraph: Se
     completed = await langgraph.threads.exchanges(row.thread, 2**62, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     history = [*earlier, *({"message": one.message, "result": one.result} for one in completed)]
     values = values_after(exchanges, before or first_values(row))
-    memory = _copied(
-        await _own_memory(langgraph, row), values, history[-HISTORY_EXCHANGES:], langgraph.settings.max_event_bytes // 2
-    )
+    max_bytes = min(langgraph.settings.max_event_bytes, MAX_BEGUN_MEMORY_BYTES) // 2
+    memory = _copied(await _own_memory(langgraph, row), values, history[-HISTORY_EXCHANGES:], max_bytes)
     new = str(uuid.uuid7())
     await langgraph.threads.create(principal, new, row.metadata, memory)
     return await _whole(langgraph, principal, new)

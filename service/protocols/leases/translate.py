@@ -65,7 +65,7 @@ def claimed_message(claim: RemoteClaim, earlier: Earlier, traceparent: str | Non
         thread_id=claim.thread_id,
         ord=claim.ord,
         aside=claim.aside,
-        memory=None if claim.memory is None else Raw(claim.memory.encode()),
+        memory=_readable(claim.memory),
         steps=earlier.steps,
         inputs=earlier.inputs,
         questions=earlier.questions,
@@ -137,6 +137,11 @@ def step_that_sends(events: Sequence[EventToAppend], placed: Sequence[Placed]) -
     data = msgspec.json.decode(events[0].data, type=dict[str, Raw])
     sent = Raw(msgspec.json.encode([str(one.id) for one in placed]))
     return [EventToAppend(STEP, msgspec.json.encode({**data, "sent": sent}).decode(), sends=encode_rows(placed))]
+
+
+def _readable(memory: str | None) -> Raw | None:
+    """None for a memory that no worker can read: one such claim would fail all claims of its answer."""
+    return None if memory is None or memory[:1] != "{" or unreadable(memory) else Raw(memory.encode())
 
 
 def json_or_none(name: str, value: Any, limit: int) -> str | None:

@@ -15,6 +15,7 @@ from service.agents.client_state import state_of_client
 from service.agents.contract import Exchange, Rejected, UnderWay
 from service.agents.texts import clean
 from service.events.model import RESERVED_TYPES
+from service.json_input import readable_object
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
@@ -49,9 +50,8 @@ class AttemptContext:
         self.tenant = claim.tenant
         self.attempt = claim.attempt
         self.metadata = metadata
-        stored = msgspec.json.decode(claim.memory) if claim.memory else {}
         given = state_of_client(metadata, client_state) if client_state else {}
-        self.memory: dict[str, Any] = (stored if isinstance(stored, dict) else {}) | given
+        self.memory: dict[str, Any] = readable_object(claim.memory) | given
         self._ends_at = time.time() + claim.timeout_seconds
         self._claim = claim
         self._backend = backend
@@ -211,10 +211,10 @@ class AttemptContext:
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
         if not self.memory and self._claim.memory is None:
             return None
-        encode_once(self.memory, "The thread's memory")
+        text = encode_once(self.memory, "The thread's memory")
+        if msgspec.json.decode(text) == readable_object(self._claim.memory):
+            return None  # it may be too large: another one has written it
         try:
-            text = self._scope.fit(self.memory, "a thread's memory")
+            return self._scope.fit(self.memory, "a thread's memory")
         except ValueError as error:
             raise Rejected(f"{error}.") from None
-        changed = msgspec.json.decode(text) != msgspec.json.decode(self._claim.memory or "{}")
-        return text if changed else None

@@ -9,6 +9,7 @@ import msgspec
 from service.access.principal import Principal
 from service.db.pool import Database
 from service.errors import NotFound, Unprocessable
+from service.json_input import readable_object
 from service.protocols.langgraph.model import Json, ThreadSearch
 
 MAX_SEARCH_BYTES = 16_000_000  # of the threads of one answer, with their values; one alone may have more
@@ -147,6 +148,4 @@ def _text(value: Json) -> str:
 
 def _thread(row: Any) -> ThreadRow:
     values = {name: row[name] for name in ("thread", "thread_id", "created_at", "updated_at", "status", "turn")}
-    return ThreadRow(
-        **values, metadata=msgspec.json.decode(row["metadata"]), memory=msgspec.json.decode(row["memory"] or "{}")
-    )
+    return ThreadRow(**values, metadata=readable_object(row["metadata"]), memory=readable_object(row["memory"]))

@@ -14,10 +14,13 @@ from service.errors import Invalid, Unprocessable
 from service.limits import MAX_NESTING_LEVELS
 
 MAX_PARTS = 200_000  # arrays, objects and texts (names of fields included): each costs the event loop some time
+MAX_VALUES = 500_000  # most of them numbers: each costs about a fifth of a part
+MAX_EXTREME_NUMBERS = 10_000  # with an exponent of three digits or more: each costs as much as 20 parts
 MAX_QUOTED_CHARS = 100  # of a name in an error text
 
 _LONG_NUMBER_DIGITS = 310
 _LONG_NUMBER = re.compile(f"(?<![0-9])[0-9]{{{_LONG_NUMBER_DIGITS}}}")  # tried once in a row of digits, so linear
+_EXTREME_NUMBER = re.compile(rb"[eE][+-]?[0-9]{3}")
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
 
@@ -51,19 +54,37 @@ def _check_shape(text: bytes, what: str) -> None:
     """Raises Unprocessable. The work is linear in the text, and a small part of that of decoding it."""
     opened = text.count(b"{") + text.count(b"[")
     quotes = text.count(b'"')
-    if opened <= MAX_NESTING_LEVELS and opened + quotes // 2 <= MAX_PARTS:
+    has_few_parts = opened <= MAX_NESTING_LEVELS and opened + quotes // 2 <= MAX_PARTS
+    if has_few_parts and text.count(b",") <= MAX_VALUES and _count_exponents(text) <= MAX_EXTREME_NUMBERS:
         return
     text = _without_escapes(text)
     quotes = text.count(b'"')
     if quotes // 2 <= MAX_PARTS:
-        brackets = _outside_of_texts(text).translate(None, _NO_BRACKETS)
+        outside = _outside_of_texts(text)
+        brackets = outside.translate(None, _NO_BRACKETS)
         if _depth(brackets[:MAX_PARTS]) > MAX_NESTING_LEVELS:
             raise Unprocessable(f"The {what} is nested too deeply; at most {MAX_NESTING_LEVELS} levels are allowed.")
         if quotes // 2 + brackets.count(b"{") + brackets.count(b"[") <= MAX_PARTS:
+            _check_numbers(outside, what)
             return
     raise Unprocessable(
         f"The {what} has too many arrays, objects and texts; at most {MAX_PARTS} of them are allowed in one {what}."
     )
+
+
+def _check_numbers(outside: bytes, what: str) -> None:
+    """Raises Unprocessable. `outside`: what stands outside of texts."""
+    if outside.count(b",") > MAX_VALUES:
+        raise Unprocessable(f"The {what} has too many values; at most {MAX_VALUES} are allowed in one {what}.")
+    if len(_EXTREME_NUMBER.findall(outside)) > MAX_EXTREME_NUMBERS:
+        raise Unprocessable(
+            f"The {what} has too many numbers with an exponent of three digits; at most {MAX_EXTREME_NUMBERS} are"
+            f" allowed in one {what}."
+        )
+
+
+def _count_exponents(text: bytes) -> int:
+    return text.count(b"e") + text.count(b"E")
 
 
 def unreadable(text: str) -> str | None:

@@ -115,6 +115,12 @@ BODIES: Cases = {
     "latin-1": ('{"message": "é"}'.encode("latin-1"), 400, "UTF-8"),
     "surrogates in UTF-8": (b'{"message": "\xed\xa0\x80"}', 400, "UTF-8"),
     "100,000 open brackets": ("[" * 100_000, 422, "nested too deeply"),
+    "500,001 numbers": (with_literal("metadata", f'{{"a": [{"1e9," * 500_000}0]}}'), 422, "too many values"),
+    "10,001 extreme numbers": (
+        with_literal("metadata", f'{{"a": [{"1e308," * 5_000}{"1E-0308," * 5_001}0]}}'),
+        422,
+        "numbers with an exponent of three digits",
+    ),
     "200,001 arrays": (with_literal("metadata", f'{{"a": [{"[]," * 200_000}0]}}'), 422, "too many arrays"),
     "200,001 objects": (with_literal("metadata", f'{{"a": [{"{}," * 200_000}0]}}'), 422, "too many arrays"),
     "200,001 texts": (with_literal("metadata", '{"a": [' + '"",' * 200_000 + "0]}"), 422, "too many arrays"),

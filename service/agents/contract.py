@@ -14,7 +14,9 @@ exception that an agent raises decides what happens next:
     Overloaded            A service that the agent needs is overloaded: put off, without a failure.
     any other exception   The attempt failed; it is retried with backoff until max_attempts failures.
 
-In an ExceptionGroup they mean the same; Rejected decides before RetryAfter, and that before any other exception.
+A call of the context that can never succeed (its value is too large, for example, or its agent is not registered) is
+rejected as well. In an ExceptionGroup they mean the same; Rejected decides before RetryAfter, and that before any other
+exception.
 
 An agent that waits for other messages (`gather`) or for a person (`input`) is parked: its attempt ends, and a new
 attempt begins when the answer is there. Steps that have finished are not run again.
@@ -57,6 +59,11 @@ class Deferred(RetryAfter):
 
 class Rejected(Exception):
     """The message cannot be answered, now or later: it fails, and no further attempt is made."""
+
+
+class Unacceptable(Rejected, ValueError, TypeError):
+    """A call of the context is refused, now or later: a value is too large or not JSON, for example. An agent that
+    expects it may catch ValueError."""
 
 
 class ChildFailed(Rejected):
@@ -127,7 +134,9 @@ class Context(Protocol):
     async def event(self, type: str, data: Any) -> None:
         """Stream an event of another type, for example `progress` or `tool`. `data` is any JSON value.
 
-        Raises ValueError for a type that the service itself writes, and for more than MAX_EVENT_BYTES of data.
+        Raises ValueError for a type that the service itself writes, for more than MAX_EVENT_BYTES of data, and for data
+        that are not JSON. Uncaught, it fails the message at once: another attempt would pay for the same. So does the
+        ValueError of any other call of the context, except for a name that this attempt has used before.
         """
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
@@ -166,6 +175,8 @@ class Context(Protocol):
         what may differ between attempts in a step. Also if the message does not fit the input type of its agent, and if
         32 messages lie above this one, each sent by the one before, or made by a subscription of a record that the one
         before published.
+        The message fails, too, if no worker has ever registered the agent: start the worker of the agent that is sent
+        to before that of the agent that sends. Raises ValueError if another argument is refused (see `event`).
         If the queue holds MAX_QUEUE_SIZE messages, the attempt fails and is tried again later.
         """
 
@@ -185,7 +196,8 @@ class Context(Protocol):
         commits what it publishes and sends with its completion only, and does so outside of its steps.
 
         Raises Rejected if an earlier attempt has published another record under this name, or in this one's place. Also
-        if the value does not fit the schema of the topic, and if 32 messages lie above this one (see `send`).
+        if the value does not fit the schema of the topic, and if 32 messages lie above this one (see `send`). The
+        message fails if there is no such topic.
         """
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:

@@ -6,11 +6,11 @@ import signal
 import traceback
 from typing import Any, Literal, TypeAlias
 
-from service.agents.contract import Deferred, Overloaded, Rejected, RetryAfter
+from service.agents.contract import Deferred, Overloaded, Rejected, RetryAfter, Unacceptable
 from service.agents.raised import decisive, leaves, said
 from service.agents.texts import clean, encode_clean
 from service.config import Settings
-from service.errors import NotStorable
+from service.errors import Invalid, NotFound, Unprocessable
 from service.json_input import unreadable
 from service.leases.model import Claim, Outcome
 from service.limits import MAX_ERROR_CHARS
@@ -22,6 +22,10 @@ StopReason: TypeAlias = Literal["cancelled", "lost", "released", "parked"]
 """Why a worker ends an attempt early: its message was cancelled, its lease was lost, the worker stops, or the agent
 waits for others."""
 
+
+# What PostgreSQL answers to the writes of an attempt, and will answer again: a value is not accepted, or there is no
+# such agent or topic.
+REFUSALS = (Invalid, NotFound, Unprocessable)
 
 RELEASED = Outcome("released", error="The worker was stopped.")
 CANCELLED = Outcome("error", error="Cancelled.")  # PostgreSQL makes it `cancelled`, because a cancel was requested
@@ -43,7 +47,7 @@ def failed(error: BaseException, claim: Claim, settings: Settings) -> Outcome:
     text = clean(_describe(error))[:MAX_ERROR_CHARS]
     trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
     decision = decisive(error)
-    if isinstance(decision, Rejected | NotStorable):
+    if isinstance(decision, (Rejected, *REFUSALS)):
         return Outcome("rejected", error=text, traceback=trace)
     if isinstance(decision, Deferred):
         return Outcome("deferred", error=text, delay_seconds=decision.seconds)
@@ -127,6 +131,8 @@ def _describe_one(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "The agent cancelled itself."
     name, text = type(error).__name__, said(error)
-    if isinstance(error, RetryAfter | Rejected | NotStorable):
+    if isinstance(error, Unacceptable):
+        return f"A call of the agent's context is refused: {text.rstrip('.')}."
+    if isinstance(error, (RetryAfter, Rejected, *REFUSALS)):
         return text or name
     return f"{name}: {text}" if text else name

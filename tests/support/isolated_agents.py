@@ -309,3 +309,10 @@ async def holds(context: Context, milliseconds: str) -> str:
     held = int(milliseconds) * 1000
     ctypes.PyDLL(None).usleep(held)  # unlike CDLL, it does not release the GIL
     return "released"
+
+
+@agent("sends to unknown", run_in="process", timeout=30)
+async def sends_to_unknown(context: Context, text: str) -> None:
+    """Sends to an agent that is not registered, or a message that is too large."""
+    await context.send("y" * 2_000_000 if text == "large" else "x", agent="nosuch")
+    await context.step("commits", lambda: 1)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, get_type_hints
 
 import msgspec
 
-from service.agents.contract import Context, Rejected, RetryAfter
+from service.agents.contract import Context, Rejected, RetryAfter, Unacceptable
 from service.agents.raised import decisive
 from service.agents.thread_bridge import ThreadBridge, call_in_thread
 from service.agents.tool_events import plain
@@ -198,7 +198,8 @@ def checked_output(value: Any) -> Output:
 
 def _failed(error: BaseException) -> Output:
     decision = decisive(error)
-    if isinstance(decision, Rejected | RetryAfter):
+    # The model can mend what it has made a tool hand to the context.
+    if isinstance(decision, Rejected | RetryAfter) and not isinstance(decision, Unacceptable):
         raise decision from (None if decision is error else error)
     text = f"{type(decision).__name__}: {decision}" if str(decision) else type(decision).__name__
     return Output(text[:MAX_ERROR_CHARS], failed=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from service.agents.client_state import state_of_client
-from service.agents.contract import Exchange, Rejected, UnderWay
+from service.agents.contract import Exchange, Rejected, Unacceptable, UnderWay
 from service.agents.texts import clean
 from service.events.model import RESERVED_TYPES
 from service.json_input import readable_object
@@ -88,7 +88,7 @@ class AttemptContext:
 
     async def event(self, type: str, data: Any) -> None:
         if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():
-            raise ValueError(f"agents cannot write events of the type {type!r}: choose another one")
+            raise Unacceptable(f"agents cannot write events of the type {type!r}: choose another one")
         self._scope.require_loop()
         await self._backend.events.put(EventToAppend(type, self._scope.fit(data, "an event")))
         if type == "tool":

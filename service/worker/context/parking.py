@@ -6,10 +6,9 @@ from uuid import UUID
 
 import msgspec
 
-from service.agents.contract import ChildFailed
+from service.agents.contract import ChildFailed, Unacceptable
 from service.leases.model import Outcome, ParkKind, SentMessage
 from service.worker.context.scope import AttemptScope
-from service.worker.outcome import encode
 
 
 async def gather(
@@ -33,7 +32,7 @@ async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread
     """The person's answer. Raises Rejected if a person has answered another question in its place."""
     await scope.require_running()
     earlier = await scope.earlier_results()
-    asked = msgspec.json.decode(encode(question))
+    asked = msgspec.json.decode(scope.fit(question, "a question"))
 
     def compare(name: str) -> bool | None:
         if name not in earlier.inputs:
@@ -75,9 +74,10 @@ async def _has_sent(scope: AttemptScope, message_id: str) -> bool:
 def _check(scope: AttemptScope, child: SentMessage) -> None:
     claim = scope.claim
     if child.parent != claim.message_id:
-        raise ValueError(f"gather takes what send returned, not '{child.message_id}'")
+        raise Unacceptable(f"gather takes what send returned, not '{child.message_id}'")
     if claim.thread_id is not None and child.thread_id == claim.thread_id and not claim.aside:
-        raise ValueError(f"the message {child.message_id} waits for this one's turn in the thread {claim.thread_id!r}")
+        turn = f"this one's turn in the thread {claim.thread_id!r}"
+        raise Unacceptable(f"the message {child.message_id} waits for {turn}")
 
 
 async def _park(
@@ -102,7 +102,7 @@ def _id(text: str) -> UUID:
     try:
         return UUID(text)
     except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"gather takes what send returned, not {text!r}") from None
+        raise Unacceptable(f"gather takes what send returned, not {text!r}") from None
 
 
 def _result(child: SentMessage) -> Any:

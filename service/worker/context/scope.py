@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from service.agents.contract import Rejected
+from service.agents.contract import Rejected, Unacceptable
 from service.agents.texts import clean
 from service.agents.thread_bridge import require_loop
 from service.leases.model import Claim, EarlierResults
@@ -69,12 +69,13 @@ class AttemptScope:
         """The name of a step, a sent message or a question. One without a name takes the number under which an earlier
         attempt did the same, else the next one.
 
-        Raises ValueError if this attempt has used the name, Rejected if an earlier attempt did something else under it.
+        Raises ValueError if this attempt has used the name, Unacceptable if it is empty or too long, Rejected if an
+        earlier attempt did something else under it.
         """
         if name is None:
             name = self._number(kind, compare)
         elif not name or len(name) > MAX_STEP_NAME_CHARS:
-            raise ValueError(f"the name of a {kind} has 1 to {MAX_STEP_NAME_CHARS} characters")
+            raise Unacceptable(f"the name of a {kind} has 1 to {MAX_STEP_NAME_CHARS} characters")
         else:
             name = clean(name)
             if compare(name) is False:
@@ -110,10 +111,15 @@ class AttemptScope:
         return encode(list(unsent.values()))
 
     def fit(self, data: Any, what: str) -> str:
-        """JSON text; raises ValueError if it is larger than MAX_EVENT_BYTES."""
-        text = encode(data)
+        """JSON text. Raises Unacceptable for a value that is not JSON, or larger than MAX_EVENT_BYTES."""
+        try:
+            text = encode(data)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise Unacceptable(f"{what} must be JSON: {reason}") from error
         if (size := len(text.encode())) > self._max_event_bytes:
-            raise ValueError(f"{what} has at most {self._max_event_bytes} bytes (MAX_EVENT_BYTES); this one has {size}")
+            limit = f"{self._max_event_bytes} bytes (MAX_EVENT_BYTES)"
+            raise Unacceptable(f"{what} has at most {limit}; this one has {size}")
         return text
 
     def _number(self, kind: str, compare: Comparison) -> str:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 
 from service import telemetry
-from service.agents.contract import Rejected
+from service.agents.contract import Rejected, Unacceptable
 from service.leases.places import Place
 from service.limits import (
     CHAIN_ENDS,
@@ -80,7 +80,7 @@ async def publish(
     scope.require_commit_with_end("publishes records")
     _check_depth(scope)
     if key is not None and not 1 <= len(key) <= MAX_RECORD_KEY_CHARS:
-        raise ValueError(f"the key must be {RECORD_KEY_RULE}")
+        raise Unacceptable(f"the key must be {RECORD_KEY_RULE}")
     given = {"topic": topic, "value": value, "key": key, "headers": headers}
     content = msgspec.json.decode(
         scope.fit({k: v for k, v in given.items() if v is not None or k == "value"}, "a record")
@@ -93,7 +93,7 @@ async def publish(
         if checked.problem is not None:
             raise Rejected(f"A record to publish to {topic!r} is refused: {checked.problem}")
         if len(scope.unsent) >= MAX_BATCH_MESSAGES:
-            raise ValueError(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
+            raise Unacceptable(f"a message publishes at most {MAX_BATCH_MESSAGES} records at once")
         scope.unsent[record] = {"record_id": record, "schema_id": checked.schema_id, **content}
         if checked.value is not msgspec.UNSET:
             scope.unsent[record]["value"] = checked.value
@@ -110,12 +110,12 @@ def _check_depth(scope: AttemptScope) -> None:
 
 def _check(scope: AttemptScope, *, thread_id: str | None, priority: str, delay: float, aside: bool) -> None:
     if len(scope.sent) == MAX_BATCH_MESSAGES:
-        raise ValueError(f"a message sends at most {MAX_BATCH_MESSAGES} others")
+        raise Unacceptable(f"a message sends at most {MAX_BATCH_MESSAGES} others")
     if priority not in PRIORITIES:
-        raise ValueError(f"the priority is high, normal or low, not {priority!r}")
+        raise Unacceptable(f"the priority is high, normal or low, not {priority!r}")
     if not 0 <= delay <= MAX_DELAY_SECONDS:
-        raise ValueError(f"delay must be {DELAY_RULE}")
+        raise Unacceptable(f"delay must be {DELAY_RULE}")
     if thread_id is not None and not is_thread_id(thread_id):
-        raise ValueError(f"thread_id must be {THREAD_ID_RULE}")
+        raise Unacceptable(f"thread_id must be {THREAD_ID_RULE}")
     if aside and thread_id is None:
-        raise ValueError("an aside needs a thread_id")
+        raise Unacceptable("an aside needs a thread_id")

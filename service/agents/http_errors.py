@@ -1,15 +1,30 @@
 """Which exception an agent raises when another service refuses a call."""
 
 import math
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from service.agents.contract import Overloaded, Rejected, RetryAfter
+from service.agents.raised import said
+from service.errors import TreadleError
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425})  # the 4xx answers that another attempt may change
 OVERLOAD_STATUSES = frozenset({429, 503, 529})  # the service is busy; the message is not at fault
+OVERLOAD_ERROR_TYPES = {  # of an error event in the middle of a stream
+    *("overloaded_error", "rate_limit_error"),  # Anthropic
+    *("rate_limit_exceeded", "server_overloaded", "tokens", "requests"),  # OpenAI
+}
+NO_MONEY_ERROR_TYPES = {"insufficient_quota"}  # OpenAI answers 429 for it, but waiting does not help
+# The names of what clients raise before they have sent anything: the libraries need not be installed.
+UNREACHABLE_ERRORS = {
+    *("ConnectError", "ConnectTimeout"),  # httpx, httpx2, httpcore, requests
+    *("NewConnectionError", "ConnectTimeoutError"),  # urllib3
+    "ClientConnectorError",  # aiohttp
+}
 MIN_RETRY_AFTER_SECONDS = 1.0
 MAX_RETRY_AFTER_SECONDS = 3600.0
 EARLIEST_EPOCH = 1_000_000_000.0  # a number of seconds from here on is a date (of 2001 or later), not a delay
@@ -30,17 +45,66 @@ def error_for_answer(status: int, headers: Mapping[str, str], reason: str) -> Ex
     return ConnectionError(reason) if delay is None else RetryAfter(delay, reason)
 
 
-def error_of_service(error: Exception) -> Exception:
-    """Overloaded or RetryAfter if the error carries a response that says so, as the errors of the model SDKs do; else
-    the error itself."""
-    response = getattr(error, "response", None)
-    headers = getattr(response, "headers", None)
-    if not isinstance(headers, Mapping):
-        return error
-    delay, reason = retry_after_seconds(headers), f"{type(error).__name__}: {error}"
-    if getattr(response, "status_code", None) in OVERLOAD_STATUSES:
-        return Overloaded(reason, delay or 0.0)
-    return error if delay is None else RetryAfter(delay, reason)
+def error_of_service(error: BaseException) -> BaseException:
+    """What the error means to a worker, if it is that of a client (a model SDK, httpx, requests, ...) or was raised
+    from one: Overloaded if the service is overloaded or cannot be reached, RetryAfter if it says when, Rejected if it
+    will stay so. Else the error itself."""
+    for cause in _causes(error):
+        if isinstance(cause, Rejected | RetryAfter | TreadleError) or not isinstance(cause, Exception):
+            return error
+        reason = f"{type(cause).__name__}: {said(cause)}"
+        if _names_of(cause) & NO_MONEY_ERROR_TYPES:
+            return Rejected(reason)
+        headers = _field(_field(cause, "response"), "headers") or _field(cause, "headers")
+        delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
+        if is_overload(cause) or cannot_be_reached(cause):
+            return Overloaded(reason, delay or 0.0)
+        if delay is not None:
+            return RetryAfter(delay, reason)
+    return error
+
+
+def is_overload(error: Exception) -> bool:
+    """Whether a client's error says that the service is overloaded: by its status, or by an error event in the middle
+    of a stream, whose status is 200."""
+    statuses = [_field(_field(error, "response"), "status_code")]
+    statuses += [_field(error, name) for name in ("status_code", "status", "code")]
+    if any(isinstance(status, int) and status in OVERLOAD_STATUSES for status in statuses):
+        return True
+    return hasattr(error, "body") and bool(_names_of(error) & OVERLOAD_ERROR_TYPES)
+
+
+def cannot_be_reached(error: Exception) -> bool:
+    """Whether a client's error says that no connection could be made: so the request was not sent."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, ConnectionRefusedError | socket.gaierror) for cause in causes):
+        return True
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    return bool(names & UNREACHABLE_ERRORS) or (len(causes) == 1 and type(error).__name__ == "APIConnectionError")
+
+
+def _names_of(error: Exception) -> set[str]:
+    names = (_field(error, "type"), _field(error, "code"))
+    return {name for name in names if isinstance(name, str)}
+
+
+def _field(value: Any, name: str) -> Any:
+    """None where there is none, or where the error's own code cannot say it."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those from which it was raised: by `from`, or as its reason or argument (urllib, requests)."""
+    seen: list[BaseException] = []
+    cause: Any = error
+    while isinstance(cause, BaseException) and not any(cause is before for before in seen):
+        yield cause
+        seen.append(cause)
+        carried = (cause.__cause__, _field(cause, "reason"), *cause.args[:1])
+        cause = next((item for item in carried if isinstance(item, BaseException)), None)
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:

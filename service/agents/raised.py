@@ -1,5 +1,7 @@
 """What an agent means by the exception that it raised."""
 
+from collections.abc import Sequence
+
 from service.agents.contract import Rejected, RetryAfter
 
 
@@ -9,7 +11,11 @@ def decisive(error: BaseException) -> BaseException:
     Of an ExceptionGroup, however deeply nested: the first Rejected, else the RetryAfter with the longest delay, else
     the first exception. Any other exception decides for itself.
     """
-    raised = leaves(error)
+    return decisive_of(leaves(error))
+
+
+def decisive_of(raised: Sequence[BaseException]) -> BaseException:
+    """The same, of the exceptions in a group."""
     if rejected := next((leaf for leaf in raised if isinstance(leaf, Rejected)), None):
         return rejected
     later = [leaf for leaf in raised if isinstance(leaf, RetryAfter)]

@@ -7,7 +7,8 @@ import traceback
 from typing import Any, Literal, TypeAlias
 
 from service.agents.contract import Deferred, Overloaded, Rejected, RetryAfter, Unacceptable
-from service.agents.raised import decisive, leaves, said
+from service.agents.http_errors import error_of_service
+from service.agents.raised import decisive_of, leaves, said
 from service.agents.texts import clean, encode_clean
 from service.config import Settings
 from service.errors import Invalid, NotFound, Unprocessable
@@ -44,9 +45,10 @@ def completed(result: Any, settings: Settings) -> Outcome:
 def failed(error: BaseException, claim: Claim, settings: Settings) -> Outcome:
     """The outcome of an agent that raised. An exception inside of a group (of a
     TaskGroup, for example) means what it means outside of one."""
-    text = clean(_describe(error))[:MAX_ERROR_CHARS]
+    # The errors of a model's SDK or another client that say that its service is overloaded or away.
+    decision = decisive_of([error_of_service(leaf) for leaf in leaves(error)])
+    text = clean(_describe(decision, len(leaves(error))))[:MAX_ERROR_CHARS]
     trace = clean("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:]
-    decision = decisive(error)
     if isinstance(decision, (Rejected, *REFUSALS)):
         return Outcome("rejected", error=text, traceback=trace)
     if isinstance(decision, Deferred):
@@ -121,8 +123,8 @@ def encode_once(value: Any, what: str) -> str:
         raise Rejected(f"{what} is not JSON: {reason}.") from error
 
 
-def _describe(error: BaseException) -> str:
-    decision, count = decisive(error), len(leaves(error))
+def _describe(decision: BaseException, count: int) -> str:
+    """`count`: the exceptions of the group from which it is."""
     text = _describe_one(decision)
     return text if count == 1 or isinstance(decision, Rejected | RetryAfter) else f"{text} (and {count - 1} more)"
 

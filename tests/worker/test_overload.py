@@ -1,13 +1,24 @@
 """A service that an agent needs is overloaded: its messages are put off without a failure, and few of them ask."""
 
+import email.message
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import anthropic
+import httpx
+import httpx2
 import msgspec
+import openai
+import pydantic_ai
 import pytest
 
 from service.config import Settings
 from service.db.pool import Connection
+from service.errors import QueueFull
 from service.leases.model import Claim
 from service.worker.breakers import MAX_PAUSE_SECONDS, OVERLOADS_UNTIL_OPEN, PROBE_SECONDS, Breakers
 from service.worker.outcome import failed
@@ -165,3 +176,107 @@ async def test_few_messages_ask_an_overloaded_service(
         message = await settled(sql, message_id)
         assert (message["state"], message["failures"]) == ("completed", 0)
     assert "a service that an agent needs is overloaded: its messages wait" in caplog.text
+
+
+REQUEST = httpx2.Request("POST", "http://127.0.0.1:1/")
+
+
+def _answered(status: int, **headers: str) -> httpx2.Response:
+    return httpx2.Response(status, headers=headers, request=REQUEST)
+
+
+def _raised(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def _refused_by_requests() -> Exception:
+    requests = pytest.importorskip("requests")
+    try:
+        requests.get("http://127.0.0.1:1/", timeout=5)
+    except OSError as error:
+        return error
+    raise AssertionError
+
+
+def _refused_by_urllib() -> Exception:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:1/", timeout=5)
+    except urllib.error.URLError as error:
+        return error
+    raise AssertionError
+
+
+MID_STREAM = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+OVERLOADS: dict[str, Callable[[], Exception]] = {
+    "anthropic 529": lambda: anthropic.InternalServerError("busy", response=_answered(529), body=None),
+    "openai 503": lambda: openai.InternalServerError("busy", response=_answered(503), body=None),
+    "openai 429": lambda: openai.RateLimitError("busy", response=_answered(429), body=None),
+    "anthropic, in a stream": lambda: anthropic.APIStatusError("busy", response=_answered(200), body=MID_STREAM),
+    "openai, in a stream": lambda: openai.APIError("busy", REQUEST, body={"code": "rate_limit_exceeded"}),
+    "anthropic, away": lambda: _raised(anthropic.APIConnectionError(request=REQUEST), httpx2.ConnectError("refused")),
+    "openai, away": lambda: _raised(openai.APITimeoutError(REQUEST), httpx2.ConnectTimeout("slow")),
+    "openai, bare": lambda: openai.APIConnectionError(request=REQUEST),
+    "httpx2, away": lambda: httpx2.ConnectError("refused"),
+    "httpx, away": lambda: httpx.ConnectError("refused"),
+    "httpx 503": lambda: httpx.HTTPStatusError("busy", request=httpx.Request("GET", "/"), response=httpx.Response(503)),
+    "requests, away": _refused_by_requests,
+    "urllib, away": _refused_by_urllib,
+    "urllib 503": lambda: urllib.error.HTTPError("http://x", 503, "busy", email.message.Message(), None),
+    "pydantic_ai 529": lambda: pydantic_ai.ModelHTTPError(529, "model"),
+    "no such host": lambda: socket.gaierror(-2, "Name or service not known"),
+    "one's own": lambda: _raised(RuntimeError("No answer."), httpx2.ConnectError("refused")),
+    "in a group": lambda: ExceptionGroup("g", [ValueError(), httpx2.ConnectError("refused")]),
+}
+
+
+@pytest.mark.parametrize("name", OVERLOADS)
+def test_the_error_of_a_client_is_an_overload(name: str) -> None:
+    assert failed(OVERLOADS[name](), CLAIM, SETTINGS).kind == "overloaded"
+
+
+class Broken(Exception):
+    @property
+    def response(self) -> Any:
+        raise RuntimeError
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (anthropic.InternalServerError("broken", response=_answered(500), body=None), "error"),
+        (
+            _raised(openai.APIConnectionError(request=REQUEST), httpx2.ReadError("cut")),
+            "error",
+        ),  # it may have been sent
+        (openai.RateLimitError("no money", response=_answered(429), body={"code": "insufficient_quota"}), "rejected"),
+        (_raised(Rejected("no"), httpx2.ConnectError("refused")), "rejected"),
+        (_raised(RetryAfter(5), httpx2.ConnectError("refused")), "error"),
+        (QueueFull("The queue is full."), "error"),
+        (Broken(), "error"),
+        (ConnectionError("cut"), "error"),
+    ],
+)
+def test_other_errors_are_none(error: Exception, kind: str) -> None:
+    assert failed(error, CLAIM, SETTINGS).kind == kind
+
+
+def test_a_client_s_retry_after_is_obeyed() -> None:
+    error = anthropic.RateLimitError("busy", response=_answered(429, **{"Retry-After": "100"}), body=None)
+    assert 100 <= (failed(error, CLAIM, SETTINGS).delay_seconds or 0) <= 110
+
+
+async def test_an_unreachable_model_of_one_s_own_costs_no_failure(sql: Connection, start_worker: StartWorker) -> None:
+    @agent("asks")
+    async def asks(context: Context, text: str) -> str:
+        if context.attempt < 3:
+            async with httpx2.AsyncClient() as client:
+                await client.get("http://127.0.0.1:1/")
+        return "well"
+
+    await start_worker(asks)
+    message = await run(sql, "x", agent="asks", max_attempts=1)
+    assert (message["state"], message["attempt"], message["failures"]) == ("completed", 3, 0)

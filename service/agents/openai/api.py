@@ -9,13 +9,13 @@ from uuid import uuid4
 import msgspec
 
 from service.agents.contract import Rejected
+from service.agents.http_errors import NO_MONEY_ERROR_TYPES
 from service.agents.rounds.errors import error_for_connection, error_for_status
 from service.agents.rounds.model import Call, CallResult, StreamTo
 
 SERVICE = "OpenAI"
 # The model stopped before the end of its answer, so that a tool call in it may be incomplete.
 CUT_OFF_STOP_REASONS = frozenset({"length", "content_filter"})
-NO_MONEY = "insufficient_quota"  # the API answers 429 for it, but waiting does not help
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,7 +91,7 @@ class Api:
         except openai.APIConnectionError as error:
             raise error_for_connection(SERVICE, error, role) from error
         except openai.APIError as error:
-            if error.code == NO_MONEY:
+            if error.code in NO_MONEY_ERROR_TYPES:
                 raise Rejected(f"The {SERVICE} API refuses to answer: {error.message}") from error
             raise error_for_status(SERVICE, error, role) from error
         if not finished:

@@ -6,12 +6,7 @@
 from typing import Any
 
 from service.agents.contract import Overloaded, Rejected
-from service.agents.http_errors import error_for_answer
-
-OVERLOAD_ERROR_TYPES = {  # of an error event in the middle of a stream
-    *("overloaded_error", "rate_limit_error"),  # Anthropic
-    *("rate_limit_exceeded", "server_overloaded", "tokens", "requests"),  # OpenAI
-}
+from service.agents.http_errors import cannot_be_reached, error_for_answer, is_overload
 
 
 class RequestRefused(Rejected):
@@ -26,8 +21,7 @@ def error_for_status(service: str, error: Any, role: str | None = None) -> Excep
     status = getattr(error, "status_code", 0)
     if status < 400:
         text = f"The {service} API broke off {f'the answer of the {role}' if role else 'its answer'}: {reason}."
-        names = {error.type, getattr(error, "code", None)}
-        return Overloaded(text) if names & OVERLOAD_ERROR_TYPES else ConnectionError(text)
+        return Overloaded(text) if is_overload(error) else ConnectionError(text)
     text = f"The {service} API answered {f'the {role} ' if role else ''}{status}: {reason}."
     if status in {400, 413}:
         return RequestRefused(text)
@@ -36,9 +30,6 @@ def error_for_status(service: str, error: Any, role: str | None = None) -> Excep
 
 def error_for_connection(service: str, error: Exception, role: str | None = None) -> Exception:
     """For a failed connection: Overloaded if the request was not sent."""
-    import httpx2
-
     reason = str(error.__cause__ or error).rstrip(".")
     text = f"The {service} API cannot be reached{f' by the {role}' if role else ''}: {reason}."
-    not_sent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
-    return Overloaded(text) if not_sent else ConnectionError(text)
+    return Overloaded(text) if cannot_be_reached(error) else ConnectionError(text)

@@ -19,7 +19,6 @@ from autogen_core import (
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput
 from service.agents.adapters.autogen.runner import CANCEL_SECONDS, is_not_a_cancellation
-from service.agents.http_errors import error_of_service
 from service.agents.tool_events import plain, write_event
 
 COLLECTOR = "treadle_output"  # the type of the agent that receives messages to the output topics
@@ -48,16 +47,14 @@ class CoreRunner:
         try:
             answer = await _while_it_runs(processing, self._exchange(runtime, message, token))
             await runtime.stop_when_idle()
-        except BaseException as error:
+        except BaseException:
             token.cancel()
             stopping = asyncio.gather(
                 _stop(runtime, processing), return_exceptions=True
             )  # it raises what has stopped the runtime
             await asyncio.wait({stopping}, timeout=CANCEL_SECONDS)
             stopping.cancel()
-            if not isinstance(error, Exception) or (cause := error_of_service(error)) is error:
-                raise
-            raise cause from error
+            raise
         await runtime.close()
         if isinstance(self._recipient, TopicId) or (answer is None and self._published):
             if not self._published:

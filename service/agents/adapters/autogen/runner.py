@@ -12,7 +12,6 @@ import msgspec
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
 from service.agents.contract import Rejected
-from service.agents.http_errors import error_of_service
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 from service.waiting import retrieve_exception
 
@@ -103,7 +102,8 @@ class Runner:
                 closing.cancel()
             if not isinstance(error, Exception) or (cause := self._cause(error)) is error:
                 raise
-            raise cause from error
+            # The cause of a model's error stays: it tells whether the model can be reached.
+            raise cause from (cause.__cause__ if cause is self._kit.last_model_error else error)
         self._context.usage(**tokens, stop_reason=result.stop_reason)
         return result
 
@@ -136,8 +136,8 @@ class Runner:
         text, _, _ = str(error).partition("\nTraceback:")
         model_error = self._kit.last_model_error
         if model_error is not None and text == f"{type(model_error).__name__}: {model_error}":
-            return error_of_service(model_error)
-        return RuntimeError(text) if type(error) is RuntimeError else error_of_service(error)
+            return model_error
+        return RuntimeError(text) if type(error) is RuntimeError else error
 
 
 def is_not_a_cancellation(record: logging.LogRecord) -> bool:

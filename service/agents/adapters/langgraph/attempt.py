@@ -8,7 +8,6 @@ from service.agents.adapters.langgraph.events import is_from_model, message_text
 from service.agents.adapters.langgraph.graph_events import INTERRUPT_KEY, GraphEvents
 from service.agents.adapters.langgraph.inputs import refuse_orders_in
 from service.agents.contract import Context, Rejected
-from service.agents.http_errors import error_of_service
 
 if TYPE_CHECKING:
     from service.agents.adapters.langgraph.thread_state import ThreadState
@@ -175,29 +174,24 @@ class Attempt:
         interrupted = False
         graphs: dict[str, str] = {}
         stream = self._graph.astream(start, self._config, stream_mode=modes, subgraphs=True, **options)
-        try:
-            async with contextlib.aclosing(stream):
-                async for namespace, mode, data in stream:
-                    if mode == "values":
-                        state = state if namespace else data
-                        await self._events.values(data, namespace)
-                    elif mode == "messages":
-                        await self._emit(*data)
-                    elif mode == "custom":
-                        await write_custom(self._context, data)
-                    elif mode != "updates":
-                        await self._events.passed_on(mode, data, namespace)
-                    elif INTERRUPT_KEY in data:
-                        interrupted = interrupted or not namespace
-                        # The innermost graph reports an interrupt first, then each graph around it repeats it.
-                        for interrupt in data[INTERRUPT_KEY]:
-                            graphs.setdefault(interrupt.id, "|".join(namespace))
-                    else:
-                        await write_updates(self._context, namespace, data, written)
-        except Exception as error:
-            if (translated := error_of_service(error)) is error:
-                raise
-            raise translated from error
+        async with contextlib.aclosing(stream):
+            async for namespace, mode, data in stream:
+                if mode == "values":
+                    state = state if namespace else data
+                    await self._events.values(data, namespace)
+                elif mode == "messages":
+                    await self._emit(*data)
+                elif mode == "custom":
+                    await write_custom(self._context, data)
+                elif mode != "updates":
+                    await self._events.passed_on(mode, data, namespace)
+                elif INTERRUPT_KEY in data:
+                    interrupted = interrupted or not namespace
+                    # The innermost graph reports an interrupt first, then each graph around it repeats it.
+                    for interrupt in data[INTERRUPT_KEY]:
+                        graphs.setdefault(interrupt.id, "|".join(namespace))
+                else:
+                    await write_updates(self._context, namespace, data, written)
         return state, graphs if interrupted else None
 
     async def _emit(self, message: Any, metadata: Any) -> None:

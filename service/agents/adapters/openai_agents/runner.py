@@ -11,7 +11,6 @@ from service.agents.adapters.approvals import ask_approval
 from service.agents.adapters.history import text_exchanges
 from service.agents.adapters.openai_agents.parts import Steps
 from service.agents.contract import Context
-from service.agents.http_errors import error_of_service
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 
 
@@ -71,10 +70,6 @@ class AgentRunner:
                     await self._write(event.item)
                 elif event.type == "agent_updated_stream_event" and event.new_agent is not self._agent:
                     await write_event(self._context, "progress", agent=event.new_agent.name)
-        except Exception as error:
-            if (translated := error_of_service(error)) is error:
-                raise
-            raise translated from error
         finally:
             result.cancel()  # ends the run that goes on beside the stream
         return result

@@ -23,7 +23,6 @@ from service.agents.adapters.approvals import ask_approval
 from service.agents.adapters.history import text_exchanges
 from service.agents.adapters.pydantic_ai.parts import StepModel, StepToolset
 from service.agents.contract import Context, Rejected
-from service.agents.http_errors import error_of_service
 from service.agents.tool_events import ToolCall, ToolResult, ToolSteps, plain, write_tool_event
 
 
@@ -65,24 +64,16 @@ class Runner:
         kinds = list(declared) if isinstance(declared, list | tuple) else [declared]
         if DeferredToolRequests not in kinds:
             kinds.append(DeferredToolRequests)
-        try:
-            with self._agent.override(model=self._model, toolsets=self._toolsets, tools=[]):
-                return await self._agent.run(
-                    prompt,
-                    output_type=kinds,
-                    message_history=messages or None,
-                    deferred_tool_results=answers,
-                    deps=self._deps,
-                    event_stream_handler=self._write,
-                    capabilities=[ReinjectSystemPrompt()],  # else a history would take its place
-                )
-        except Exception as error:
-            cause: BaseException | None = error
-            while isinstance(cause, Exception):
-                if (translated := error_of_service(cause)) is not cause:
-                    raise translated from error
-                cause = cause.__cause__
-            raise
+        with self._agent.override(model=self._model, toolsets=self._toolsets, tools=[]):
+            return await self._agent.run(
+                prompt,
+                output_type=kinds,
+                message_history=messages or None,
+                deferred_tool_results=answers,
+                deps=self._deps,
+                event_stream_handler=self._write,
+                capabilities=[ReinjectSystemPrompt()],  # else a history would take its place
+            )
 
     async def _history(self, limit: int, max_tokens: int) -> list[ModelMessage]:
         messages: list[ModelMessage] = []

@@ -23,8 +23,9 @@ attempt begins when the answer is there. Steps that have finished are not run ag
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import msgspec
@@ -33,13 +34,26 @@ from service.limits import HISTORY_EXCHANGES, MAX_DELAY_SECONDS
 
 
 class RetryAfter(Exception):
-    """The attempt failed; try again after `seconds` (at most 366 days)."""
+    """The attempt failed; try again after `seconds`, a number or a timedelta (at least 0, at most 366 days)."""
 
     seconds = 0.0  # the default of a subclass that does not call __init__
 
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        super().__init__(reason or f"Asked to be retried after {seconds:g} seconds.")
-        self.seconds = min(max(0.0, seconds), MAX_DELAY_SECONDS)
+    def __init__(self, seconds: float | timedelta, reason: str = "") -> None:
+        self.seconds = _bounded_seconds(seconds, reason)
+        super().__init__(reason or f"Asked to be retried after {self.seconds:g} seconds.")
+
+
+def _bounded_seconds(seconds: Any, reason: str) -> float:
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
+    try:
+        number = float(seconds)
+    except OverflowError:  # a whole number of 309 digits or more
+        number = math.inf if seconds > 0 else 0.0
+    except (TypeError, ValueError):
+        said = f" (Its reason: {reason})" if reason else ""
+        raise TypeError(f"a delay is a number of seconds or a timedelta, not {seconds!r:.100}{said}") from None
+    return min(max(0.0, number), MAX_DELAY_SECONDS)  # of NaN: 0
 
 
 class Overloaded(RetryAfter):
@@ -49,7 +63,7 @@ class Overloaded(RetryAfter):
     `seconds`: how long the service asks to wait, if it says so. The worker may wait longer.
     """
 
-    def __init__(self, reason: str = "", seconds: float = 0.0) -> None:
+    def __init__(self, reason: str = "", seconds: float | timedelta = 0.0) -> None:
         super().__init__(seconds, reason or "A service that the agent needs is overloaded.")
 
 

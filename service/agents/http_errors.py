@@ -110,20 +110,28 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def retry_after_seconds(headers: Mapping[str, str], *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
     """The header Retry-After in seconds, from a number or a date (RFC 9110), at most so many; None if it is missing or
     senseless."""
-    value = headers.get("retry-after", "")
+    return asked_delay(headers.get("retry-after", ""), most=most)
+
+
+def asked_delay(value: Any, *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
+    """A delay that a service asked for, a number or a text with a number or a date: at least a second and at most
+    `most`. A number that can only be a time (in seconds or milliseconds since 1970) is read as one. None if it is past,
+    not finite or anything else: the usual backoff applies."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
-        return bounded_delay(float(value), most=most)
+        return _bounded(float(value), most)
+    except OverflowError:  # a whole number of 309 digits or more
+        return most if value > 0 else None  # type: ignore[operator]
     except ValueError:
         pass
     try:
-        return bounded_delay((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), most=most)
+        return _bounded((parsedate_to_datetime(str(value)) - datetime.now(UTC)).total_seconds(), most)
     except (ValueError, TypeError, OverflowError):  # not a date, or a date without a time zone
         return None
 
 
-def bounded_delay(seconds: float, *, most: float = MAX_RETRY_AFTER_SECONDS) -> float | None:
-    """A delay that a service asked for: at least a second and at most `most`. A number that can only be a time (in
-    seconds or milliseconds since 1970) is read as one. None if it is past or not finite: the usual backoff applies."""
+def _bounded(seconds: float, most: float) -> float | None:
     if seconds >= EARLIEST_EPOCH_MILLISECONDS:
         seconds /= 1_000
     if EARLIEST_EPOCH <= seconds < math.inf:

@@ -10,7 +10,7 @@ import pytest
 
 from service.agents.adapters import http
 from service.agents.builtin.echo import echo
-from service.agents.http_errors import retry_after_seconds
+from service.agents.http_errors import asked_delay, retry_after_seconds
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text, types
@@ -134,6 +134,10 @@ async def test_an_error_event_decides_about_the_retry(sql: Connection, remote: R
         ("boom", "completed", 2, "RuntimeError: boom"),
         ('{"error": "boom"}', "completed", 2, "RuntimeError: boom"),
         ('{"error": "later", "retry_after": 1}', "completed", 2, "later"),
+        ('{"error": "later", "retry_after": "0.5"}', "completed", 2, "later"),
+        ('{"error": "boom", "retry_after": -1}', "completed", 2, "RuntimeError: boom"),
+        ('{"error": "boom", "retry_after": true}', "completed", 2, "RuntimeError: boom"),
+        ('{"error": "boom", "retry_after": {"seconds": 1}}', "completed", 2, "RuntimeError: boom"),
         ('{"error": "never", "retryable": false}', "failed", 1, "never"),
         ("{}", "completed", 2, "RuntimeError: The agent failed without giving a reason."),
     ):
@@ -181,6 +185,17 @@ async def test_retry_after_is_obeyed(sql: Connection, remote: Remote) -> None:
 
 
 NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *((10**400, 3600), (-(10**400), None), (30, 30), ("30", 30), (0.1, 1), (True, None), (None, None)),
+        *((float("nan"), None), (float("inf"), None), ("nan", None), ("soon", None), ([30], None)),
+    ],
+)
+def test_the_delay_of_an_error_event_is_bounded(value: Any, seconds: float | None) -> None:
+    assert asked_delay(value) == seconds
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Any exception of an agent fails its attempt, not its worker."""
 
 import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,7 @@ from service.db.pool import Connection
 from tests.support.fixture_types import RegisterAgents, StartWorker
 from tests.support.messages import dead_letter, overview, run, submit, types
 from tests.support.waiting import until
-from treadle import Context, Rejected, RetryAfter, agent
+from treadle import Context, Overloaded, Rejected, RetryAfter, agent
 
 
 async def test_rejected_fails_at_once(sql: Connection, start_worker: StartWorker) -> None:
@@ -166,3 +169,24 @@ async def test_an_exception_in_a_task_group_means_what_it_means_outside_of_one(
     assert (message["state"], message["attempt"], message["error"]) == (state, attempt, error)
     if state == "queued":
         assert (message["run_at"] - message["created_at"]).total_seconds() > 800
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        *((5, 5.0), (timedelta(minutes=1), 60.0), (Decimal("1.5"), 1.5), ("30", 30.0), (-1, 0.0)),
+        *((10**400, 366 * 86_400), (-(10**400), 0.0), (float("inf"), 366 * 86_400), (float("nan"), 0.0)),
+        *((timedelta.max, 366 * 86_400), (timedelta(days=-1), 0.0)),
+    ],
+)
+def test_the_delay_of_a_retry_is_bounded_at_both_ends(asked: Any, seconds: float) -> None:
+    assert RetryAfter(asked, "Why.").seconds == seconds
+    assert Overloaded("Why.", asked).seconds == seconds
+    assert str(RetryAfter(asked)).startswith("Asked to be retried after ")
+
+
+@pytest.mark.parametrize("asked", ["x", None, [1], object()])
+def test_a_delay_that_is_none_says_so_and_keeps_the_reason(asked: Any) -> None:
+    for make in (RetryAfter, lambda seconds, reason: Overloaded(reason, seconds)):
+        with pytest.raises(TypeError, match=r"a delay is a number .*\(Its reason: The limit is reached\.\)"):
+            make(asked, "The limit is reached.")

@@ -19,7 +19,7 @@ import msgspec
 
 from service.agents.contract import Context, Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
-from service.agents.http_errors import bounded_delay, error_for_answer
+from service.agents.http_errors import asked_delay, error_for_answer
 from service.agents.limits import LimitOptions
 from service.agents.tool_events import write_chosen_event
 from service.limits import HISTORY_EXCHANGES, HISTORY_TOKENS
@@ -240,10 +240,9 @@ def _error_of_event(data: Any) -> Exception:
     """The exception for an `error` event: an object {error, retryable, retry_after}, or a text."""
     fields = data if isinstance(data, dict) else {"error": data}
     reason = str(fields.get("error") or "The agent failed without giving a reason.")[:MAX_REASON_CHARS]
-    delay = fields.get("retry_after")
     if fields.get("retryable") is False:
         return Rejected(reason)
-    if isinstance(delay, int | float) and (seconds := bounded_delay(delay)) is not None:
+    if (seconds := asked_delay(fields.get("retry_after"))) is not None:
         return RetryAfter(seconds, reason)
     return RuntimeError(reason)
 

@@ -9,9 +9,10 @@ from typing import Any, Unpack, get_type_hints
 import msgspec
 
 from service.agents.contract import Rejected
+from service.agents.input_schemas import input_schema
 from service.agents.json_types import return_type, unwritable
 from service.agents.limits import LimitOptions, Limits
-from service.agents.protobuf_types import from_json, schema_of
+from service.agents.protobuf_types import from_json
 from service.limits import MAX_AGENT_NAME_CHARS, SUBSCRIPTION_NAME_PATTERN, SUBSCRIPTION_NAME_RULE
 
 
@@ -56,7 +57,7 @@ class Agent:
         # The JSON Schema of the input; None if the agent takes text. Clients submit text or an object; only records of
         # topics have other values.
         submitted = str | dict[str, Any] if self.input_type is Any else self.input_type
-        self.input_schema = None if submitted is str else msgspec.json.schema(submitted, schema_hook=schema_of)
+        self.input_schema = None if submitted is str else input_schema(submitted)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)

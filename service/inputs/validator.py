@@ -1,7 +1,7 @@
 """Validators of messages: JSON Schemas that msgspec made from the agents' types, read as msgspec reads the types.
 
-What a schema cannot express (a time without a zone, for example) is left to the worker; so are schemas that may take
-long to check.
+What a schema cannot express is left to the worker; so are schemas that may take long to check, and patterns that do: of
+look-ahead, for example.
 """
 
 import datetime
@@ -9,16 +9,22 @@ import decimal
 import logging
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jsonschema_rs
 import msgspec
 
 log = logging.getLogger(__name__)
 
+BASE64 = "base64"  # of a text with this contentEncoding
 # Formats as msgspec reads them. A schema's other formats are notes to people.
 FORMATS: dict[str, Any] = {
-    "date-time": datetime.datetime,
+    "date-time": datetime.datetime,  # a schema of ours demands the zone by a pattern
+    "date-time-local": Annotated[datetime.datetime, msgspec.Meta(tz=False)],
+    "iso-date-time": datetime.datetime,
+    "iso-time": datetime.time,
+    "partial-time": Annotated[datetime.time, msgspec.Meta(tz=False)],
+    BASE64: bytes,
     "date": datetime.date,
     "time": datetime.time,
     "duration": datetime.timedelta,
@@ -30,6 +36,7 @@ VALUES = {"enum", "const", "default", "examples", "required"}  # keywords whose 
 DEFINITIONS = {"$defs", "definitions"}  # only references lead there
 DYNAMIC_REFERENCES = {"$dynamicRef", "$recursiveRef"}
 UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
+OF_PROPERTIES = ("patternProperties", "additionalProperties", "unevaluatedProperties")
 MAX_DEFINITIONS = 500  # to look for recursion takes the square of their number
 MAX_PARTS = 10_000
 MAX_DEPTH = 100
@@ -124,13 +131,34 @@ def _adapt(schema: Any, inside: str | None, reachable: dict[str, set[str]]) -> A
         if key in MAPS:
             names = ((name, name if key == "$defs" else inside) for name in value)
             adapted[key] = {name: _adapt(value[name], definition, reachable) for name, definition in names}
+        elif key == "pattern" and not _is_linear(value):
+            continue
         elif key != "uniqueItems" and (key != "format" or value in FORMATS):  # msgspec's sets take repeated values
             adapted[key] = value if key in VALUES else _adapt(value, inside, reachable)
     if schema.get("format") == "decimal":
         adapted["type"] = ["string", "number"]
-    if schema.get("type") == "integer":
+    if schema.get("contentEncoding") == BASE64:
+        adapted["format"] = BASE64
+    if schema.get("type") == "integer" or _has_only_whole_numbers(schema.get("enum")):
         adapted["whole"] = True
+    if any(not _is_linear(pattern) for pattern in schema.get("patternProperties", ())):
+        for key in OF_PROPERTIES:  # which of them the pattern takes is not known
+            adapted.pop(key, None)
     return adapted
+
+
+def _is_linear(pattern: object) -> bool:
+    """Whether the pattern can be compared in a time that is linear in the length of a text."""
+    try:
+        jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions())
+    except ValueError:
+        return False
+    return True
+
+
+def _has_only_whole_numbers(values: object) -> bool:
+    numbers = [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+    return bool(numbers) and all(type(number) is int for number in numbers)
 
 
 class _Expansion:

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import enum
 import json
 import uuid
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,7 +19,7 @@ from service.db.pool import Connection
 from service.inputs.validator import Validator, compile_schema
 from tests.support.costly_schemas import CHAIN, DYNAMIC, RECURSIVE, doubling, nested_unevaluated
 from tests.support.fixture_types import RegisterAgents, StartApi
-from treadle import Context, agent
+from treadle import Context, Rejected, agent
 
 
 class Item(Struct):
@@ -59,6 +60,91 @@ def typed(input_type: Any) -> Agent:
 
     typed.__annotations__["order"] = input_type
     return agent("typed")(typed)
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+    NONE = 0
+
+
+class Word(enum.Enum):
+    A = "a"
+
+
+class Many(Struct):
+    """Of each kind what msgspec's own schema leaves open."""
+
+    at: datetime.datetime = datetime.datetime(2026, 1, 1)
+    zoned: Annotated[datetime.datetime, Meta(tz=True)] | None = None
+    local: Annotated[datetime.datetime, Meta(tz=False)] | None = None
+    time: datetime.time = datetime.time(1)
+    zoned_time: Annotated[datetime.time, Meta(tz=True)] | None = None
+    local_time: Annotated[datetime.time, Meta(tz=False)] | None = None
+    data: bytes = b""
+    number: Number = Number.ONE
+    one: Literal[1, "x"] = 1
+    code: Annotated[str, Meta(pattern="^(?=a)")] = "a"
+    by_int: dict[int, str] = {}
+    by_uuid: dict[uuid.UUID, datetime.datetime] = {}
+    by_date: dict[datetime.date, str] = {}
+    by_time: dict[datetime.datetime, str] = {}
+    by_word: dict[Word, str] = {}
+    by_number: dict[Number, str] = {}
+    by_literal: dict[Literal["x", 2], list[datetime.datetime]] = {}
+    by_bytes: dict[bytes, str] = {}
+    either: dict[int | datetime.date, str] = {}
+    union: Leaf | Sum | list[datetime.time] | None = None
+    pair: tuple[int, datetime.time] | None = None
+
+
+MANY: list[tuple[str, list[Any], list[Any]]] = [  # a field, values that fit, and others
+    ("at", ["2026-01-02T03:04:05", "2026-01-02T03:04:05+0100"], ["nonsense", "2026-01-02", 5]),
+    ("zoned", ["2026-01-02T03:04:05z", "2026-01-02T03:04:05-01:00", None], ["2026-01-02T03:04:05", "Z"]),
+    ("local", ["2026-01-02T03:04:05"], ["2026-01-02T03:04:05Z", "x"]),
+    ("time", ["03:04:05", "03:04:05Z"], ["3", "x"]),
+    ("zoned_time", ["03:04:05+01:00"], ["03:04:05"]),
+    ("local_time", ["03:04:05"], ["03:04:05Z", "x"]),
+    ("data", ["YQ==", ""], ["@@@", "YQ"]),
+    ("number", [1], [1.0, 2, True, "1"]),
+    ("one", [1, "x"], [1.0, "y"]),
+    ("by_int", [{"1": "x", "-0": "", str(2**80): ""}, {}], [{"x": ""}, {"1.0": ""}, {"01": ""}, {"1": 1}]),
+    ("by_uuid", [{str(uuid.UUID(int=1)): "2026-01-02T03:04:05"}], [{"1": ""}, {str(uuid.UUID(int=1)): "x"}]),
+    ("by_date", [{"2026-01-02": "x"}], [{"2026": "x"}]),
+    ("by_time", [{"2026-01-02T03:04:05": "x"}], [{"2026-01-02": "x"}]),
+    ("by_word", [{"a": "x"}], [{"A": "x"}]),
+    ("by_number", [{"1": "x", "-0": "y"}], [{"2": "x"}, {"ONE": "x"}]),
+    ("by_literal", [{"x": [], "2": ["2026-01-02T03:04:05"]}], [{"y": []}, {"x": ["y"]}]),
+    ("by_bytes", [{"YQ==": ""}], [{"@": ""}]),
+    ("either", [{"1": "", "2026-01-02": ""}], [{"x": ""}]),
+    ("union", [["03:04:05"], {"type": "Leaf", "value": 1}, None], [["x"], {"type": "Leaf", "value": "x"}]),
+    ("pair", [[1, "03:04:05"]], [[1, "x"], [1]]),
+]
+
+
+@pytest.mark.parametrize(("field", "fitting", "others"), MANY)
+def test_what_msgspec_refuses_is_refused_at_submit(field: str, fitting: list[Any], others: list[Any]) -> None:
+    declared = typed(Many)
+    made = compile_schema("typed", json.dumps(declared.input_schema))
+    assert made is not None
+    for value in fitting:
+        declared.decode({field: value})
+        assert made.misfit({field: value}) is None, value
+    for value in others:
+        with pytest.raises(Rejected):
+            declared.decode({field: value})
+        assert made.misfit({field: value}) is not None, value
+
+
+def test_a_pattern_that_cannot_be_checked_leaves_the_rest_to_be_checked() -> None:
+    made = compile_schema("typed", json.dumps(typed(Many).input_schema))
+    assert made is not None
+    assert made.misfit({"code": "b"}) is None  # the worker refuses it
+    assert made.misfit({"code": 1}) is not None
+    foreign = {"patternProperties": {"^(?=a)": {"type": "integer"}}, "additionalProperties": False, "required": ["a"]}
+    made = compile_schema("foreign", json.dumps({"type": "object", **foreign}))
+    assert made is not None
+    assert made.misfit({"a": 1}) is None
+    assert made.misfit({}) is not None
 
 
 def validator(input_type: Any) -> Validator:

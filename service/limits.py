@@ -53,6 +53,8 @@ THREAD_ID_RULE = (
     f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash, and neither"
     ' "." nor ".."'
 )
+# An agent's name stands in paths as well (DELETE /instances/{agent}/{thread_id}).
+AGENT_NAME_RULE = THREAD_ID_RULE.replace(str(MAX_THREAD_ID_CHARS), str(MAX_AGENT_NAME_CHARS))
 REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers of the installation claim from others
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
@@ -117,6 +119,11 @@ STOP_MARGIN_SECONDS = 15.0  # beyond SHUTDOWN_GRACE, until a child that does not
 
 
 _THREAD_ID = re.compile(THREAD_ID_PATTERN)
+
+
+def is_agent_name(text: str) -> bool:
+    """Whether a new agent may have the name. One that was registered before this rule keeps it."""
+    return 1 <= len(text) <= MAX_AGENT_NAME_CHARS and _THREAD_ID.match(text) is not None
 
 
 def is_thread_id(text: str) -> bool:

@@ -45,10 +45,31 @@ begin
         where q.queue = c.queue and q.concurrency is distinct from c.concurrency;
 end $$;
 
+-- Refuse agents whose queue or name is that of deliveries, and new ones with a name that no path can hold. (TR422)
+-- The rule is AGENT_NAME_RULE of service/limits.py; an agent that was registered before it goes on.
+create or replace function treadle._require_agent_names(agents jsonb) returns void
+language plpgsql stable as $$
+declare
+    v_problem constant text := (
+        select coalesce(
+                min(format('The queue %s is for deliveries only.', d.queue))
+                    filter (where d.queue = treadle._webhook_queue()),
+                min('The name webhook is that of the agent that makes deliveries: choose another.')
+                    filter (where d.agent = 'webhook'),
+                min(format('An agent''s name must be a text of 1 to 100 characters, none of them a control character '
+                        'or a slash, and neither "." nor ".."; %L is not.', d.agent))
+                    filter (where (length(d.agent) not between 1 and 100 or d.agent ~ '[[:cntrl:]/]'
+                        or d.agent in ('.', '..')) and d.agent not in (select a.agent from treadle.agents a)))
+        from treadle._declared_agents(agents) d);
+begin
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    end if;
+end $$;
+
 -- agents: [{"agent", "queue", "timeout_seconds", "max_attempts", "input", "description", "settings"}]
 -- default_agent: declares the agent that answers messages which name none; null leaves the declaration as it is.
--- Returns the agent that was declared before, if it was another one. Raises TR422 for the queue of deliveries, and the
--- name of their agent.
+-- Returns the agent that was declared before, if it was another one. Raises TR422 as _require_agent_names does.
 create or replace function treadle.register_agents(agents jsonb, default_agent text default null) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
@@ -56,14 +77,7 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 declare
     v_declared text;
 begin
-    if exists (select from treadle._declared_agents(agents) d where d.queue = treadle._webhook_queue()) then
-        raise exception using
-            errcode = 'TR422', message = format('The queue %s is for deliveries only.', treadle._webhook_queue());
-    elsif exists (select from treadle._declared_agents(agents) d where d.agent = 'webhook') then
-        raise exception using
-            errcode = 'TR422',
-            message = 'The name webhook is that of the agent that makes deliveries: choose another.';
-    end if;
+    perform treadle._require_agent_names(agents);
     perform treadle._wait_for_mutex('register_agents');
     select m.value
         into v_declared

@@ -13,13 +13,14 @@ from service.agents.input_schemas import input_schema
 from service.agents.json_types import return_type, unwritable
 from service.agents.limits import LimitOptions, Limits
 from service.agents.protobuf_types import from_json
-from service.limits import MAX_AGENT_NAME_CHARS, SUBSCRIPTION_NAME_PATTERN, SUBSCRIPTION_NAME_RULE
+from service.limits import AGENT_NAME_RULE, SUBSCRIPTION_NAME_PATTERN, SUBSCRIPTION_NAME_RULE, is_agent_name
 
 
 def agent(name: str, **limits: Unpack[LimitOptions]) -> Callable[[Callable[..., Any]], "Agent"]:
     """Make a function an agent: `@agent("summarise", timeout=60)`.
 
-    `name` (1 to 100 characters) is what clients ask for. The keyword arguments are explained at `Limits`.
+    `name` is what clients ask for: 1 to 100 characters, none of them a control character or a slash, and neither "."
+    nor "..". The keyword arguments are explained at `Limits`.
     Raises ValueError or TypeError if the name, a limit or the function cannot make an agent.
     """
 
@@ -37,8 +38,8 @@ class Agent:
     """
 
     def __init__(self, name: str, function: Callable[..., Any], **limits: Unpack[LimitOptions]) -> None:
-        if not name or len(name) > MAX_AGENT_NAME_CHARS:
-            raise ValueError(f"an agent's name has 1 to {MAX_AGENT_NAME_CHARS} characters")
+        if not isinstance(name, str) or not is_agent_name(name):
+            raise ValueError(f"an agent's name must be {AGENT_NAME_RULE}; {name!r} is not")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"the agent {name!r} is a generator: emit each piece instead of yielding it")
         if cls := unwritable(return_type(function)):

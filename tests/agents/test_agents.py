@@ -139,9 +139,13 @@ def _unreadable(context: Context, request: Callable[[], None]) -> None: ...
 @pytest.mark.parametrize(
     ("function", "options", "said"),
     [
-        (lambda context, request: None, {"name": None}, "name has 1 to 100 characters"),
-        (lambda context, request: None, {"name": ""}, "name has 1 to 100 characters"),
-        (lambda context, request: None, {"name": "x" * 101}, "name has 1 to 100 characters"),
+        (lambda context, request: None, {"name": None}, "name must be a text of 1 to 100 characters"),
+        (lambda context, request: None, {"name": ""}, "name must be a text of 1 to 100 characters"),
+        (lambda context, request: None, {"name": "x" * 101}, "name must be a text of 1 to 100 characters"),
+        *(
+            (lambda context, request: None, {"name": name}, 'neither "." nor ".."; ')
+            for name in (".", "..", "a/b", "a\x00b", "a\n", "\x85")
+        ),
         (lambda context, request: None, {"timeout": 0}, "timeout must be above 0 and at most 604800"),
         (lambda context, request: None, {"timeout": float("inf")}, "timeout must be above 0 and at most 604800"),
         (lambda context, request: None, {"max_attempts": 0}, "max_attempts must be between 1 and 1000"),
@@ -242,7 +246,7 @@ def test_several_modules_may_contain_the_same_agent(modules: Callable[..., Setti
         ("import json\njson.loads('{')", "cannot be imported: Expecting property name"),
         ("x = 1", "has no agent: decorate a function with @agent."),
         (AGENT.format(name="echo"), "has an agent 'echo', but that name is taken: rename it."),
-        (AGENT.format(name=""), "cannot be imported: an agent's name has 1 to 100 characters ("),
+        (AGENT.format(name=""), "cannot be imported: an agent's name must be a text of 1 to 100 "),
     ],
 )
 def test_an_invalid_module_is_reported_in_one_sentence(

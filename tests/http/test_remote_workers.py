@@ -215,6 +215,7 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
         ({"agents": [{"agent": "x", "queue": "A"}]}, "queue must be"),
         ({"agents": [{"agent": "x", "queue": "webhooks"}]}, "for deliveries only"),
         ({"agents": [{"agent": "webhook"}]}, "the agent that makes deliveries"),
+        *(({"agents": [{"agent": name}]}, "An agent's name must be a text of") for name in ("..", "a/b", "a\n")),
         ({"agents": [{"agent": "x", "function": "y"}]}, "'function'"),
         ({"agents": [{"agent": "x"}, {"agent": "x"}]}, "agents[1] has the name of an agent before it"),
         ({"agents": [{"agent": "x"}], "concurrency": 0}, "concurrency must be a whole number from 1 to 1000"),

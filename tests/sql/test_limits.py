@@ -71,6 +71,23 @@ async def test_names_keep_their_lengths(session: Connection) -> None:
         assert await accepts(session, submit, "k" * length) is accepted
 
 
+async def test_new_agents_keep_the_rule_of_names_and_others_keep_theirs(session: Connection) -> None:
+    register = "select treadle.register_agents($1::jsonb)"
+
+    def agents(name: str) -> str:
+        return json.dumps([{"agent": name, "queue": "default", "timeout_seconds": 60, "max_attempts": 3}])
+
+    texts = ["", ".", "..", "...", "a.b", "a b", "a/b", "a\n", "\u00df" * 100, "x" * 101]
+    texts += [f"a{chr(code)}b" for code in range(1, 0x180)]  # PostgreSQL's texts hold no NUL
+    differing = [text for text in texts if await accepts(session, register, agents(text)) != limits.is_agent_name(text)]
+    assert differing == []
+    await session.execute("update treadle.agents set agent = 'a/b' where agent = 'echo'")  # by an earlier release
+    assert await accepts(session, register, agents("a/b"))
+    assert await accepts(session, "select treadle.submit('x', agent => 'a/b')")
+    with pytest.raises(asyncpg.PostgresError, match=re.escape(f"An agent's name must be {limits.AGENT_NAME_RULE}; ")):
+        await session.execute(register, agents(".."))
+
+
 def nested(levels: int, opening: str, closing: str) -> str:
     return opening * levels + "1" + closing * levels
 

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from service.errors import ConfigError
@@ -118,7 +119,12 @@ class OutboundFilter:
         import httpx2
 
         if self._tls is None:
-            self._tls = await asyncio.to_thread(httpx2.create_ssl_context)
+            # A thread of its own: functions of agents that hang may hold all those of the loop.
+            thread = ThreadPoolExecutor(1, thread_name_prefix="tls")
+            try:
+                self._tls = await asyncio.get_running_loop().run_in_executor(thread, httpx2.create_ssl_context)
+            finally:
+                thread.shutdown(wait=False)
         return self._tls
 
     async def _post_to(

@@ -5,6 +5,7 @@ the next call, and is counted until it ends, because it costs memory and perhaps
 """
 
 import asyncio
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,12 +18,16 @@ from service.agents.thread_bridge import borrows_place
 Answer = TypeVar("Answer")
 
 
+LOOKUP_PLACES = 64
+LOOKUPS = (socket.getaddrinfo, socket.getnameinfo)
+
+
 class Threads:
     """A worker's threads: `places` for agents, and as many for all other calls."""
 
     def __init__(self, places: int) -> None:
         self._agents = WorkerThreads(places)
-        self._calls = WorkerThreads(places)
+        self._calls = LoopThreads(places)
 
     @property
     def abandoned(self) -> int:
@@ -152,3 +157,23 @@ class WorkerThreads(ThreadPoolExecutor):
             if not following.cancelled():
                 self._free -= 1
                 self._start(following)
+
+
+class LoopThreads(WorkerThreads):
+    """What a loop runs in threads. asyncio's own loop looks up the names of hosts here, that of PostgreSQL too: lookups
+    have places of their own, so that functions that hang keep no connection from being made. (uvloop looks them up in
+    threads of its own.)"""
+
+    def __init__(self, places: int) -> None:
+        super().__init__(places)
+        self._lookups = WorkerThreads(LOOKUP_PLACES)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        is_lookup = any(function is lookup for lookup in LOOKUPS)
+        if is_lookup or isinstance(getattr(function, "__self__", None), asyncio.AbstractEventLoop):
+            return self._lookups.submit(function, *args, **kwargs)
+        return super().submit(function, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._lookups.shutdown(wait, cancel_futures=cancel_futures)

@@ -75,6 +75,48 @@ async def test_functions_within_functions_need_no_further_place() -> None:
     assert await asyncio.gather(*(call_in_thread(nested, 3) for _ in range(4))) == [3] * 4
 
 
+@pytest.mark.parametrize("debug", [False, True])
+async def test_names_are_looked_up_while_functions_hang(let_go: threading.Event, debug: bool) -> None:
+    """asyncio's own loop looks them up in its threads, also in debug mode."""
+    serve(2)
+    loop = asyncio.get_running_loop()
+    loop.set_debug(debug)
+    hung = [asyncio.create_task(call_in_thread(let_go.wait, 60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        assert await loop.getaddrinfo("localhost", 80)
+        assert await loop.getnameinfo(("127.0.0.1", 80))
+    let_go.set()
+    await asyncio.gather(*hung)
+
+
+async def test_a_worker_connects_again_while_functions_hang(
+    sql: Connection, dsn: str, start_worker: StartWorker, let_go: threading.Event
+) -> None:
+    begun = threading.Semaphore(0)
+
+    def hang() -> None:
+        begun.release()
+        let_go.wait(60)
+
+    @agent("hangs")
+    async def hangs(context: Context, text: str) -> None:
+        await asyncio.gather(*(context.step(name, hang) for name in "abc"))
+
+    @agent("works")
+    async def works(context: Context, text: str) -> str:
+        return text.upper()
+
+    assert "127.0.0.1" in dsn
+    await start_worker(hangs, works, database_url=dsn.replace("127.0.0.1", "localhost"), worker_concurrency=3)
+    await submit(sql, "x", agent="hangs")
+    for _ in range(3):  # they hold every place
+        await until(lambda: begun.acquire(blocking=False))
+    end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'treadle worker%'"
+    assert await sql.fetchval(end)
+    assert (await run(sql, "x", agent="works"))["result"] == "X"
+
+
 async def test_stop_iteration_is_an_ordinary_error() -> None:
     serve(1)
     with pytest.raises(RuntimeError, match="StopIteration"):

@@ -14,6 +14,7 @@ from service.errors import TreadleError
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425})  # the 4xx answers that another attempt may change
 OVERLOAD_STATUSES = frozenset({429, 503, 529})  # the service is busy; the message is not at fault
+REFUSAL_STATUSES = frozenset({400, 413})  # a service may accept a request with less of the conversation
 OVERLOAD_ERROR_TYPES = {  # of an error event in the middle of a stream
     *("overloaded_error", "rate_limit_error"),  # Anthropic
     *("rate_limit_exceeded", "server_overloaded", "tokens", "requests"),  # OpenAI
@@ -67,11 +68,14 @@ def error_of_service(error: BaseException) -> BaseException:
 def is_overload(error: Exception) -> bool:
     """Whether a client's error says that the service is overloaded: by its status, or by an error event in the middle
     of a stream, whose status is 200."""
-    statuses = [_field(_field(error, "response"), "status_code")]
-    statuses += [_field(error, name) for name in ("status_code", "status", "code")]
-    if any(isinstance(status, int) and status in OVERLOAD_STATUSES for status in statuses):
+    if _statuses(error) & OVERLOAD_STATUSES:
         return True
     return hasattr(error, "body") and bool(_names_of(error) & OVERLOAD_ERROR_TYPES)
+
+
+def refuses_request(error: BaseException) -> bool:
+    """Whether a client's error says that the service refuses the request as it is: its size, or something in it."""
+    return any(_statuses(cause) & REFUSAL_STATUSES for cause in _causes(error))
 
 
 def cannot_be_reached(error: Exception) -> bool:
@@ -81,6 +85,12 @@ def cannot_be_reached(error: Exception) -> bool:
         return True
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     return bool(names & UNREACHABLE_ERRORS) or (len(causes) == 1 and type(error).__name__ == "APIConnectionError")
+
+
+def _statuses(error: BaseException) -> set[int]:
+    found = [_field(_field(error, "response"), "status_code")]
+    found += [_field(error, name) for name in ("status_code", "status", "code")]
+    return {status for status in found if isinstance(status, int)}
 
 
 def _names_of(error: Exception) -> set[str]:

@@ -23,6 +23,7 @@ from tests.support.messages import log, run, settled, submit, text, types
 from tests.support.waiting import until, wait_for
 from treadle import Context
 from treadle.adapters import Kit, autogen_agent
+from treadle.testing import FakeContext
 
 
 async def test_the_messages_of_a_team_are_events(sql: Connection, start_worker: StartWorker) -> None:
@@ -154,6 +155,13 @@ async def test_kit_history_has_the_threads_exchanges(sql: Connection, start_work
     await run(sql, "echoed", agent="echo", thread_id="t")
     await run(sql, {"content": "third"}, agent="one", thread_id="t")
     assert model.asked[-1] == ["You are one.", "first", "first answer", "echoed", "echoed", "third"]
+
+
+async def test_kit_history_has_a_budget() -> None:
+    context: Any = FakeContext(history=[("x" * 400, "old"), ("y" * 200, "new"), ("z", "newest")])
+    messages = await Kit(context).history(max_tokens=100)
+    assert [str(message.content)[:6] for message in messages] == ["yyyyyy", "new", "z", "newest"]
+    assert [message.content for message in await Kit(context).history(1)] == ["z", "newest"]
 
 
 # Errors and cancellation

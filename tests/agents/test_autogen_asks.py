@@ -205,6 +205,24 @@ async def test_a_retry_begins_with_the_threads_memory(sql: Connection, start_wor
     assert model.asked[-1] == [*before, "APPROVE", "Third.", "three"]
 
 
+class Refusal(Exception):
+    status_code = 400
+
+
+async def test_a_state_beyond_the_models_window_is_dropped(sql: Connection, start_worker: StartWorker) -> None:
+    model = ReplayModel("one", "APPROVE", Refusal("too long"), "two", "APPROVE", "three", Refusal("a tool ran"))
+    await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1))
+    await run(sql, "First.", agent="pair", thread_id="t")
+    row = await run(sql, "Second.", agent="pair", thread_id="t")
+    assert (row["state"], row["result"]) == ("completed", "APPROVE")
+    assert [len(asked) for asked in model.asked[2:4]] == [5, 2]  # with the state, and without
+    [dropped] = [entry.data for entry in await log(sql, row["message_id"]) if entry.type == "state_dropped"]
+    assert dropped == {"reason": "the model refuses the request: too long"}
+    assert "First." not in str(await states(sql))
+    row = await run(sql, "Third.", agent="pair", thread_id="t")  # calls were made and stored
+    assert (row["state"], row["error"]) == ("failed", "Refusal: a tool ran")
+
+
 async def test_a_failed_message_does_not_change_the_memory(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("one", "APPROVE", "two", RuntimeError("no"), "three", "APPROVE")
     await start_worker(autogen_agent("pair", pair(model), keep_state=True, max_attempts=1))

@@ -71,6 +71,14 @@ async def test_text_and_tool_events_stream_and_a_retry_repeats_nothing(make: Mak
     assert places == sorted(places)
 
 
+async def test_the_history_has_a_budget(make: Make) -> None:
+    script = Script("Well.")
+    agent = make(script, Tools(), history_tokens=100)
+    await agent(FakeContext(history=[("x" * 400, "old"), ("y" * 200, "new"), ("z1", "newest")]), "Hi")
+    said = str(script.asked[0])
+    assert ("xxxx" in said, "yyyy" in said, "newest" in said) == (False, True, True)
+
+
 async def test_a_person_approves_or_denies_and_a_cancel_ends_the_model(
     make: Make, sql: Connection, start_worker: StartWorker, private_text: str
 ) -> None:

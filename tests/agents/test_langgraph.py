@@ -165,6 +165,41 @@ async def test_the_history_of_a_graph_has_a_budget(
     assert seen[-1] == ["y", "a", "z"]
 
 
+class Refusal(Exception):
+    status_code = 413
+
+
+async def test_a_state_beyond_the_models_window_is_dropped(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "HISTORY_TOKENS", 50)
+    seen: list[Any] = []
+
+    async def answer(state: MessagesState) -> dict[str, Any]:
+        seen.append([str(message.content)[:1] for message in state["messages"]])
+        if sum(len(str(message.content)) for message in state["messages"]) > 600:
+            raise Refusal("too long")
+        return {"messages": [AIMessage("an answer")]}
+
+    async def more(state: MessagesState) -> dict[str, Any]:
+        if state["messages"][-2].content == "later":
+            raise Refusal("a node has ended")
+        return {}
+
+    graph = chain_graph(MessagesState, answer=answer, more=more)
+    await start_worker(langgraph_agent("graph", graph, keep_state=True, max_attempts=1))
+    for said in ("x" * 300, "y" * 300):
+        row = await run(sql, said, agent="graph", thread_id="t")
+        assert row["state"] == "completed", row["error"]
+    assert seen == [["x"], ["x", "a", "y"], ["y"]]
+    [dropped] = [entry.data for entry in await log(sql, row["message_id"]) if entry.type == "state_dropped"]
+    assert dropped == {"reason": "the model refuses the request: too long"}
+    await run(sql, "z", agent="graph", thread_id="t")
+    assert seen[-1] == ["y", "a", "z"]  # the new state
+    row = await run(sql, "later", agent="graph", thread_id="t")
+    assert (row["state"], row["error"]) == ("failed", "Refusal: a node has ended")
+
+
 def test_an_invalid_input_function_is_refused() -> None:
     with pytest.raises(TypeError, match="a context and its input"):
         langgraph_agent("x", None, input=lambda message: message)  # type: ignore[misc, arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from service.agents.contract import Exchange, UnderWay
+from service.agents.exchanges import fitting, tokens
 
 
 class FakeContext:
@@ -130,8 +131,11 @@ class FakeContext:
     async def under_way(self) -> UnderWay | None:
         return None
 
-    async def history(self, limit: int = 50, **_: Any) -> Sequence[Exchange]:
-        return self._history[-limit:]
+    async def history(
+        self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
+    ) -> Sequence[Exchange]:
+        found = self._history[-limit:] if limit > 0 else []
+        return found if max_tokens is None else fitting(found, max_tokens - tokens(system))
 
     def memory_fits(self) -> bool:
         return True

@@ -6,7 +6,7 @@
 from typing import Any
 
 from service.agents.contract import Overloaded, Rejected
-from service.agents.http_errors import cannot_be_reached, error_for_answer, is_overload
+from service.agents.http_errors import REFUSAL_STATUSES, cannot_be_reached, error_for_answer, is_overload
 
 
 class RequestRefused(Rejected):
@@ -23,7 +23,7 @@ def error_for_status(service: str, error: Any, role: str | None = None) -> Excep
         text = f"The {service} API broke off {f'the answer of the {role}' if role else 'its answer'}: {reason}."
         return Overloaded(text) if is_overload(error) else ConnectionError(text)
     text = f"The {service} API answered {f'the {role} ' if role else ''}{status}: {reason}."
-    if status in {400, 413}:
+    if status in REFUSAL_STATUSES:
         return RequestRefused(text)
     return error_for_answer(status, error.response.headers, text)
 

@@ -28,6 +28,7 @@ class Kit:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.last_model_error: Exception | None = None
+        self.stored = 0  # results of calls, in this attempt or an earlier one
         self.questions: Counter[str] = Counter()  # in this attempt, by the person's name
         self._models = 0
         self._calls: Counter[str] = Counter()
@@ -95,4 +96,6 @@ class Kit:
         digest = hashlib.sha256(msgspec.json.encode(plain(arguments), order="sorted")).hexdigest()[:16]
         name = f"{kind} {digest}"
         self._calls[name] += 1
-        return await self.context.step(f"{name} {self._calls[name]}", run)
+        result = await self.context.step(f"{name} {self._calls[name]}", run)
+        self.stored += 1
+        return result

@@ -12,6 +12,7 @@ import msgspec
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
 from service.agents.contract import Rejected
+from service.agents.http_errors import refuses_request
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 from service.waiting import retrieve_exception
 
@@ -35,33 +36,41 @@ class Runner:
         self._memory_key = memory_key
 
     async def run(self, make: Callable[[Kit], Any], task: Any) -> Any:
-        """Make the team, run it, and return the agent's result as JSON. If the attempt is cancelled, the team is
-        cancelled and has CANCEL_SECONDS to end."""
-        from autogen_core import CancellationToken
-
+        """Make the team, run it, and return the agent's result as JSON."""
         team = await self._make(make)
         saved = self._context.memory.get(self._memory_key) if self._memory_key is not None else None
+        begin = task
         if saved is not None:
             from service.agents.adapters.autogen.handoff import answer_handoff
 
             try:
                 await team.load_state(saved)
-                task = answer_handoff(saved, task)
+                begin = answer_handoff(saved, task)
             except Exception as error:  # of whatever the author's agents raise; a retry would find the same state
-                await self._drop_state(f"the team cannot load it: {error}")
-                self._kit = Kit(self._context)
-                team = await self._make(make)  # the other one may have loaded a part
+                team = await self._without_state(make, f"the team cannot load it: {error}")
+        try:
+            result = await self._run_to_end(team, begin)
+        except Exception as error:  # the state may be larger than what the model reads
+            if self._memory_key not in self._context.memory or self._kit.stored or not refuses_request(error):
+                raise
+            team = await self._without_state(make, f"the model refuses the request: {error}")
+            result = await self._run_to_end(team, task)
+        if self._memory_key is not None:
+            self._context.memory[self._memory_key] = plain(await team.save_state())
+            if not self._context.memory_fits():
+                await self._drop_state("it is larger than a thread's memory may be")
+        return result
+
+    async def _run_to_end(self, team: Any, task: Any) -> Any:
+        """If the attempt is cancelled, the team is cancelled and has CANCEL_SECONDS to end."""
+        from autogen_core import CancellationToken
+
         token = CancellationToken()
         logging.getLogger("autogen_core").addFilter(is_not_a_cancellation)
         running = asyncio.ensure_future(self._run_team(team, task, token))
         running.add_done_callback(retrieve_exception)
         try:
-            result = plain(self._output(await asyncio.shield(running)))
-            if self._memory_key is not None:
-                self._context.memory[self._memory_key] = plain(await team.save_state())
-                if not self._context.memory_fits():
-                    await self._drop_state("it is larger than a thread's memory may be")
-            return result
+            return plain(self._output(await asyncio.shield(running)))
         except asyncio.CancelledError:
             token.cancel()  # ends the team's agents; the team's stream waits for them
             await asyncio.wait({running}, timeout=CANCEL_SECONDS)
@@ -71,6 +80,12 @@ class Runner:
     async def _make(self, make: Callable[[Kit], Any]) -> Any:
         made = make(self._kit)
         return await made if inspect.isawaitable(made) else made
+
+    async def _without_state(self, make: Callable[[Kit], Any], reason: str) -> Any:
+        """Another team: the one before may have loaded a part of the state."""
+        await self._drop_state(reason)
+        self._kit = Kit(self._context)
+        return await self._make(make)
 
     async def _drop_state(self, reason: str) -> None:
         """Without this, every further message of the thread would fail for the same reason."""

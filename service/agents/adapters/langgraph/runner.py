@@ -1,6 +1,7 @@
 """Runs a graph for each attempt, with the checkpointer that it has or needs."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
@@ -11,7 +12,8 @@ from service.agents.adapters.langgraph.events import is_from_model, message_text
 from service.agents.adapters.langgraph.inputs import read_input
 from service.agents.adapters.langgraph.source import Source
 from service.agents.contract import Context
-from service.agents.tool_events import plain
+from service.agents.http_errors import refuses_request
+from service.agents.tool_events import plain, write_event
 
 
 class Runner:
@@ -72,19 +74,28 @@ class Runner:
 
         if not outlast_worker:
             graph = graph.copy({"checkpointer": make_saver()})
-        state = ThreadState(
+        make = functools.partial(
+            ThreadState,
             context,
             self._name,
-            graph.checkpointer,
             keeps_state=keeps_state,
             is_saver=not outlast_worker,
             keeps_earlier=asked is not None,
-            checkpoint=None if asked is None else asked.checkpoint,
         )
+        checkpoint = None if asked is None else asked.checkpoint
+        state = make(saver=graph.checkpointer, checkpoint=checkpoint)
         await state.begin()
-        final = await Attempt(self, context, message, graph, asked, state).run(
-            has_checkpoints=True, outlast_worker=True
-        )
+        run = functools.partial(Attempt, self, context, message)
+        try:
+            final = await run(graph, asked, state).run(has_checkpoints=True, outlast_worker=True)
+        except Exception as error:  # the state may be larger than what the model reads
+            if checkpoint is not None or not refuses_request(error) or not await state.has_only_begun():
+                raise
+            await write_event(context, "state_dropped", reason=f"the model refuses the request: {error}")
+            graph = graph.copy({"checkpointer": make_saver()})
+            state = make(saver=graph.checkpointer, checkpoint="")  # with the texts of the thread only
+            await state.begin()
+            final = await run(graph, asked, state).run(has_checkpoints=True, outlast_worker=True)
         await state.save()
         return final
 

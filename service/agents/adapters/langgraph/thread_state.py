@@ -24,6 +24,7 @@ from service.limits import OWN_STEP_PREFIX
 # before, for a retry of the last one), or the state itself, as text.
 AFTER, BEFORE = "after", "before"
 
+STEPS_OF_THE_INPUT = 2  # until the first nodes run
 KEPT_CHECKPOINTS = 2  # of each graph and inner graph: the last one, and the one before, which breakpoints look at
 
 # Steps of a message: the state after it, and its checkpoints before a question.
@@ -66,6 +67,7 @@ class ThreadState:
         self._keeps_earlier = keeps_earlier
         self._checkpoint = checkpoint
         self._kept = 0  # times that the checkpoints were kept in this attempt
+        self._began_at: int | None = None  # the step of the state with which this attempt began
         self.has_state = False  # from an earlier message of the thread
 
     async def begin(self) -> None:
@@ -80,6 +82,14 @@ class ThreadState:
             checkpoint, metadata = self._load(str(text))
             versions = checkpoint["channel_versions"]
             await self._saver.aput(config, checkpoint, {**metadata, SEED: True}, versions)
+            self._began_at = metadata.get("step", 0)
+
+    async def has_only_begun(self) -> bool:
+        """Whether this attempt began with the state after another message, and none of its nodes has ended."""
+        if self._began_at is None or not self._is_saver:
+            return False
+        found = await self._saver.aget_tuple({"configurable": {"thread_id": self._context.message_id}})
+        return found is not None and found.metadata.get("step", 0) <= self._began_at + STEPS_OF_THE_INPUT
 
     async def save(self) -> None:
         """The state after this message, for the next one."""

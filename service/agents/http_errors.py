@@ -13,6 +13,7 @@ from service.agents.raised import said
 from service.errors import TreadleError
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425})  # the 4xx answers that another attempt may change
+FIRST_ERROR_STATUS = 400
 OVERLOAD_STATUSES = frozenset({429, 503, 529})  # the service is busy; the message is not at fault
 REFUSAL_STATUSES = frozenset({400, 413})  # a service may accept a request with less of the conversation
 OVERLOAD_ERROR_TYPES = {  # of an error event in the middle of a stream
@@ -68,8 +69,9 @@ def error_of_service(error: BaseException) -> BaseException:
 def is_overload(error: Exception) -> bool:
     """Whether a client's error says that the service is overloaded: by its status, or by an error event in the middle
     of a stream, whose status is 200."""
-    if _statuses(error) & OVERLOAD_STATUSES:
-        return True
+    statuses = {status for status in _statuses(error) if status >= FIRST_ERROR_STATUS}
+    if statuses:
+        return bool(statuses & OVERLOAD_STATUSES)
     return hasattr(error, "body") and bool(_names_of(error) & OVERLOAD_ERROR_TYPES)
 
 

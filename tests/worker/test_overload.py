@@ -248,6 +248,7 @@ class Broken(Exception):
     ("error", "kind"),
     [
         (anthropic.InternalServerError("broken", response=_answered(500), body=None), "error"),
+        (anthropic.InternalServerError("broken", response=_answered(500), body=MID_STREAM), "error"),  # by its status
         (
             _raised(openai.APIConnectionError(request=REQUEST), httpx2.ReadError("cut")),
             "error",

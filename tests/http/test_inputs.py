@@ -271,7 +271,7 @@ def test_references_are_followed_wherever_they_lead() -> None:
 
 
 def test_a_schema_that_cannot_be_compiled_checks_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert compile_schema("typed", '{"type": "string", "pattern": "(?=x)"}') is None
+    assert compile_schema("typed", '{"type": "nonsense"}') is None
     assert "an agent's input is not checked at submit" in caplog.text
 
 

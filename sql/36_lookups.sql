@@ -277,7 +277,7 @@ begin
             (
                 select count(*)
                 from treadle.workers w
-                where w.heartbeat_at > treadle.clock() - interval '10 seconds'
+                where abs(extract(epoch from treadle.clock() - w.heartbeat_at)) < 10
             )) x;
 end $$;
 comment on function treadle.health is 'Whether there are queues, and how many workers live';

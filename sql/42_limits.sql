@@ -12,7 +12,8 @@
 -- charged when they commit, so that publishers do not wait for each other while they write.
 --
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
--- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once.
+-- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once. An
+-- arrival further ahead was written before the clock was set back, and counts for nothing.
 
 -- The limits that hold for a tenant with these of its own; null: none. `store_bytes` concerns no submits and no claims:
 -- see 77_store_calls.sql.
@@ -121,6 +122,13 @@ begin
     return least(asked, (select m.value::integer from treadle.meta m where m.name = 'max_queue_size'));
 end $$;
 
+-- The theoretical arrival time that holds at a time, for a stored one. A charge that waited for others may lie some
+-- seconds before theirs.
+create or replace function treadle._arrival_at(arrival timestamptz, at timestamptz) returns timestamptz
+language sql immutable parallel safe as $$
+    select case when arrival <= at + interval '2 minutes' then greatest(arrival, at) else at end
+$$;
+
 -- What a tenant used of its limits: `ahead` is how many seconds its theoretical arrival time lies in the future.
 create or replace function treadle._use_of(
     tenant text, at timestamptz, out queued bigint, out ahead double precision, out bytes bigint)
@@ -131,7 +139,7 @@ begin
         from treadle.counters c
         where c.tenant = _use_of.tenant and c.queue <> treadle._webhook_queue()
             and c.id >= treadle._low_water_mark('counters'));
-    select greatest(extract(epoch from u.arrival - at), 0),
+    select extract(epoch from treadle._arrival_at(u.arrival, at) - at),
             case when u.day = (at at time zone 'UTC')::date then u.bytes end
         into ahead, bytes
         from treadle.tenant_use u

@@ -33,7 +33,7 @@ begin
     insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
         values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
         on conflict (tenant) do update
-            set arrival = greatest(u.arrival, at) + c_step,
+            set arrival = treadle._arrival_at(u.arrival, at) + c_step,
                 day = c_day,
                 bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
     perform treadle._set_lock_timeout(v_former_timeout);

@@ -291,7 +291,7 @@ begin
         select m.message_id, l.lease, m.thread, t.thread_id, m.ord, m.queue, m.agent, m.priority, m.body::text,
             m.metadata::text, m.attempt, m.max_attempts, m.failures, m.losses, m.timeout_seconds, l.last_seq,
             m.created_at, m.aside, m.parent, t.memory::text,
-            extract(epoch from v_now - m.overloaded_since)::double precision, m.depth::integer, m.tenant
+            treadle._overloaded_seconds(m), m.depth::integer, m.tenant
         from unnest(v_taken) with ordinality u (message_id, n)
         join treadle.messages m on m.message_id = any(array[u.message_id])
         join treadle.leases l on l.message_id = any(array[u.message_id])

@@ -189,6 +189,23 @@ begin
     group by s.tenant, s.queue, s.agent;
 end $$;
 
+-- For how many seconds a message that is claimed has waited for a service that is overloaded: until its last backoff
+-- ended. Null: its last attempt found none that is.
+create or replace function treadle._overloaded_seconds(m treadle.messages) returns double precision
+language sql immutable parallel safe as $$
+    select case
+        when m.overloaded_since is not null then greatest(extract(epoch from m.run_at - m.overloaded_since), 0)
+    end::double precision
+$$;
+
+-- For how long, when another attempt ends: its backoffs and its attempts count, and neither the time in a lane nor a
+-- step of the clock does. So overloaded_since moves on with each of these ends.
+create or replace function treadle._overloaded_for(m treadle.messages, at timestamptz) returns interval
+language sql immutable parallel safe as $$
+    select treadle._overloaded_seconds(m) * interval '1 second'
+        + greatest(least(at - m.started_at, m.timeout_seconds * interval '1 second'), '0')
+$$;
+
 -- Write what became of the messages: counters and messages; their leases end.
 create or replace function treadle._store_settlements(settled treadle.settlement[], chunked uuid[], at timestamptz)
 returns void language plpgsql as $$
@@ -204,8 +221,10 @@ begin
             failures = s.failures,
             losses = s.losses,
             overloaded_since = case
-                when s.outcome = 'overloaded' then coalesce(m.overloaded_since, at)
-                when s.outcome in ('deferred', 'released', 'lost') then m.overloaded_since
+                when s.outcome = 'overloaded' and m.overloaded_since is null then at
+                when s.outcome in ('deferred', 'overloaded', 'lost') and s.becomes = 'backoff'
+                    then at - treadle._overloaded_for(m, at)
+                when s.outcome in ('released', 'lost') then m.overloaded_since
             end,
             run_at = case s.becomes when 'backoff' then at + s.delay_seconds * interval '1 second' else m.run_at end,
             started_at = case when s.state = 'queued' then null else m.started_at end,

@@ -79,7 +79,7 @@ begin
             set at = excluded.at, message_id = excluded.message_id, status = excluded.status, error = excluded.error,
                 succeeded_at = coalesce(excluded.succeeded_at, o.succeeded_at),
                 failing_since = case
-                    when excluded.error is not null then coalesce(o.failing_since, excluded.failing_since)
+                    when excluded.error is not null then least(o.failing_since, excluded.failing_since)
                 end
         returning o.failing_since into v_since;
     v_reason := case

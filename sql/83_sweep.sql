@@ -47,7 +47,7 @@ declare
 begin
     if v_seen > at + c_step then
         update treadle.messages m
-            set run_at = m.run_at - (v_seen - at)
+            set run_at = m.run_at - (v_seen - at), overloaded_since = m.overloaded_since - (v_seen - at)
             where m.message_id in (
                 select w.message_id
                 from treadle.messages w

@@ -3,10 +3,11 @@
 -- Sums are exact, with one exception: the deltas of a transaction that stayed open for long (a user's own, that
 -- submitted) and was passed by the low-water mark are added at the first fold after its commit.
 
--- The slot of a delta once it is folded: older than five minutes, it no longer counts for the rates.
+-- The slot of a delta once it is folded: older than five minutes, or of the future (the clock was set back), it no
+-- longer counts for the rates.
 create or replace function treadle._folded_slot(slot timestamptz, at timestamptz) returns timestamptz
 language sql immutable parallel safe as $$
-    select case when slot < at - interval '5 minutes' then '-infinity' else slot end
+    select case when slot between at - interval '5 minutes' and at + interval '5 minutes' then slot else '-infinity' end
 $$;
 
 -- Whether folding the first `quantity` deltas would change anything.

@@ -1,14 +1,15 @@
 -- What keeps messages waiting although none is before them: their hold, or their queue is paused, or no living worker
 -- claims from it for their tenant or has their agent; and for the first of a lane, limits and locks.
 
--- How many workers with a heartbeat of the last ten seconds claim from a queue.
+-- How many workers with a heartbeat of the last ten seconds claim from a queue. One of the future is from before the
+-- clock was set back.
 create or replace function treadle._claiming_workers(queue text) returns bigint
 language sql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select count(*)
     from treadle.workers w
     where _claiming_workers.queue = any(w.queues)
-        and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+        and abs(extract(epoch from treadle.clock() - w.heartbeat_at)) < 10
 $$;
 
 -- The living workers that claim messages of a tenant from a queue.
@@ -18,7 +19,7 @@ language sql stable as $$
     from treadle.workers w
     where _workers_for.queue = any(w.queues)
         and treadle._serves(w, _workers_for.tenant)
-        and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+        and abs(extract(epoch from treadle.clock() - w.heartbeat_at)) < 10
 $$;
 
 -- What stops all messages of a tenant for an agent in a queue: the queue is paused, the tenant is suspended, or no
@@ -196,7 +197,7 @@ language sql stable as $$
         ) s
         left join lateral unnest(w.agents) a (agent) on true
         where _agents_by_tenants.queue = any(w.queues)
-            and w.heartbeat_at > treadle.clock() - interval '10 seconds'
+            and abs(extract(epoch from treadle.clock() - w.heartbeat_at)) < 10
         group by s.tenants
     ) g
 $$;

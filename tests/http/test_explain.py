@@ -47,10 +47,11 @@ async def test_the_stream_says_it_in_short(
 
 
 async def test_an_agent_that_no_worker_has_is_said_in_the_stream(api: Client, sql: Connection) -> None:
-    """A worker that has the agent not, and claims nothing: the queue's only message stays where it is."""
+    """A worker that has the agent not, and claims nothing: the queue's only message stays where it is. Its heartbeat
+    counts for 19 seconds."""
     await sql.execute(
         "insert into treadle.workers (worker_id, host, pid, queues, agents, concurrency, started_at, heartbeat_at,"
-        " reported_at, beating_since) select 'w', 'h', 1, '{default}', '{other}', 1, t, t + interval '1 hour', t, t"
+        " reported_at, beating_since) select 'w', 'h', 1, '{default}', '{other}', 1, t, t + interval '9 seconds', t, t"
         " from treadle.clock() t"
     )
     message_id = await api.submit("x")

@@ -1,5 +1,6 @@
 """The database's clock is set back by an hour, or a standby with a slow clock takes over."""
 
+import json
 from typing import Any
 
 import pytest
@@ -103,3 +104,61 @@ async def test_delays_and_backoffs_take_as_long_as_they_should(sql_client: SqlCl
     assert admitted[10] == set()
     assert admitted[21] | admitted[23] == {failed, delayed, later}
     assert later in admitted[23]
+
+
+async def test_a_tenant_may_submit_as_soon_as_ever(sql_client: SqlClient) -> None:
+    limits = json.dumps({"per_minute": 2, "bytes_per_day": 100})
+    await sql_client.sql.execute("select treadle.limit_tenant('default', $1)", limits)
+    for clock in (HOUR, 0, 2 * HOUR, HOUR):  # on and back
+        await sql_client.shift_clock(clock)
+        rows = await sql_client.submit_many(*[{}] * 3, strict=False, autocommit=True)
+        assert [row["state"] for row in rows] == ["queued", "queued", "refused"]
+        left = await sql_client.sql.fetchval("select submits_left from treadle.limits_of()")
+        assert left == 0
+        await sql_client.shift_clock(clock + 70)
+        assert await sql_client.sql.fetchval("select submits_left from treadle.limits_of()") == 2
+
+
+async def test_a_message_waits_for_an_overloaded_service_as_long_as_it_should(sql_client: SqlClient) -> None:
+    """Each backoff takes 20 seconds, whatever the clock does in it, in the lane and in the attempt."""
+    await sql_client.submit(timeout_seconds=5)
+    told: list[float | None] = []
+    for clock in (0, HOUR, 2 * HOUR, 0, 30):
+        await sql_client.shift_clock(clock)
+        await sql_client.sql.execute("select treadle.sweep()")
+        await sql_client.sql.execute("select treadle.admit_due()")
+        if clock == 0 and told:  # its backoff goes on
+            continue
+        claim = await sql_client.claim_one()
+        told.append(claim.overloaded_seconds)
+        await sql_client.finish(claim, outcome="overloaded", delay=20)
+    assert told[0] is None
+    assert [round(seconds or 0, -1) for seconds in told[1:]] == [20, 40, 60]
+
+
+async def test_a_step_within_an_attempt_counts_no_more_than_its_timeout(sql_client: SqlClient) -> None:
+    await sql_client.submit(timeout_seconds=5)
+    for clock in (0, 30, 60):
+        await sql_client.shift_clock(clock)
+        await sql_client.sql.execute("select treadle.admit_due()")
+        claim = await sql_client.claim_one()
+        await sql_client.shift_clock(clock + HOUR)
+        await sql_client.finish(claim, outcome="overloaded", delay=20)
+        await sql_client.sql.execute("update treadle.messages set run_at = run_at - interval '1 hour'")
+        await sql_client.sql.execute(
+            "update treadle.messages set overloaded_since = overloaded_since - interval '1 hour'"
+        )
+    await sql_client.shift_clock(90)
+    await sql_client.sql.execute("select treadle.admit_due()")
+    assert 60 <= ((await sql_client.claim_one()).overloaded_seconds or 0) <= 76
+
+
+async def test_a_heartbeat_of_the_future_is_no_sign_of_life(sql_client: SqlClient) -> None:
+    await sql_client.shift_clock(HOUR)
+    await sql_client.heartbeat("w")
+    living = "select live_workers from treadle.health()"
+    assert await sql_client.sql.fetchval(living) == 1
+    await sql_client.shift_clock(0)
+    assert await sql_client.sql.fetchval(living) == 0
+    await sql_client.heartbeat("w")
+    assert await sql_client.sql.fetchval(living) == 1

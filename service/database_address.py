@@ -5,15 +5,15 @@ PostgreSQL 18 has is passed on, carried out here, or refused with a sentence.
 """
 
 import functools
+import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 
-from service import database_services
+from service import database_files, database_services, database_settings
 from service.errors import ConfigError
 
 EXAMPLE = "postgresql://user:password@host:5432/database"
@@ -84,7 +84,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 NOT_SUPPORTED = frozenset(
     ["require_auth", "requirepeer", "servicefile", "sslcrldir", "sslkeylogfile", "scram_client_key", "scram_server_key"]
 )
-FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 SOCKET_OPTIONS = {  # of TCP, by the parameter that sets them; some systems lack some
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -103,6 +102,7 @@ class Address(Struct, frozen=True):
     application_name: str | None = None
     system_certificates: bool = False  # check the server's certificate with those of the system
     any_order: bool = False  # of the hosts
+    settings: frozenset[str] = frozenset()  # of the server, which the address sets by `options`
     socket_options: tuple[tuple[int, int, int], ...] = ()
 
 
@@ -140,7 +140,8 @@ def _parse(url: str) -> Address:
         if query.pop("sslmode", "verify-full") != "verify-full":
             raise ValueError("Expected sslmode=verify-full with sslrootcert=system")
         del query["sslrootcert"]
-    _check_files(query)
+    database_files.check(query, "disable" if all(host.startswith("/") for host, _ in hosts) else "prefer")
+    settings = database_settings.given(query.get("options", ""))
     if any(host for host, _ in hosts):
         query["host"] = ",".join(f"[{host}]" if ":" in host and host[0] != "/" else host for host, _ in hosts)
     if any(port for _, port in hosts):
@@ -153,6 +154,7 @@ def _parse(url: str) -> Address:
         application_name=given.get("application_name"),
         system_certificates=system_certificates,
         any_order=given.get("load_balance_hosts") == "random",
+        settings=frozenset(settings),
         socket_options=_socket_options(given),
     )
 
@@ -162,7 +164,7 @@ def _authority(user: str, path: str) -> dict[str, str]:
     before them."""
     name, _, password = user.partition(":")
     given = {"user": name, "password": password, "dbname": path.removeprefix("/")}
-    return {name: unquote(text) for name, text in given.items() if text}
+    return _checked((name, unquote(text)) for name, text in given.items())
 
 
 def _login(given: Mapping[str, str]) -> str:
@@ -183,7 +185,7 @@ def _with_service(given: dict[str, str], netloc: str) -> dict[str, str]:
     service = _checked(database_services.parameters_of(given["service"]))
     if netloc or given.keys() & {"host", "hostaddr"}:
         service = {name: value for name, value in service.items() if name not in ("host", "hostaddr")}
-    if any(_split_port(spec)[1] for spec in netloc.split(",")):
+    if any(_ports(netloc)):
         service.pop("port", None)
     return service | given
 
@@ -211,6 +213,8 @@ def _checked(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
             )
         if not value:  # libpq: as if it were not given
             continue
+        if "\0" in value:
+            raise ValueError(f"Expected no character with the code 0 in {name}")
         choices = WITHOUT_EFFECT.get(name) or CHOICES.get(name)
         if choices and value.lower() not in choices:
             raise ValueError(f"{name} may be {' or '.join(choices)} here, not {value!r}")
@@ -224,19 +228,26 @@ def _hosts(netloc: str, given: Mapping[str, str]) -> tuple[tuple[str, int | None
         if given.get("sslmode") == "verify-full":
             raise ValueError("Expected host instead of hostaddr with sslmode=verify-full")
         named = given["hostaddr"]
+        for address in named.split(","):
+            ipaddress.ip_address(address or "0.0.0.0")  # ValueError says what was expected
     literal = "host" in given or "hostaddr" in given  # already decoded
     specs = named.split(",")
-    ports = given["port"].split(",") if "port" in given else []
+    ports = given["port"].split(",") if "port" in given else _ports(netloc)
     if len(ports) > 1 and len(ports) != len(specs):
         raise ValueError(f"Expected one port or as many as hosts, got {len(ports)} for {len(specs)}")
     found = []
     for n, spec in enumerate(specs):
-        host, port = _split_port(spec)
+        host, port = (spec, "") if "hostaddr" in given else _split_port(spec)
         if ports:
             port = ports[n] if len(ports) > 1 else ports[0]
         host = host.strip("[]")
         found.append((host if literal else unquote(host), _port(port)))
     return tuple(found)
+
+
+def _ports(netloc: str) -> list[str]:
+    """Those in front of the parameters, one for each host there; "" where none is given."""
+    return [_split_port(spec)[1] for spec in netloc.split(",")]
 
 
 def _split_port(spec: str) -> tuple[str, str]:
@@ -279,10 +290,17 @@ def _socket_options(given: Mapping[str, str]) -> tuple[tuple[int, int, int], ...
     if "keepalives" in given or any(name.startswith("keepalives_") for name in given):
         wanted = _number(given, "keepalives") if "keepalives" in given else 1
         options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, min(wanted, 1)))
+    with socket.socket() as trial:
+        for name, option in SOCKET_OPTIONS.items():
+            if number := _number(given, name):
+                _try_option(trial, name, option, number)
     return tuple(options)
 
 
-def _check_files(query: Mapping[str, str]) -> None:
-    for name in FILES:
-        if name in query and query.get("sslmode") != "disable" and not Path(query[name]).is_file():
-            raise ValueError(f"The file {query[name]} of {name} does not exist")
+def _try_option(trial: socket.socket, name: str, option: str, number: int) -> None:
+    if not hasattr(socket, option):
+        return
+    try:
+        trial.setsockopt(socket.IPPROTO_TCP, int(getattr(socket, option)), number)
+    except (OSError, OverflowError):
+        raise ValueError(f"Expected a {name} that this system takes, got {number}") from None

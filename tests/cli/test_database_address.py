@@ -59,10 +59,44 @@ def sentence(url: str) -> str:
         ("postgresql://me@host/db?sslrootcert=/nowhere.pem", "The file /nowhere.pem of sslrootcert does not exist"),
         ("postgresql://me@host/db?sslmode=require&sslrootcert=system", "Expected sslmode=verify-full"),
         ("postgresql://me@host/db?sslmode=verify-full&hostaddr=10.0.0.1", "Expected host instead of hostaddr"),
+        ("postgresql://me@host/db?hostaddr=notanip", "'notanip' does not appear to be an IPv4 or IPv6 address"),
+        ("postgresql://me@host/db?application_name=a%00b", "Expected no character with the code 0"),
+        ("postgresql://me%00@host/db", "Expected no character with the code 0 in user"),
+        ("postgresql://me@host/db?options=garbage", "Expected options=-c%20name%3Dvalue, got 'garbage'"),
+        ("postgresql://me@host/db?options=-c", "Expected options=-c%20name%3Dvalue, got '-c'"),
+        ("postgresql://me@host/db?options=--x", "Expected options=-c%20name%3Dvalue, got '--x'"),
+        ("postgresql://me@host/db?options=-c%20statement_timeout%3D1ms", "Expected statement_timeout in options of at"),
+        ("postgresql://me@host/db?options=--lock-timeout%3D20", "Expected lock_timeout in options of at least 1s"),
+        ("postgresql://me@host/db?options=-cdefault_transaction_isolation%3Dserializable", "but 'read committed'"),
+        ("postgresql://me@host/db?keepalives_idle=999999999", "Expected a keepalives_idle that this system takes"),
+        ("postgresql://me@host/db?keepalives_count=999999", "Expected a keepalives_count that this system takes"),
     ],
 )
 def test_a_wrong_address_is_one_sentence_without_the_password(url: str, said: str) -> None:
     assert said in sentence(url)
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcrl", "sslcert"])
+@pytest.mark.parametrize("mode", ["prefer", "verify-ca"])
+def test_a_file_that_is_no_pem_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
+) -> None:
+    path = tmp_path / "file.pem"
+    path.write_text("no PEM")
+    said = sentence(f"postgresql://me@host/db?sslmode={mode}&{name}={path}&sslkey={path}")
+    assert f"{path} of {name} cannot be used" in said
+    assert database_address.parse(f"postgresql://me@host/db?sslmode=disable&{name}={path}&sslkey={path}").hosts
+    monkeypatch.setenv(f"PG{name.upper()}", str(path))
+    database_address.parse.cache_clear()
+    if mode == "verify-ca" or name == "sslcert":
+        assert f"{path} of {name} cannot be used" in sentence(f"postgresql://me@host/db?sslmode={mode}")
+
+
+def test_the_port_in_front_stays_where_a_parameter_names_the_host() -> None:
+    for query, host in (("hostaddr=127.0.0.1", "127.0.0.1"), ("host=other", "other"), ("hostaddr=::1", "::1")):
+        assert database_address.parse(f"postgresql://me@h:77/db?{query}").hosts == ((host, 77),)
+    assert database_address.parse("postgresql://h:1,i:2/db?host=a,b").hosts == (("a", 1), ("b", 2))
+    assert database_address.parse("postgresql://h:1/db?host=a&port=3").hosts == (("a", 3),)
 
 
 def test_both_addresses_are_checked() -> None:

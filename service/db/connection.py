@@ -1,6 +1,7 @@
 """Opening a connection to PostgreSQL: to the host that takes writes, with the session settings of the service."""
 
 import functools
+import json
 import random
 import socket
 import ssl
@@ -33,12 +34,21 @@ PLANS = {"jit": "off"}
 TEXTS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off", "row_security": "on"}
 SESSION = KEEPALIVE | UTC | PLANS | TEXTS
 # Limits of our own replace those of the server, the database and the role, with which a call would fail instead of
-# waiting. What the address itself sets stays. transaction_timeout exists from PostgreSQL 17 on.
-OWN_LIMITS = """
-    select set_config(s.name, case s.name when 'statement_timeout' then '{statement_timeout:g}s' else '0' end, false)
-    from pg_settings s
-    where s.name in ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
-        'idle_in_transaction_session_timeout') and s.source <> 'client'"""
+# waiting. What the address itself sets stays. Our functions are written for `read committed`.
+NEWER = "transaction_timeout"  # which PostgreSQL until LAST_OLDER refuses
+LAST_OLDER = 16
+LIMITS = {
+    NEWER: "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+}
+# They begin with the session; past a pooler, which takes or passes on no settings, with its first statement.
+SET_LIMITS = """
+    select set_config(s.name, l.value, false)
+    from json_each_text('{limits}') l (name, value)
+    join pg_settings s on s.name = l.name and s.source <> 'client'"""
 
 # The session takes the role where its login role may, as the owner does. Before the first migration there is no such
 # role. A login role that is a member and may not take the role has its rights anyway. PostgreSQL 15 has one kind of
@@ -69,12 +79,15 @@ _REJECTIONS = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidParameterValueError,
     asyncpg.UndefinedObjectError,  # an unknown setting in `options`
+    asyncpg.PostgresSyntaxError,  # another mistake in `options`
     asyncpg.CantChangeRuntimeParamError,
     asyncpg.InsufficientPrivilegeError,
     ssl.SSLCertVerificationError,
 )
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_older_servers: set[tuple[str, str | None]] = set()  # by address and host: those that have refused NEWER
 
 FIXED_TYPES = range(10_000)  # the oids that PostgreSQL itself gives to types: the same ones on every server
 
@@ -121,9 +134,12 @@ async def connect(
     try:
         if pooler:
             return await opener(settings={}, pooler=True)
-        connection = await _open_past_refused_settings(opener)
-        await poolers.require_session(connection, dsn, lambda: opener(settings={}, pooler=True))
-        await _set_up(connection, statement_timeout, role)
+        limits = {"statement_timeout": f"{statement_timeout:g}s"} | LIMITS
+        limits = {name: value for name, value in limits.items() if name not in address.settings}
+        connection, lacks_limits = await _open_past_refused_settings(opener, limits)
+        if await poolers.require_session(connection, dsn, lambda: opener(settings={}, pooler=True)):
+            lacks_limits = True
+        await _set_up(connection, limits if lacks_limits else {}, role)
         return connection
     except _REJECTIONS as error:
         raise AddressRejected(explain(error)) from error
@@ -134,27 +150,30 @@ async def connect(
         raise (AddressRejected if refused else NotConnected)(explain(error)) from error
 
 
-async def _set_up(connection: Connection, statement_timeout: float, role: Role | None) -> None:
-    statements = [OWN_LIMITS.format(statement_timeout=statement_timeout)]
+async def _set_up(connection: Connection, limits: dict[str, str], role: Role | None) -> None:
+    statements = [SET_LIMITS.format(limits=json.dumps(limits))] if limits else []
     if role is not None:
         membership = "set" if connection.get_server_version().major >= 16 else "member"
         statements.append(TAKE_ROLE.format(role=role, membership=membership))
     try:
-        await connection.execute(";".join(statements))
+        if statements:
+            await connection.execute(";".join(statements))
     except BaseException:
         connection.terminate()
         raise
 
 
-async def _open_past_refused_settings(opener: "functools.partial[Any]") -> Connection:
-    """A pooler such as PgBouncer refuses settings that it does not know; without them it shows what it is."""
+async def _open_past_refused_settings(
+    opener: "functools.partial[Any]", limits: dict[str, str]
+) -> tuple[Connection, bool]:
+    """A pooler such as PgBouncer refuses settings that it does not know; without them it shows what it is. Also returns
+    whether it did."""
     try:
-        connection: Connection = await opener(settings=SESSION, pooler=False)
+        return await opener(settings=SESSION | limits, pooler=False), False
     except asyncpg.ProtocolViolationError as error:
         if "startup parameter" not in str(error):
             raise
-        connection = await opener(settings={}, pooler=False)
-    return connection
+    return await opener(settings={}, pooler=False), True
 
 
 async def _open(
@@ -181,6 +200,9 @@ async def _attempt(
 ) -> Connection:
     if settings:
         settings = settings | {"application_name": address.application_name or f"treadle {name}"}
+    server = (address.url, place.get("host"))
+    if is_older := server in _older_servers:
+        settings = {name: value for name, value in settings.items() if name != NEWER}
     if address.system_certificates:
         place["ssl"] = ssl.create_default_context()
     opener = functools.partial(
@@ -201,6 +223,13 @@ async def _attempt(
         if (refusal := await _refusal_of_writes(opener)) is None:
             raise
         raise refusal from error
+    except asyncpg.UndefinedObjectError as error:
+        if NEWER not in settings or NEWER not in str(error):
+            raise
+        _older_servers.add(server)
+        return await _attempt(address, name, command_timeout, settings, pooler, **place)
+    if is_older and connection.get_server_version().major > LAST_OLDER:
+        _older_servers.discard(server)
     if address.socket_options:
         _set_socket_options(connection, address)
     return connection

@@ -22,15 +22,18 @@ _session_poolers: set[str] = set()  # addresses of poolers that keep sessions; e
 Connection = Any  # of asyncpg
 
 
-async def require_session(connection: Connection, dsn: str, open_second: Callable[[], Awaitable[Connection]]) -> None:
-    """Close the connection and raise AddressRejected if its session is not its own.
+async def require_session(connection: Connection, dsn: str, open_second: Callable[[], Awaitable[Connection]]) -> bool:
+    """Whether a pooler keeps the session. Closes the connection and raises AddressRejected if its session is not its
+    own.
 
     A pooler invents the process number that it tells its clients; `open_second` opens a connection of the same address.
     """
     try:
         pid = await connection.fetchval(PID)
-        if pid == connection.get_server_pid() or dsn in _session_poolers:
-            return
+        if pid == connection.get_server_pid():
+            return False
+        if dsn in _session_poolers:
+            return True
         keeps_session = await _keeps_session(connection, pid, open_second)
     except _OTHER_SESSION:
         keeps_session = False
@@ -48,6 +51,7 @@ async def require_session(connection: Connection, dsn: str, open_second: Callabl
         "the address leads to a connection pooler in session mode: each connection of Treadle keeps one of its server"
         " connections; the server's own address would serve better"
     )
+    return True
 
 
 async def _keeps_session(connection: Connection, pid: int, open_second: Callable[[], Awaitable[Connection]]) -> bool:

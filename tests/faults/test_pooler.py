@@ -53,6 +53,20 @@ async def test_a_session_pooler_is_used_and_named_once(
     assert "session mode" in warnings[0]
 
 
+@pytest.mark.parametrize("refuses_settings", [True, False])
+async def test_past_a_session_pooler_a_connection_has_limits_of_its_own(
+    sql: Connection, dsn: str, refuses_settings: bool
+) -> None:
+    for setting, value in (("lock_timeout", "1min"), ("default_transaction_isolation", "serializable")):
+        await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set {setting} = '{value}'")
+    async with pooler_before(dsn, mode="session", refuses_settings=refuses_settings) as address:
+        connection = await connect(address, name="test", statement_timeout=70)
+        found = [await connection.fetchval(f"show {name}") for name in ("lock_timeout", "statement_timeout")]
+        assert found == ["0", "70s"]
+        assert await connection.fetchval("show transaction_isolation") == "read committed"
+        await connection.close()
+
+
 async def test_a_direct_connection_is_not_taken_for_a_pooler(dsn: str, sql: Connection) -> None:
     connection = await connect(dsn, name="test")
     assert await connection.fetchval("show timezone") == "UTC"

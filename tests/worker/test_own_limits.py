@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from service.db import connection
 from service.db.pool import Connection, Database
 from service.errors import Busy
 from service.worker.persistence import persist_lookup
@@ -13,12 +14,11 @@ from tests.support.messages import run, settled, submit
 from tests.support.waiting import until
 from treadle import Context, agent
 
-# A connection has those of the database until it sets its own: that may take a while on a busy machine.
 LIMITS = {
-    "lock_timeout": "500ms",
-    "statement_timeout": "500ms",
-    "idle_session_timeout": "1min",
-    "idle_in_transaction_session_timeout": "1min",
+    "lock_timeout": "1ms",
+    "statement_timeout": "1ms",
+    "idle_session_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "1ms",
 }
 NO_LIMITS = dict.fromkeys(LIMITS, "0")  # of a session of the test, which may be slow
 
@@ -27,7 +27,7 @@ NO_LIMITS = dict.fromkeys(LIMITS, "0")  # of a session of the test, which may be
 async def strict(sql: Connection) -> None:
     """A database with strict limits of its own."""
     name = await sql.fetchval("select current_database()")
-    for limit, value in LIMITS.items():
+    for limit, value in {**LIMITS, "default_transaction_isolation": "serializable"}.items():
         await sql.execute(f"alter database {name} set {limit} = '{value}'")
 
 
@@ -37,7 +37,47 @@ async def test_a_connection_has_the_limits_of_the_service(dsn: str) -> None:
         database = Database(dsn, name="test", size=1, statement_timeout=seconds)
         found = [await database.fetchval(f"show {limit}") for limit in LIMITS]
         assert found == ["0", expected, "0", "0"]
+        assert await database.fetchval("show transaction_isolation") == "read committed"
         await database.close()
+
+
+@pytest.mark.usefixtures("strict")
+async def test_the_settings_of_the_address_stay(dsn: str) -> None:
+    separator = "&" if "?" in dsn else "?"
+    database = Database(
+        f"{dsn}{separator}options=-c%20lock_timeout%3D7s%20--statement-timeout%3D8s", name="test", size=1
+    )
+    assert [await database.fetchval(f"show {limit}") for limit in LIMITS] == ["7s", "8s", "0", "0"]
+    await database.close()
+
+
+@pytest.mark.usefixtures("strict")
+async def test_a_worker_claims_in_a_database_that_is_serializable_and_has_no_patience(
+    sql: Connection, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    @agent("echo")
+    async def echo(context: Context, text: str) -> str:
+        return text
+
+    await start_worker(echo)
+    ids = [await submit(sql, str(n), agent="echo", thread_id=f"t{n % 5}") for n in range(30)]
+    assert {(await settled(sql, message_id))["state"] for message_id in ids} == {"completed"}
+    assert "claim failed" not in caplog.text
+
+
+async def test_an_older_server_is_not_asked_for_a_limit_that_it_does_not_have(
+    sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL 16 refuses transaction_timeout as this server refuses a name that it does not know."""
+    monkeypatch.setattr(connection, "NEWER", "no_such_timeout")
+    monkeypatch.setattr(connection, "LIMITS", {"no_such_timeout": "0", "lock_timeout": "0"})
+    monkeypatch.setattr(connection, "_older_servers", set())
+    monkeypatch.setattr(connection, "LAST_OLDER", 99)
+    await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set lock_timeout = '1ms'")
+    for _ in range(2):
+        opened = await connection.connect(dsn, name="test")
+        assert await opened.fetchval("show lock_timeout") == "0"
+        await opened.close()
 
 
 async def test_a_connection_reads_sql_as_the_service_writes_it(sql: Connection, dsn: str) -> None:

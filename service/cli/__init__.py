@@ -1,6 +1,8 @@
 """The command `treadle`: it reads the settings, and each subcommand builds and runs the parts that it needs."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -9,7 +11,7 @@ from service import config, logs
 from service.cli import act, env_file, init, keys, look, operate, run, talk
 from service.cli.audit import audit
 from service.cli.plan import plan
-from service.cli.process import one_sentence_per_error, open_standard_streams
+from service.cli.process import lose_sentence, one_sentence_per_error, open_standard_streams
 from service.cli.schemas import schemas
 from service.cli.subscriptions import subscriptions
 from service.cli.tenants import tenants
@@ -21,17 +23,30 @@ class _Commands(click.Group):
     """Errors are one sentence on stderr and an exit code (service.cli.process); commands are listed as they were
     added."""
 
+    _exit_code = os.EX_IOERR  # of the sentence that click writes when the command has ended
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_standard_streams()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            lose_sentence(error, self._exit_code)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with one_sentence_per_error():  # of --help
+        with self._noted_code(), one_sentence_per_error():  # of --help
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with one_sentence_per_error(_Hint(ctx)):
+        with self._noted_code(), one_sentence_per_error(_Hint(ctx)):
             return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _noted_code(self) -> Iterator[None]:
+        try:
+            yield
+        except click.ClickException as error:
+            self._exit_code = error.exit_code
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

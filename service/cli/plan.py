@@ -1,6 +1,8 @@
 """Plan: what a load needs, from measured costs."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,15 +15,27 @@ LISTENER_CONNECTIONS = 1
 HEARTBEAT_CONNECTIONS = 2  # its own and that of its stand-in
 HOURS_PER_DAY = 24
 
-positive = click.FloatRange(min=0, min_open=True, max=1e9)
-not_negative = click.FloatRange(min=0, max=1e9)
+
+class Rate(click.FloatRange):
+    """A range that does not have `nan`, which click takes for a number of each range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a valid float.", param, ctx)
+        return number
+
+
+positive = Rate(min=0, min_open=True, max=1e9)
+not_negative = Rate(min=0, max=1e9)
+token_rates = Rate(min=0.001, max=1e9)
 
 
 @click.command()
 @click.option("--messages-per-second", type=positive, required=True, help="Messages that clients submit.")
 @click.option("--tokens-per-message", type=not_negative, default=0, show_default=True, help="Chunks that agents emit.")
 @click.option("--streams", type=not_negative, default=0, show_default=True, help="Streams that are open at once.")
-@click.option("--token-rate", type=positive, default=50, show_default=True, help="Tokens of an agent in a second.")
+@click.option("--token-rate", type=token_rates, default=50, show_default=True, help="Tokens of an agent in a second.")
 @click.option(
     "--costs",
     "path",

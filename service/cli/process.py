@@ -14,6 +14,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from typing import NoReturn, TextIO
 
 import click
 
@@ -72,21 +73,32 @@ def one_sentence_per_error(hint: object = "") -> Iterator[None]:
     except RecursionError as error:
         raise Failure("A value is nested too deeply to be shown.") from error
     except KeyboardInterrupt:
-        click.echo(err=True)
+        try:
+            click.echo(err=True)
+        except OSError:
+            _drop(sys.stderr)
         raise click.exceptions.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        _drop_output()
+        _drop(sys.stdout)
         raise click.exceptions.Exit(BROKEN_PIPE) from None
     except OSError as error:
         if error.errno not in WRITE_ERRORS or error.filename is not None:
             raise
-        _drop_output()
+        _drop(sys.stdout)
         raise OutputFailure(f"The output cannot be written: {error.strerror}.") from error
 
 
-def _drop_output() -> None:
-    """Python writes the rest of stdout when it ends, and fails again where it cannot."""
+def lose_sentence(error: OSError, code: int) -> NoReturn:
+    """End with the exit code of a sentence that stderr could not take."""
+    if error.errno not in WRITE_ERRORS or error.filename is not None:
+        raise error
+    _drop(sys.stderr)
+    sys.exit(code)
+
+
+def _drop(stream: TextIO) -> None:
+    """Python writes the rest of a stream when it ends, and fails again where it cannot."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a test's stdout has no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)

@@ -82,9 +82,23 @@ async def test_the_command_says_it_to_people_and_to_machines(cli: Cli, tmp_path:
         refused = await cli(*asked, "--costs", str(broken))
         assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
         assert reason in refused.output
-    assert (await cli("plan", "--messages-per-second", "-1")).exit_code == 2
     with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
         measured.read(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("option", ["--messages-per-second", "--tokens-per-message", "--streams", "--token-rate"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e400"])
+async def test_a_number_that_no_load_has_is_refused(cli: Cli, option: str, value: str) -> None:
+    others = () if option == "--messages-per-second" else ("--messages-per-second", "50")
+    refused = await cli("plan", *others, f"{option}={value}")
+    assert refused.exit_code == 2
+    assert f"Error: Invalid value for '{option}': " in refused.stderr.splitlines()[-1]
+
+
+async def test_the_smallest_and_the_largest_load_have_a_plan(cli: Cli) -> None:
+    for value in ("1e-300", "1e9"):
+        numbers = ("--tokens-per-message", value, "--streams", value, "--token-rate", "0.001")
+        assert (await cli("plan", "--messages-per-second", value, *numbers, "--json")).exit_code == 0
 
 
 def _report(rows: list[object]) -> str:

@@ -51,6 +51,18 @@ async def test_a_full_output_is_one_sentence(command: str, dsn: str, register_ag
     assert done.returncode == 74
 
 
+UNKNOWN = "01890000-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(("command", "code"), [("queues", 74), ("--help", 74), (f"cancel {UNKNOWN}", 1), ("nosuch", 2)])
+async def test_where_both_outputs_are_full_the_exit_code_stays(
+    command: str, code: int, dsn: str, register_agents: Any
+) -> None:
+    await register_agents()
+    done = await asyncio.to_thread(shell, dsn, f"$treadle {command} > /dev/full 2> /dev/full")
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 async def test_a_closed_stream_aborts_nothing(closing: str, sql: Connection, dsn: str, register_agents: Any) -> None:
     await register_agents()

@@ -1,4 +1,4 @@
-"""Child processes for what clients write and a library reads that may take hours, hold the GIL, or need all memory.
+"""Child processes for texts of clients whose libraries may take hours, hold the GIL, or use up the memory.
 
 A child answers one question after the other, each within a limit of processor time, and has a limit of memory. Beyond
 these only the child ends.
@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import resource
 import signal
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from service.errors import Busy, SandboxAway
@@ -27,6 +29,10 @@ SILENCE_SECONDS = 60.0  # of a child, which the limit of processor time should h
 MAX_LOGGED_CHARS = 300
 
 READY_BYTE = b"+"
+DEFECT_STATUS = 70  # of a child that ends by an error of the code, not by a limit
+# A child knows no secret: it reads what others wrote.
+ENVIRONMENT = ("PATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
+ENVIRONMENT_BEGINS = ("PYTHON", "LC_", "LD_", "DYLD_")
 LENGTH = struct.Struct("!I")
 
 
@@ -42,12 +48,14 @@ class Sandbox:
         self._module = module
         self._cpu_seconds = cpu_seconds
         self._free: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._closed = False
         self._children = asyncio.Semaphore(most)
         self._tenants = Places(1)
 
-    async def ask(self, tenant: str, question: bytes) -> bytes:
-        """The answer. Each tenant has one question answered at a time. Raises BeyondLimits, Busy if other questions
-        take long, and SandboxAway."""
+    async def ask(self, tenant: str, make_question: Callable[[], bytes]) -> bytes:
+        """The answer. Each tenant has one question answered at a time; its question is made then, so that those that
+        wait hold nothing. Raises BeyondLimits, Busy if other questions take long, and SandboxAway."""
         async with contextlib.AsyncExitStack() as places:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -56,6 +64,7 @@ class Sandbox:
                     await places.enter_async_context(self._children)
             except TimeoutError:
                 raise Busy("Checks of other schemas take long: try again.") from None
+            question = make_question()
             if self._free:
                 with contextlib.suppress(_Died):  # of what it read before, or of a signal
                     return await self._answer(self._free.pop(), question)
@@ -65,17 +74,25 @@ class Sandbox:
                 raise died.problem from None
 
     async def close(self) -> None:
+        """End the children, also those that are asked just now."""
+        self._closed = True
+        for child in self._busy:
+            child.kill()
         while self._free:
             await self._free.pop().end()
 
     async def _answer(self, child: "_Child", question: bytes) -> bytes:
+        self._busy.add(child)
         try:
             answer = await child.answer(question)
         except _Died as died:
+            if self._closed:
+                raise SandboxAway("This process is ending: try again.") from None
             if died.status != -signal.SIGXCPU:
                 raise
             raise BeyondLimits(f"it takes more than {self._cpu_seconds} seconds of processor time") from None
         finally:
+            self._busy.discard(child)
             if not child.is_free:
                 await child.end()
         self._free.append(child)
@@ -92,6 +109,8 @@ class _Died(Exception):
     def problem(self) -> Exception:
         if self.status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             return SandboxAway("The process that checks schemas was ended: try again.")
+        if self.status == DEFECT_STATUS:
+            return BeyondLimits("its check failed; the log says why")
         return BeyondLimits("it needs too much memory, or is nested too deeply")
 
 
@@ -130,10 +149,13 @@ class _Child:
         except TimeoutError:
             raise SandboxAway("The process that checks schemas does not start in time: try again.") from None
 
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def end(self) -> None:
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
         await self._process.communicate()  # closes the pipes
 
     async def _status(self) -> int:
@@ -155,6 +177,7 @@ async def _start(module: str, cpu_seconds: int) -> _Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for its parent
+            env={name: value for name, value in os.environ.items() if _is_passed_on(name)},
         )
     except OSError as error:
         raise SandboxAway(f"The process that checks schemas cannot be started: {error.strerror}.") from None
@@ -165,6 +188,10 @@ async def _start(module: str, cpu_seconds: int) -> _Child:
         await child.end()
         raise
     return child
+
+
+def _is_passed_on(name: str) -> bool:
+    return name in ENVIRONMENT or name.startswith(ENVIRONMENT_BEGINS)
 
 
 def serve(answer: Callable[[bytes], bytes]) -> None:
@@ -179,7 +206,13 @@ def serve(answer: Callable[[bytes], bytes]) -> None:
     while head := questions.read(LENGTH.size):
         question = questions.read(*LENGTH.unpack(head))
         _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + cpu_seconds)
-        answered = answer(question)
+        try:
+            answered = answer(question)
+        except (MemoryError, RecursionError):
+            raise
+        except Exception:
+            traceback.print_exc()
+            sys.exit(DEFECT_STATUS)
         answers.write(LENGTH.pack(len(answered)) + answered)
         answers.flush()
 

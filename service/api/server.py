@@ -253,8 +253,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(431, f"The head or the trailers of the request have more than {MAX_HEAD_BYTES} bytes.")
 
     def _refuse(self, status: int, detail: str, retry_after: int | None = None) -> None:
-        """Answer without the application, and close. A response that has begun is cut off."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        """Answer without the application, and close. A response that has begun, of this request or of one before it, is
+        cut off."""
+        is_first = self._open_cycle is None and not self.pipeline
+        if is_first and (self.cycle is None or self.cycle.response_complete or not self.cycle.response_started):
             self.transport.write(encode_response(status, detail, retry_after))
         self.transport.close()
 

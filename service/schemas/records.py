@@ -12,17 +12,17 @@ from service.schemas import documents
 from service.schemas.errors import UnknownSubject
 from service.schemas.model import CheckedRecord, Version
 from service.schemas.registry import Registry
+from service.schemas.sandboxed.checks import KeyedSource
 from service.schemas.sandboxed.questions import FirstMisfit
 
 FRESH_SECONDS = 1.0  # for which a version is used without a look at whether it is the newest
 MAX_KEPT = 1_000  # subjects, and topics
+MAX_KEPT_BYTES = 50_000_000  # of schemas with what they import
 
 
 class _Checker(NamedTuple):
-    """`source`: of the version, in MessagePack."""
-
     version: Version
-    source: bytes
+    source: KeyedSource
     read_at: float
 
 
@@ -118,8 +118,9 @@ class RecordSchemas:
             found = known._replace(version=version, read_at=now)
         else:
             imports = await self._registry.imports_of(principal, version.refs)
-            found = _Checker(version, msgspec.msgpack.encode(documents.source_of(version, imports)), now)
-        if len(self._checkers) >= MAX_KEPT:
-            self._checkers.clear()
+            found = _Checker(version, KeyedSource.of(documents.source_of(version, imports)), now)
+            kept_bytes = sum(checker.source.size for checker in self._checkers.values())
+            if len(self._checkers) >= MAX_KEPT or kept_bytes + found.source.size > MAX_KEPT_BYTES:
+                self._checkers.clear()
         self._checkers[key] = found
         return found

@@ -26,6 +26,7 @@ from service.schemas.sandboxed.questions import Pair
 from service.schemas.store import SchemaStore
 
 MAX_IMPORTS = 1_000  # of a schema, with those that these import
+MAX_IMPORTED_BYTES = 5_000_000  # together
 TRIES = 5  # to register, while others register in the same subject
 MAX_NAMED_REASONS = 10
 
@@ -103,6 +104,7 @@ class Registry:
     async def imports_of(self, principal: Principal, refs: Sequence[Reference]) -> dict[str, Version]:
         """The schemas that are imported, and those that these import, by their names. Raises InvalidSchema."""
         found: dict[str, Version] = {}
+        size = 0
         waiting = list(refs)
         while waiting:
             reference = waiting.pop()
@@ -118,6 +120,9 @@ class Registry:
             waiting += version.refs
             if len(found) > MAX_IMPORTS:
                 raise InvalidSchema(f"The schema imports more than {MAX_IMPORTS} others.")
+            size += len(version.schema)
+            if size > MAX_IMPORTED_BYTES:
+                raise InvalidSchema(f"The schema imports more than {MAX_IMPORTED_BYTES} bytes.")
         return found
 
     async def _read(self, principal: Principal, new: NewSchema) -> Document:

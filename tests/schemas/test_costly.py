@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from service import sandbox
+from service.access.principal import AUTH_OFF
 from service.errors import Busy, SandboxAway
+from service.schemas import registry as registry_module
 from service.schemas.errors import InvalidSchema
-from service.schemas.model import Source
+from service.schemas.model import NewSchema, Reference, Source
+from service.schemas.registry import Registry
 from service.schemas.sandboxed import checks as checks_module
-from service.schemas.sandboxed.checks import SchemaChecks
+from service.schemas.sandboxed.checks import KeyedSource, SchemaChecks
 from service.schemas.sandboxed.questions import FirstMisfit, Pair
 from tests.support.api_answers import problem
 from tests.support.costly_schemas import CHAIN, DYNAMIC, RECURSIVE, doubling, nested_unevaluated, unions
@@ -33,7 +37,7 @@ def source(schema: object) -> Source:
 
 
 async def first_misfit(checks: SchemaChecks, schema: object, *values: Any, tenant: str = "t") -> FirstMisfit | None:
-    found = await checks.fit(tenant, msgspec.msgpack.encode(source(schema)), values)
+    found = await checks.fit(tenant, KeyedSource.of(source(schema)), values)
     return found if isinstance(found, FirstMisfit) else None
 
 
@@ -110,11 +114,44 @@ async def test_a_child_that_was_killed_is_replaced(checks: SchemaChecks) -> None
     assert await first_misfit(checks, INT, "x") is not None
 
 
+async def test_a_child_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@host/database")
+    async with SchemaChecks() as checks:
+        assert await first_misfit(checks, INT, 1) is None
+        [child] = checks._checking._free
+        environment = await asyncio.to_thread(Path(f"/proc/{child._process.pid}/environ").read_bytes)
+        assert (b"PATH" in environment, b"secret" in environment) == (True, False)
+
+
+async def test_a_defect_is_no_limit(checks: SchemaChecks, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(sandbox.BeyondLimits, match="its check failed"):
+        await checks._checking.ask("t", lambda: b"no question")
+    assert "DecodeError" in vars(caplog.records[-1])["said"] or "ValidationError" in vars(caplog.records[-1])["said"]
+
+
+async def test_the_end_of_the_process_ends_a_check_that_is_under_way() -> None:
+    async with SchemaChecks() as checks:
+        running = asyncio.create_task(first_misfit(checks, doubling(60), 1))
+        [child] = await until(lambda: list(checks._checking._busy))
+        await checks.close()
+        with pytest.raises(SandboxAway):
+            await running
+        assert child._process.returncode is not None
+
+
+async def test_a_schema_imports_so_much_at_most(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "MAX_IMPORTED_BYTES", 5)
+    await registry.register(AUTH_OFF, "large", NewSchema("JSON", '{"type": "integer"}'))
+    importing = NewSchema("JSON", '{"$ref": "large.json"}', (Reference("large.json", "large", 1),))
+    with pytest.raises(InvalidSchema, match="imports more than 5 bytes"):
+        await registry.register(AUTH_OFF, "small", importing)
+
+
 async def test_a_child_that_cannot_start_is_told() -> None:
     broken = sandbox.Sandbox("service.schemas.missing", cpu_seconds=1, most=1)
     for _ in range(2):
         with pytest.raises(SandboxAway, match="cannot be started"):
-            await broken.ask("t", b"")
+            await broken.ask("t", lambda: b"")
 
 
 async def test_a_value_that_takes_too_long_is_refused_over_http(

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -51,8 +52,9 @@ class Heartbeat:
     async def _beat(self) -> None:
         async with self._connect() as leases:
             while not self._stopping.is_set() and (registration := self._registration) is not None:
+                next_at = time.monotonic() + registration.heartbeat_seconds
                 await self._send(leases, registration)
-                await asyncio.to_thread(self._stopping.wait, registration.heartbeat_seconds)
+                await asyncio.to_thread(self._stopping.wait, max(0.0, next_at - time.monotonic()))
 
     async def _send(self, leases: Leases, registration: Registration) -> None:
         # Where the network drops packets, the next one goes over a new connection before the worker counts as dead.

@@ -121,9 +121,12 @@ export class Worker {
     }
     /** Heartbeats until the worker has stopped. */
     async #beat() {
+        let beganAt = Date.now();
         while (!this.#stopping || this.#attempts.size > 0) {
             const seconds = this.#registration?.heartbeat_seconds ?? 0.1;
-            await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+            const passed = Date.now() - beganAt;
+            await new Promise((resolve) => setTimeout(resolve, Math.max(0, seconds * 1000 - passed)));
+            beganAt = Date.now();
             if (!this.#registration)
                 continue;
             const { worker_id: workerId, silence_seconds: silence } = this.#registration;

@@ -1,19 +1,44 @@
 """Ask child processes about the schemas of clients."""
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from service.sandbox import BeyondLimits, Sandbox
 from service.schemas.errors import InvalidSchema
 from service.schemas.model import Source
-from service.schemas.sandboxed.questions import Compare, Content, FirstMisfit, Fit, Fitting, Pair, Question, Read, Value
+from service.schemas.sandboxed.questions import (
+    Compare,
+    Content,
+    FirstMisfit,
+    Fit,
+    Fitting,
+    Pair,
+    Question,
+    Read,
+    Unknown,
+    Value,
+)
 
 MODULE = "service.schemas.sandboxed"
 CHECK_SECONDS = 2  # of processor time, for all values of a call
 COMPARE_SECONDS = 10
 MAX_CHECKING = 2  # children: so a tenant whose schemas take long does not hold up the others
+
+
+class KeyedSource(NamedTuple):
+    """`size`: of the source and of what it imports, in bytes."""
+
+    key: bytes
+    source: Source
+    size: int
+
+    @classmethod
+    def of(cls, source: Source) -> "KeyedSource":
+        encoded = msgspec.msgpack.encode(source)
+        return cls(hashlib.sha256(encoded).digest(), source, len(encoded))
 
 
 class SchemaChecks:
@@ -29,7 +54,7 @@ class SchemaChecks:
         if not pairs:
             return []
         try:
-            answer = await self._comparing.ask(tenant, _encode(Compare(pairs)))
+            answer = await self._comparing.ask(tenant, lambda: _encode(Compare(pairs)))
         except BeyondLimits as error:
             raise InvalidSchema(
                 f"The schema cannot be compared with the former ones, for {error}: simplify it, or set the"
@@ -40,7 +65,7 @@ class SchemaChecks:
     async def read(self, tenant: str, text: Source) -> bytes:
         """The content of a new schema. Raises InvalidSchema."""
         try:
-            answer = await self._checking.ask(tenant, _encode(Read(text)))
+            answer = await self._checking.ask(tenant, lambda: _encode(Read(text)))
         except BeyondLimits as error:
             raise InvalidSchema(f"The schema cannot be read, for {error}: simplify it.") from None
         found = msgspec.msgpack.decode(answer, type=Content | str)
@@ -48,17 +73,27 @@ class SchemaChecks:
             raise InvalidSchema(found)
         return found.content
 
-    async def fit(self, tenant: str, source: bytes, values: Sequence[Any]) -> list[Any] | FirstMisfit:
-        """The values as they are stored, if all fit. `source`: a Source in MessagePack."""
+    async def fit(self, tenant: str, source: KeyedSource, values: Sequence[Any]) -> list[Any] | FirstMisfit:
+        """The values as they are stored, if all fit."""
+
+        def ask(with_source: bool) -> bytes:
+            return _encode(Fit(source.key, [_value(value) for value in values], source.source if with_source else None))
+
         try:
-            answer = await self._checking.ask(tenant, _encode(Fit(source, [_value(value) for value in values])))
+            found = await self._fit(tenant, lambda: ask(with_source=False))
+            if isinstance(found, Unknown):
+                found = await self._fit(tenant, lambda: ask(with_source=True))
         except BeyondLimits as error:
             return FirstMisfit(None, "", str(error))
-        found = msgspec.msgpack.decode(answer, type=Fitting | FirstMisfit)
         if isinstance(found, FirstMisfit):
             return found
+        assert isinstance(found, Fitting)  # a child that has the source knows it
         pairs = zip(found.stored, values, strict=True)
         return [value if stored is None else msgspec.json.decode(stored) for stored, value in pairs]
+
+    async def _fit(self, tenant: str, make_question: Callable[[], bytes]) -> Fitting | FirstMisfit | Unknown:
+        answer = await self._checking.ask(tenant, make_question)
+        return msgspec.msgpack.decode(answer, type=Fitting | FirstMisfit | Unknown)
 
     async def __aenter__(self) -> "SchemaChecks":
         return self

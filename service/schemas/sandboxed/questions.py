@@ -38,11 +38,16 @@ class Value(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True, tag=True):
-    """Do the values fit the schema? `source`: a Source in MessagePack, by which a child keeps what it has compiled. The
-    answer is a Fitting or a FirstMisfit."""
+    """Do the values fit the schema? `key` stands for its source, which a child that has read it keeps compiled. The
+    answer is a Fitting or a FirstMisfit; or Unknown, where there is no source and the child does not know the key."""
 
-    source: bytes
+    key: bytes
     values: list[Value]
+    source: Source | None = None
+
+
+class Unknown(Struct, frozen=True, tag=True):
+    pass
 
 
 class Fitting(Struct, frozen=True, tag=True):

@@ -6,6 +6,7 @@ The HTTP client of agents reads these variables when it is made, and would fail 
 import ipaddress
 import logging
 import re
+import ssl
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +22,9 @@ PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 def check(environ: Mapping[str, str]) -> None:
     """Raise ConfigError, naming the variable, where no HTTP client could be made."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        if (path := environ.get(name)) and not Path(path).exists():
-            raise ConfigError(f"{name}: {path} does not exist.")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"):
+        if path := environ.get(name):
+            _check_file(name, path)
     for name in PROXY_VARIABLES:
         variable = name.lower() if name.lower() in environ else name  # the lower case wins, also when it is empty
         if proxy := environ.get(variable):
@@ -43,24 +44,59 @@ def prepare(environ: MutableMapping[str, str]) -> None:
 
 
 def is_http_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
-    """Whether the URL has one of these schemes, a host, and no port that is impossible."""
+    """Whether the URL has one of these schemes, a host that can exist, and no port that is impossible."""
+    if not url.isprintable() or " " in url:
+        return False
     try:
         parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and _is_readable(url)
     except ValueError:  # the port, or brackets that do not match
         return False
+
+
+def _is_readable(url: str) -> bool:
+    """Whether the HTTP clients of agents can read the URL."""
+    import httpx2  # takes long
+    import idna  # of httpx2
+
+    try:
+        host = httpx2.URL(url).host
+        if host.startswith("xn--"):  # httpx2 takes it as it is, and httpx, which A2A uses, does not
+            idna.decode(host)
+        return bool(host)
+    except (httpx2.InvalidURL, UnicodeError):  # UnicodeError: a name that IDNA does not have
+        return False
+
+
+def _check_file(name: str, path: str) -> None:
+    if name != "SSLKEYLOGFILE" and not Path(path).exists():
+        raise ConfigError(f"{name}: {path} does not exist.")
+    if name == "SSL_CERT_DIR" and not Path(path).is_dir():
+        raise ConfigError(f"{name}: Expected a folder, got {path}.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if name == "SSL_CERT_FILE":
+            context.load_verify_locations(cafile=path)
+        elif name == "SSLKEYLOGFILE":
+            context.keylog_filename = path
+    except ssl.SSLError:
+        raise ConfigError(f"{name}: Expected a file of certificates in PEM, got {path}.") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: {path} cannot be used: {error.strerror}.") from None
 
 
 def _check_proxy(variable: str, proxy: str) -> None:
     if not is_http_url(proxy, PROXY_SCHEMES):
         schemes = ", ".join(f"{scheme}://" for scheme in PROXY_SCHEMES)
-        raise ConfigError(f"{variable}: Expected a proxy's address that begins with one of {schemes}.")
+        raise ConfigError(f"{variable}: Expected an address such as http://proxy.example:3128, with one of {schemes}.")
 
 
 def _usable_exception(entry: str) -> str | None:
     """An entry of NO_PROXY as every client reads it; None where some client cannot."""
     if re.fullmatch(r"\*|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]{1,5})?", entry):
-        return entry
+        # Clients read it with and without what stands for all names below it.
+        bare = entry.removeprefix("*").removeprefix(".")
+        return entry if not bare or all(_is_readable(f"all://{start}{bare}") for start in ("", "*", "*.")) else None
     if is_http_url(entry, ("all", "http", "https")):
         return entry
     with suppress(ValueError):

@@ -70,6 +70,8 @@ def serve(settings: Settings) -> None:
     from service.api.app import Api
     from service.local import address
 
+    if settings.jwt_jwks:  # it is fetched
+        outbound.prepare(os.environ)
     address.check_free(settings.host, settings.port)
     follow_supervisor(os.environ, settings.shutdown_grace + STOP_MARGIN_SECONDS)
 

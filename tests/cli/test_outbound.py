@@ -18,7 +18,7 @@ NAMES = [name for upper in (*outbound.PROXY_VARIABLES, "NO_PROXY") for name in (
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment, without any proxy."""
-    for name in (*NAMES, "SSL_CERT_FILE", "SSL_CERT_DIR"):
+    for name in (*NAMES, "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -32,6 +32,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         {"HTTPS_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "localhost,127.0.0.1,[::1],fe80::/10,::1"},
         {"HTTP_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "10.0.0.0/99, a b,*.corp,[fe80::1%eth0],https://x:y,"},
         {"HTTP_PROXY": "socks4://x:y", "http_proxy": ""},
+        {"NO_PROXY": "xn--,xn--a.b,xn--zzzzzzz,.xn--,*.xn--a.b,http://[v1.x],all://xn--", "ALL_PROXY": "http://h:1"},
         {"NO_PROXY": "*", "ALL_PROXY": "socks5://127.0.0.1:1080"},
     ],
 )
@@ -56,21 +57,38 @@ async def test_clients_can_be_made_with_every_accepted_environment(
         ("HTTP_PROXY", "proxy:99999"),
         ("SSL_CERT_FILE", "/nonexistent.pem"),
         ("SSL_CERT_DIR", "/nonexistent"),
+        ("SSL_CERT_FILE", __file__),
+        ("SSL_CERT_FILE", str(Path(__file__).parent)),
+        ("SSL_CERT_DIR", __file__),
+        ("SSLKEYLOGFILE", "/nonexistent/x"),
+        ("HTTPS_PROXY", " http://127.0.0.1:80"),
+        ("HTTPS_PROXY", "http://300.1.1.1:80"),
+        ("HTTP_PROXY", "http://[v1.x]:80"),
+        ("ALL_PROXY", "http://☃:80"),
+        ("HTTPS_PROXY", "http://xn--:80"),
     ],
 )
 async def test_an_environment_without_a_client_is_one_sentence(
     cli_without_database: Cli, environ: pytest.MonkeyPatch, name: str, value: str, tmp_path: Path
 ) -> None:
     environ.setenv(name, value)
-    for command in ("up", "work"):
-        said = error_sentence(await cli_without_database(command, TREADLE_HOME=str(tmp_path)))
+    keys = {"JWT_ISSUER": "https://i.example", "JWT_AUDIENCE": "a", "JWT_JWKS": "https://i.example/keys"}
+    for command in ("up", "work", "serve"):
+        said = error_sentence(await cli_without_database(command, TREADLE_HOME=str(tmp_path), **keys))
         assert said.startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("url", ["http://localhost:port", "localhost:8080", "ftp://x", "http://", "http://[::1"])
-def test_a_wrong_address_of_the_model_is_one_sentence(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"^ANTHROPIC_BASE_URL: Expected an address"):
-        config.load({"ANTHROPIC_BASE_URL": url})
+@pytest.mark.parametrize("name", ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://localhost:port", "localhost:8080", "ftp://x", "http://", "http://[::1"),
+        *("http://300.1.1.1", " http://h", "http://☃", "http://xn--", "http://[v1.x]"),
+    ],
+)
+def test_a_wrong_address_of_the_model_is_one_sentence(name: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: Expected an address"):
+        config.load({name: url})
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,17 @@ async def test_a_refused_message_undoes_the_end(sql_client: SqlClient) -> None:
     assert await conclude(sql_client, claim) == "completed"
 
 
+async def test_a_fan_out_that_wakes_goes_before_its_lane_and_after_interactive_messages(sql_client: SqlClient) -> None:
+    await sql_client.submit(priority="low")
+    parent, child = await sql_client.claim_one(), await new_id(sql_client)
+    await conclude(sql_client, parent, "children", sends=letters(parent, child, priority="low"), children=[child])
+    running = await sql_client.claim_one()
+    low, normal, high = [await sql_client.submit(priority=priority) for priority in ("low", "normal", "high")]
+    await sql_client.finish(running)
+    assert await tend(sql_client, parent.message_id) == 1
+    assert [claim.message_id for claim in await sql_client.claim(10)] == [high, normal, parent.message_id, low]
+
+
 async def test_a_parked_message_goes_on_first_when_the_last_child_is_over(sql_client: SqlClient) -> None:
     await sql_client.submit(thread_id="t")
     claim = await sql_client.claim_one()

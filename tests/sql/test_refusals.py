@@ -7,7 +7,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.cli_runner import Cli
 from tests.support.sql_client import SqlClient
+from tests.support.sql_rows import fetch_row
 
 
 async def refused(sql_client: SqlClient, *messages: Any, state: str = "TR422", **arguments: Any) -> str:
@@ -140,6 +142,21 @@ async def test_the_declared_default_agent_stays_the_default(sql_client: SqlClien
     assert (await sql_client.message(await sql_client.submit()))["agent"] == "poet"
     assert await sql_client.sql.fetchval(declare, "echo") == "poet"
     assert (await sql_client.message(await sql_client.submit()))["agent"] == "echo"
+
+
+@pytest.mark.parametrize("settings", [{}, {"ANTHROPIC_API_KEY": "k"}, {"DEFAULT_AGENT": "echo"}])
+async def test_a_migration_leaves_the_agents_and_the_default_agent_alone(
+    sql_client: SqlClient, cli: Cli, settings: dict[str, str]
+) -> None:
+    await sql_client.sql.execute("select treadle.register_agents('[]', default_agent => 'poet')")
+    for agent in ("poet", "echo"):
+        await sql_client.register({"agent": agent})
+    agents = "select (select jsonb_agg(to_jsonb(a) order by a.agent) from treadle.agents a), value from treadle.meta m"
+    before = await fetch_row(sql_client.sql, f"{agents} where m.name = 'default_agent'")
+    migrated = await cli("migrate", **settings)
+    assert migrated.exit_code == 0, migrated.output
+    assert await fetch_row(sql_client.sql, f"{agents} where m.name = 'default_agent'") == before
+    assert (await sql_client.message(await sql_client.submit()))["agent"] == "poet"
 
 
 async def test_a_queues_concurrency_follows_all_its_agents(sql_client: SqlClient) -> None:

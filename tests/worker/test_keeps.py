@@ -197,7 +197,8 @@ async def test_instances_are_kept_for_agent_and_thread(sql: Connection, api: Cli
     forged = sha256(b"default\nkeeps\na").hexdigest()  # any login of PostgreSQL can send a hint
     await sql.execute(f"notify treadle_instances, '{forged}'")
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 3
-    assert (await api.delete("/instances/keeps/a")).status_code == 202
+    dropped = await api.delete("/instances/keeps/a")
+    assert (dropped.status_code, dropped.json()) == (202, {"agent": "keeps", "thread_id": "a"})
     await until(lambda: closed, lambda names: names == ["a", "None", "a"])  # uncached ones, at once
     assert (await run(sql, "x", agent="keeps", thread_id="a"))["result"] == 1
     assert (await run(sql, "x", agent="keeps", thread_id="b"))["result"] == 2

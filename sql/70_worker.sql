@@ -57,7 +57,8 @@ declare
                 min('The name webhook is that of the agent that makes deliveries: choose another.')
                     filter (where d.agent = 'webhook'),
                 min(format('An agent''s name must be a text of 1 to 100 characters, none of them a control character '
-                        'or a slash, and neither "." nor ".."; %L is not.', d.agent))
+                        'or a slash, and neither "." nor ".."; %L is not.',
+                        regexp_replace(left(d.agent, 100), '[[:cntrl:]]', '?', 'g')))
                     filter (where (length(d.agent) not between 1 and 100 or d.agent ~ '[[:cntrl:]/]'
                         or d.agent in ('.', '..')) and d.agent not in (select a.agent from treadle.agents a)))
         from treadle._declared_agents(agents) d);

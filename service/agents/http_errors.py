@@ -101,7 +101,7 @@ def _names_of(error: Exception) -> set[str]:
 
 
 def _field(value: Any, name: str) -> Any:
-    """None where the error has no such field, or its own code cannot say it."""
+    """None where it is missing, or where the error's own code cannot say it."""
     try:
         return getattr(value, name, None)
     except Exception:

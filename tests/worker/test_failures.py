@@ -186,7 +186,7 @@ def test_the_delay_of_a_retry_is_bounded_at_both_ends(asked: Any, seconds: float
 
 
 @pytest.mark.parametrize("asked", ["x", None, [1], object()])
-def test_a_delay_that_is_no_number_says_so_and_keeps_the_reason(asked: Any) -> None:
+def test_a_delay_of_another_type_says_so_and_keeps_the_reason(asked: Any) -> None:
     for make in (RetryAfter, lambda seconds, reason: Overloaded(reason, seconds)):
         with pytest.raises(TypeError, match=r"a delay is a number .*\(Its reason: The limit is reached\.\)"):
             make(asked, "The limit is reached.")

@@ -55,3 +55,62 @@ async def test_halves_of_pairs_are_replaced_and_no_pair_is_cut(api: Client) -> N
     assert (await api.settled(message_id))["result"] == ["\ufffd\ufffd", "\\ud800", {"a": "\U0001f600"}]
     chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == "\ufffd" + "\U0001f600" * 29_998 + "\ufffd"
+
+
+STUBBORN = """
+import { Worker } from "%s/index.js";
+const paid = [];
+const tell = async (context) => {
+  const calls = {
+    step: () => context.step("pay", () => paid.push("step")),
+    send: () => context.send("pay", { agent: "echo" }),
+    publish: () => context.publish("told", "pay"),
+    gather: () => context.gather([]),
+    input: () => context.input("pay?"),
+    history: () => context.history(),
+    emit: () => context.emit("pay"),
+    event: () => context.event("note", "pay"),
+  };
+  const begun = [];
+  for (const [name, call] of Object.entries(calls)) await call().then(() => begun.push(name), () => {});
+  console.log(JSON.stringify([begun, paid]));
+};
+const stays = async (context) => {
+  await new Promise((resolve) => context.signal.addEventListener("abort", resolve));
+  await tell(context);
+};
+const leaves = async (context) => {
+  process.stdin.once("data", () => tell(context));
+};
+await new Worker({ stays, leaves }, { url: process.argv[2] }).run();
+"""
+
+
+async def test_an_agent_that_goes_on_after_its_end_begins_nothing(
+    api_with_worker: Client, sql: Connection, tmp_path: Path
+) -> None:
+    """After its time is over, after a cancellation, and in what a completed attempt leaves behind."""
+    api = api_with_worker
+    (tmp_path / "worker.mjs").write_text(STUBBORN % (ROOT / "clients/typescript/lib").as_uri())
+    command = (node(), str(tmp_path / "worker.mjs"), str(api.base_url).rstrip("/"))
+    pipe = asyncio.subprocess.PIPE
+    worker = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        await until(lambda: sql.fetchval("select exists (select from treadle.agents where agent = 'leaves')"))
+        late = await api.submit("x", agent="stays", timeout_seconds=0.2, max_attempts=1)
+        assert (await api.settled(late))["state"] == "failed"
+        told = [await worker.stdout.readline()]
+        cancelled = await api.submit("x", agent="stays")
+        await api.settled(cancelled, "processing")
+        await api.delete(f"/messages/{cancelled}")
+        assert (await api.settled(cancelled))["state"] == "cancelled"
+        told.append(await worker.stdout.readline())
+        assert (await api.settled(await api.submit("x", agent="leaves")))["state"] == "completed"
+        worker.stdin.write(b"go on\n")
+        told.append(await worker.stdout.readline())
+    finally:
+        worker.kill()
+        await worker.wait()
+    assert told == [b"[[],[]]\n"] * 3

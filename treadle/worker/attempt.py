@@ -22,8 +22,13 @@ from treadle.worker.traces import go_on_with
 
 log = logging.getLogger(__name__)
 
-Reason = Literal["lost", "cancelled", "released"] | Asked | Waiting
+Reason = Literal["lost", "cancelled", "released", "timeout"] | Asked | Waiting
 MAX_ERROR_CHARS = 2_000
+CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
+WITH_SENDS = ("completed", "input", "children")
+
+End = tuple[Ending, dict[str, Any]]
+"""The outcome, and the other fields of the call that ends the attempt."""
 
 
 class Attempt:
@@ -39,29 +44,34 @@ class Attempt:
             self._buffer,
             Calls(leases, worker, claim, self.stop),
             stop=self.stop,
+            stopped=lambda: self._is_closed or self._reason is not None,
             client_state=agent.limits.client_state,
         )
         self._reason: Reason | Exception | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
+        self._is_closed = False
 
     def stop(self, reason: Reason | Exception) -> None:
         """End it early; the first reason counts."""
         if self._reason is None:
             self._reason = reason
-            self._context.cancelled = True
-            if self._task is not None:
-                self._task.cancel()
+            self._end()
 
     async def run(self) -> None:
         """Returns when the server knows the end, or when the lease is lost."""
         go_on_with(self.claim.traceparent)
-        outcome, fields = await self._execute()
+        try:
+            outcome, fields = await self._execute()
+        finally:
+            self._is_closed = True
         first_seq, events = await self._buffer.close()
         if self._reason == "lost":
             return
+        if isinstance(self._reason, Exception) and outcome in WITH_SENDS:  # its events are not in the log
+            outcome, fields = self._stopped(self._reason)
         if self._context.counts:
             fields["usage"] = self._context.counts
-        if outcome in ("completed", "input", "children"):
+        if outcome in WITH_SENDS:
             fields |= self._context.unsent_with(events).fields()
         else:
             events = _without_sends(events)
@@ -77,35 +87,39 @@ class Attempt:
             failure = {"error": clean(str(error))[:MAX_ERROR_CHARS]}
             await self._leases.finish(self._worker, self.claim, "failed", first_seq=first_seq, events=[], **failure)
 
-    async def _execute(self) -> tuple[Ending, dict[str, Any]]:
-        self._task = asyncio.current_task()
-        timeout = self.claim.timeout_seconds
+    async def _execute(self) -> End:
+        """Run the agent until it ends, times out or is stopped. One that ignores its cancellation goes on without its
+        message; its context refuses every further call."""
+        if self._reason is not None:
+            return self._stopped(self._reason)
+        task = asyncio.create_task(self._invoke())
+        task.add_done_callback(self._end)
+        timer = asyncio.get_running_loop().call_later(self.claim.timeout_seconds, self.stop, "timeout")
         try:
-            if self._reason is None:
-                async with asyncio.timeout(timeout):
-                    result = self._encode(await self._call())
-                    return "completed", {"result": result, **self._context.changed_memory()}
-        except asyncio.CancelledError as error:
-            if self._reason is None:
-                if self._is_cancelled():  # by the program
-                    raise
-                return self._failed(error, timeout)
-            self._uncancel()
-        except BaseException as error:
-            if self._reason is None:
-                return self._failed(error, timeout)
+            await self._over
+            if task.done() and self._reason in (None, "released"):
+                return self._failed(asyncio.CancelledError()) if task.cancelled() else task.result()
         finally:
-            self._task = None
-        return self._stopped()
+            timer.cancel()
+            task.cancel(self._reason if isinstance(self._reason, str) else None)
+        await asyncio.wait({task}, timeout=CANCEL_GRACE_SECONDS)
+        if not task.done():
+            log.warning("%s: the agent %s ignores its cancellation", self.claim.message_id, self._agent.name)
+        assert self._reason is not None
+        return self._stopped(self._reason)
 
-    def _is_cancelled(self) -> bool:
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-
-    def _uncancel(self) -> None:
-        task = asyncio.current_task()
-        while task is not None and task.cancelling():
-            task.uncancel()
+    async def _invoke(self) -> End:
+        """An exception of the agent, SystemExit included, becomes an end; only a CancelledError of an attempt that must
+        end is raised."""
+        try:
+            result = self._encode(await self._call())
+            return "completed", {"result": result, **self._context.changed_memory()}
+        except asyncio.CancelledError as error:
+            if self._context.cancelled:
+                raise
+            return self._failed(error)
+        except BaseException as error:
+            return self._failed(error)
 
     async def _call(self) -> Any:
         request = self._agent.decode(self.claim.message)
@@ -117,30 +131,34 @@ class Attempt:
         finally:
             bridge.close()
 
+    def _end(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
     def _encode(self, result: Any) -> msgspec.Raw:
         try:
             return msgspec.Raw(encode_clean(result).encode())
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Rejected(f"The agent's result is not JSON: {error}.") from error
 
-    def _stopped(self) -> tuple[Ending, dict[str, Any]]:
-        if self._reason == "released":
+    def _stopped(self, reason: Reason | Exception) -> End:
+        if reason == "released":
             return "released", {}
-        if isinstance(self._reason, Asked):
-            return "input", {"question": {"name": self._reason.name, "question": self._reason.question}}
-        if isinstance(self._reason, Waiting):
-            return "children", {"children": self._reason.children}
-        if isinstance(self._reason, Exception):
-            return "failed", {"error": clean(said(self._reason))[:MAX_ERROR_CHARS]}
+        if isinstance(reason, Asked):
+            return "input", {"question": {"name": reason.name, "question": reason.question}}
+        if isinstance(reason, Waiting):
+            return "children", {"children": reason.children}
+        if reason == "timeout":
+            return "retry", {"error": f"The attempt took longer than {self.claim.timeout_seconds:g} seconds."}
+        if isinstance(reason, Exception):
+            return "failed", {"error": clean(said(reason))[:MAX_ERROR_CHARS] or type(reason).__name__}
         return "failed", {"error": "Cancelled."}
 
-    def _failed(self, error: BaseException, timeout: float) -> tuple[Ending, dict[str, Any]]:
+    def _failed(self, error: BaseException) -> End:
         decision = decisive(error)
         log.debug("%s", "".join(traceback.format_exception(error)))
         own = isinstance(decision, Rejected | RetryAfter)
         text = clean(said(decision) if own else f"{type(decision).__name__}: {said(decision)}")
-        if isinstance(error, TimeoutError) and not said(error):
-            text = f"The attempt took longer than {timeout:g} seconds."
         if isinstance(decision, asyncio.CancelledError):
             text = "The agent cancelled itself."
         fields: dict[str, Any] = {"error": text[:MAX_ERROR_CHARS] or type(decision).__name__}

@@ -1,14 +1,12 @@
 """What an agent in a remote worker can do."""
 
 import asyncio
-import contextvars
 import copy
-import functools
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -17,7 +15,7 @@ from service.agents.contract import ChildFailed, Exchange, Rejected
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.texts import clean, encode_clean
-from service.agents.thread_bridge import ThreadBridge, call_anywhere
+from service.agents.thread_bridge import ThreadBridge, call_anywhere, require_loop
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
 from treadle.worker.names import Names, runs_a_step, within_step
@@ -26,7 +24,6 @@ from treadle.worker.protocol import Claim, Event, Unsent, WaitedMessage
 log = logging.getLogger("treadle.agent")
 
 CHUNK_CHARS = 50_000
-T = TypeVar("T")
 
 
 class NotRemote(Rejected):
@@ -51,7 +48,8 @@ class Waiting(NamedTuple):
 
 class RemoteContext:
     """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `gather`, `publish`, `input`, `history`,
-    `usage`, and the memory; and the `traceparent` of the attempt. `stop` ends the attempt."""
+    `usage`, and the memory; and the `traceparent` of the attempt. `stop` ends the attempt; once it is `stopped`, every
+    call that begins something raises CancelledError."""
 
     def __init__(
         self,
@@ -61,6 +59,7 @@ class RemoteContext:
         calls: Calls,
         *,
         stop: Callable[[Asked | Waiting], None],
+        stopped: Callable[[], bool],
         client_state: Sequence[str] = (),
     ) -> None:
         self.message_id = str(claim.message_id)
@@ -74,16 +73,21 @@ class RemoteContext:
         self.memory: dict[str, Any] = copy.deepcopy(self._stored) | state_of_client(claim.metadata, client_state)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
         self.counts: dict[str, Any] = {}
-        self.cancelled = False
         self._claim = claim
         self._buffer = buffer
         self._chunks = 0
         self._names = Names()
         self._calls = calls
+        self._loop = asyncio.get_running_loop()
         self._stop = stop
+        self._stopped = stopped
         self._unsent = Unsent()
         self._unsent_threads: dict[str, str | None] = {}  # of messages to send, by id: whose turn each takes
         self._is_exactly_once = _delivery(claim.metadata) == "exactly_once"
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stopped()
 
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
@@ -97,14 +101,15 @@ class RemoteContext:
         await self._buffer.put(_event(type, data))
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
-        if (stored := self.find_step(name, function)) is not None:
+        if (stored := await self.find_step(name, function)) is not None:
             return stored[0]
         with within_step(name):
             result = await call_anywhere(function)
         return await self.keep_step(name, function, result)
 
-    def find_step(self, name: str, function: Callable[[], Any]) -> tuple[Any] | None:
+    async def find_step(self, name: str, function: Callable[[], Any]) -> tuple[Any] | None:
         """The stored result of an earlier attempt. Raises ValueError, Rejected, TypeError."""
+        await self._require_running()
         self._names.claim("step", name)
         declared = return_type(function)
         if reason := unreadable(declared):
@@ -126,12 +131,8 @@ class RemoteContext:
         stored = msgspec.json.decode(event.data)["result"]
         return read(msgspec.json.encode(stored).decode(), return_type(function))
 
-    async def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
-        return await self.send_as(self.name_of("send", name), message, **options)
-
-    async def send_as(
+    async def send(
         self,
-        name: str,
         message: Any,
         *,
         agent: str | None = None,
@@ -140,7 +141,10 @@ class RemoteContext:
         metadata: Mapping[str, Any] | None = None,
         delay: float = 0.0,
         aside: bool = False,
+        name: str | None = None,
     ) -> str:
+        await self._require_running()
+        name = self._name_of("send", name)
         named = {"agent": agent, "thread_id": thread_id, "priority": priority, "metadata": metadata}
         given = {"name": name, "message": message, "delay_seconds": delay, "aside": aside, **named}
         send = _plain({key: value for key, value in given.items() if value is not None})
@@ -151,6 +155,7 @@ class RemoteContext:
         return message_id
 
     async def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
+        await self._require_running()
         sent = [message for message in messages if message not in self._unsent_threads]
         found = {str(child.message_id): child for child in (await self._calls.children(sent) if sent else ())}
         for message, child in found.items():
@@ -170,12 +175,17 @@ class RemoteContext:
             raise failed[0]
         return results
 
-    async def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
-        return await self.publish_as(self.name_of("publish", name), topic, value, **options)
-
-    async def publish_as(
-        self, name: str, topic: str, value: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> str:
+        await self._require_running()
+        name = self._name_of("publish", name)
         record = _plain({"name": name, "topic": topic, "value": value, "key": key, "headers": headers})
         record_id, is_new = await self._calls.place_record(record)
         if is_new:
@@ -183,9 +193,8 @@ class RemoteContext:
         return record_id
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return await self.input_as(self.name_of_question(question, name), question)
-
-    async def input_as(self, name: str, question: Any) -> Any:
+        await self._require_running()
+        name = self._name_of_question(question, name)
         if name in self._claim.inputs:
             return self._claim.inputs[name]
         self._stop(Asked(name, _plain(question)))
@@ -195,19 +204,20 @@ class RemoteContext:
     async def history(
         self, limit: int = 50, *, max_tokens: int | None = None, system: str = "", tools: bool = False
     ) -> Sequence[Exchange]:
+        await self._require_running()
         if limit <= 0:
             return []
         past = await self._calls.history(limit, tools=tools)
         exchanges = [*given_with(self.metadata), *past][-limit:]
         return exchanges if max_tokens is None else fitting(exchanges, max_tokens - tokens(system))
 
-    def name_of(self, kind: Literal["send", "publish"], name: str | None) -> str:
+    def _name_of(self, kind: Literal["send", "publish"], name: str | None) -> str:
         """Raises ValueError, Rejected."""
         if self._is_exactly_once and runs_a_step():
             raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
         return self._names.claim(kind, name)
 
-    def name_of_question(self, question: Any, name: str | None) -> str:
+    def _name_of_question(self, question: Any, name: str | None) -> str:
         """Raises ValueError, Rejected."""
         asked = _plain(question)
 
@@ -239,9 +249,17 @@ class RemoteContext:
     def memory_fits(self) -> bool:
         return True
 
+    async def _require_running(self) -> None:
+        """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more.
+        Raises RuntimeError in another event loop."""
+        require_loop(self._loop)
+        if self._stopped():
+            await asyncio.sleep(0)  # an agent that tries for ever must not block the loop
+            raise asyncio.CancelledError
+
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("instance", "under_way", "incoming"):
-            raise NotRemote(name)
+            raise asyncio.CancelledError if self._stopped() else NotRemote(name)
         raise AttributeError(name)
 
 
@@ -270,35 +288,31 @@ class SyncContext:
         """The function runs here, in the agent's own thread."""
         if inspect.iscoroutinefunction(function):
             return self._bridge.wait(self._context.step(name, function))
-        if (stored := self._context.find_step(name, function)) is not None:
+        if (stored := self._bridge.wait(self._context.find_step(name, function))) is not None:
             return stored[0]
         with within_step(name):
             result = function()
+            if inspect.iscoroutine(result):
+                result = self._bridge.wait(result)
         return self._bridge.wait(self._context.keep_step(name, function, result))
 
-    def send(self, message: Any, *, name: str | None = None, **options: Any) -> str:
-        return self._bridge.wait(self._context.send_as(self._context.name_of("send", name), message, **options))
+    def send(self, message: Any, **options: Any) -> str:
+        return self._bridge.wait(self._context.send(message, **options))
 
-    def publish(self, topic: str, value: Any, *, name: str | None = None, **options: Any) -> str:
-        own = self._context.name_of("publish", name)
-        return self._bridge.wait(self._context.publish_as(own, topic, value, **options))
+    def publish(self, topic: str, value: Any, **options: Any) -> str:
+        return self._bridge.wait(self._context.publish(topic, value, **options))
 
     def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
         return self._bridge.wait(self._context.gather(*messages, return_exceptions=return_exceptions))
 
     def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return self._bridge.wait(self._context.input_as(self._context.name_of_question(question, name), question))
+        return self._bridge.wait(self._context.input(question, name=name))
 
     def history(self, *args: Any, **options: Any) -> Sequence[Exchange]:
         return self._bridge.wait(self._context.history(*args, **options))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
-
-
-def in_thread(function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
-    """Run a sync agent in a thread that keeps the context variables."""
-    return asyncio.to_thread(functools.partial(contextvars.copy_context().run, function), *args)
 
 
 def _result(child: WaitedMessage) -> Any:

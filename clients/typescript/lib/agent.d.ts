@@ -19,7 +19,7 @@ export declare class ChildFailed extends Rejected {
     name: string;
     constructor(messageId: string, state: Schemas["WaitedMessage"]["state"], error: string | null);
 }
-/** What an agent can do with its message. */
+/** What an agent can do with its message. Once the attempt must end, or has ended, every call rejects before it begins anything. */
 export interface Context {
     readonly messageId: string;
     readonly threadId: string | null;

@@ -154,6 +154,7 @@ export class Attempt {
             memory: this.#memory,
             signal: this.#abort.signal,
             emit: async (text) => {
+                this.#requireRunning();
                 for (let start = 0, end = 0; start < text.length; start = end) {
                     end = start + CHUNK_CHARS;
                     if (isFirstHalf(text.charCodeAt(end - 1)) && end < text.length)
@@ -164,6 +165,7 @@ export class Attempt {
             },
             event: (type, data) => this.#put({ type, data }),
             step: async (name, run) => {
+                this.#requireRunning();
                 begin("step", name);
                 if (steps.has(name))
                     return steps.get(name);
@@ -173,6 +175,7 @@ export class Attempt {
                 return result;
             },
             send: async (message, { name, ...options } = {}) => {
+                this.#requireRunning();
                 const send = { name: begin("send", name), message, ...options };
                 const placed = await this.#ask("/send", { send });
                 if (placed.is_new) {
@@ -183,6 +186,7 @@ export class Attempt {
             },
             gather: (messages, options = {}) => this.#gather(messages, options.settled ?? false),
             publish: async (topic, value, { name, ...options } = {}) => {
+                this.#requireRunning();
                 const record = { name: begin("publish", name), topic, value, ...options };
                 const placed = await this.#ask("/publish", { record });
                 if (placed.is_new)
@@ -190,6 +194,7 @@ export class Attempt {
                 return placed.record_id;
             },
             input: async (question, { name } = {}) => {
+                this.#requireRunning();
                 const differs = (one) => inputs.has(one) && one in questions && !same(questions[one], question);
                 const own = begin("input", name, differs);
                 if (differs(own))
@@ -205,7 +210,14 @@ export class Attempt {
             },
         };
     }
+    /** Throws if the attempt is over or must end: an agent that ignores that begins nothing more. */
+    #requireRunning() {
+        this.#abort.signal.throwIfAborted();
+        if (this.#closed)
+            throw new Error("The attempt is over.");
+    }
     async #gather(messages, settled) {
+        this.#requireRunning();
         const children = messages.filter((message) => !this.#placed.has(message));
         const asked = children.length > 0 ? await this.#ask("/children", { children }) : { messages: [] };
         const found = new Map(asked.messages.map((child) => [child.message_id, child]));
@@ -232,7 +244,7 @@ export class Attempt {
     }
     /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
     async #ask(call, fields) {
-        this.#abort.signal.throwIfAborted();
+        this.#requireRunning();
         try {
             return await this.#write(call, fields);
         }
@@ -254,9 +266,7 @@ export class Attempt {
     }
     /** Buffer an event; `saved`: resolve when it is in the log. */
     async #put(event, saved = false, sends) {
-        this.#abort.signal.throwIfAborted();
-        if (this.#closed)
-            throw new Error("The attempt is over.");
+        this.#requireRunning();
         event = storable(event);
         this.#unsent.push({ event, ...(sends ? { sends } : {}) });
         this.#chars += JSON.stringify(event).length;

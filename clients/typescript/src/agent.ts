@@ -31,7 +31,7 @@ export class ChildFailed extends Rejected {
   }
 }
 
-/** What an agent can do with its message. */
+/** What an agent can do with its message. Once the attempt must end, or has ended, every call rejects before it begins anything. */
 export interface Context {
   readonly messageId: string;
   readonly threadId: string | null;

@@ -168,6 +168,7 @@ export class Attempt {
       memory: this.#memory,
       signal: this.#abort.signal,
       emit: async (text) => {
+        this.#requireRunning();
         for (let start = 0, end = 0; start < text.length; start = end) {
           end = start + CHUNK_CHARS;
           if (isFirstHalf(text.charCodeAt(end - 1)) && end < text.length) end -= 1; // keep a pair together
@@ -177,6 +178,7 @@ export class Attempt {
       },
       event: (type, data) => this.#put({ type, data }),
       step: async (name, run) => {
+        this.#requireRunning();
         begin("step", name);
         if (steps.has(name)) return steps.get(name) as Awaited<ReturnType<typeof run>>;
         const result = await run();
@@ -185,6 +187,7 @@ export class Attempt {
         return result;
       },
       send: async (message, { name, ...options } = {}) => {
+        this.#requireRunning();
         const send = { name: begin("send", name), message, ...options };
         const placed = await this.#ask<Schemas["PlacedMessage"]>("/send", { send });
         if (placed.is_new) {
@@ -195,12 +198,14 @@ export class Attempt {
       },
       gather: (messages, options = {}) => this.#gather(messages, options.settled ?? false),
       publish: async (topic, value, { name, ...options } = {}) => {
+        this.#requireRunning();
         const record = { name: begin("publish", name), topic, value, ...options };
         const placed = await this.#ask<Schemas["PlacedRecord"]>("/publish", { record });
         if (placed.is_new) this.#toSend.records.push(record);
         return placed.record_id;
       },
       input: async (question, { name } = {}) => {
+        this.#requireRunning();
         const differs = (one: string) => inputs.has(one) && one in questions && !same(questions[one], question);
         const own = begin("input", name, differs);
         if (differs(own)) throw new Rejected(`This attempt asks another question as ${own} than an earlier attempt did.`);
@@ -215,7 +220,14 @@ export class Attempt {
     };
   }
 
+  /** Throws if the attempt is over or must end: an agent that ignores that begins nothing more. */
+  #requireRunning(): void {
+    this.#abort.signal.throwIfAborted();
+    if (this.#closed) throw new Error("The attempt is over.");
+  }
+
   async #gather(messages: string[], settled: boolean): Promise<unknown[]> {
+    this.#requireRunning();
     const children = messages.filter((message) => !this.#placed.has(message));
     const asked = children.length > 0 ? await this.#ask<Schemas["WaitedMessages"]>("/children", { children }) : { messages: [] };
     const found = new Map(asked.messages.map((child) => [child.message_id, child]));
@@ -240,7 +252,7 @@ export class Attempt {
 
   /** A call under the lease that the agent waits for. Throws Rejected where it is refused. */
   async #ask<T>(call: string, fields: Record<string, unknown>): Promise<T> {
-    this.#abort.signal.throwIfAborted();
+    this.#requireRunning();
     try {
       return await this.#write<T>(call, fields);
     } catch (error) {
@@ -260,8 +272,7 @@ export class Attempt {
 
   /** Buffer an event; `saved`: resolve when it is in the log. */
   async #put(event: NewEvent, saved = false, sends?: Unsent): Promise<void> {
-    this.#abort.signal.throwIfAborted();
-    if (this.#closed) throw new Error("The attempt is over.");
+    this.#requireRunning();
     event = storable(event);
     this.#unsent.push({ event, ...(sends ? { sends } : {}) });
     this.#chars += JSON.stringify(event).length;

@@ -195,7 +195,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._fed_bytes = 0
         self._body_bytes += len(body)
         if self._body_bytes > 2 * self._max_body_bytes:  # the refusal was sent long ago, and the client goes on
-            self._refuse(TooLarge.status, f"The body has more than {self._max_body_bytes} bytes (MAX_BODY_BYTES).")
+            if self.cycle is not None and self.cycle.response_complete:
+                self.transport.close()  # a second refusal would answer the client's next request
+            else:
+                self._refuse(TooLarge.status, f"The body has more than {self._max_body_bytes} bytes (MAX_BODY_BYTES).")
             return
         if self.cycle is not self._open_cycle:  # else the answer does not depend on the rest of the body
             super().on_body(body)

@@ -14,11 +14,28 @@ from tests.support.waiting import until
 
 WORKER = """
 import { Worker } from "%s/index.js";
+const text = (megabytes) => "x".repeat(megabytes * 1_000_000);
+const deep = (levels) => Array.from({ length: levels }).reduce((inner) => [inner], []);
 const odd = async (context, how) => {
   if (how === "bigint") return 10n;
   if (how === "no text") throw Object.create(null);
   if (how === "half a pair") throw new Error("a\\ud800b\\u0000");
   if (how === "event") await context.event("note", { n: 1n });
+  if (how.startsWith("step")) {
+    const result = how === "step, deep" ? deep(100_000) : how === "step, large" ? text(2) : text(21);
+    await context.step("pay", () => result);
+  }
+  if (how === "result, huge") return text(21);
+  if (how === "result, deep") return deep(500);
+  if (how === "send") await context.send(text(2), { agent: "echo" });
+  if (how === "send, unknown") await context.send("x", { agent: "nosuch" });
+  if (how === "publish, unknown") await context.publish("nosuch", 1);
+  if (how === "input") await context.input(text(2));
+  if (how === "many events") {
+    const events = [];
+    for (let n = 0; n < 2_000; n++) events.push(context.emit("x"));
+    return events.length;
+  }
   await context.emit("\\u{1F600}".repeat(30_000).slice(1, -1));
   return ["\\ud800\\u0000", "\\\\ud800", { a: "\\u{1F600}" }];
 };
@@ -28,7 +45,21 @@ ERRORS = {
     "bigint": "The agent's result is not JSON: TypeError: ",
     "no text": "The agent threw a value that has no text.",
     "half a pair": "Error: a\ufffdb\ufffd",
-    "event": "TypeError: ",
+    "event": "The event is not JSON: TypeError: ",
+}
+
+
+# What no server takes, now or later: the attempt is not paid for again.
+REFUSED = {
+    "step, deep": "The result of the step is not JSON: RangeError",
+    "step, large": "bytes; at most 1000000 are allowed",
+    "step, huge": "at most 10000000 bytes (MAX_BODY_BYTES) are allowed",
+    "result, huge": "at most 10000000 bytes (MAX_BODY_BYTES) are allowed",
+    "result, deep": "nested too deeply",
+    "send": "bytes",
+    "send, unknown": "nosuch",
+    "publish, unknown": "nosuch",
+    "input": "bytes; at most 1000000 are allowed",
 }
 
 
@@ -48,6 +79,20 @@ async def test_whatever_an_agent_returns_or_throws_ends_its_attempt(api: Client)
         status = await api.settled(await api.submit(how, agent="odd", max_attempts=1))
         assert (status["state"], status["attempt"]) == ("failed", 1)
         assert status["error"].startswith(error)
+
+
+@pytest.mark.parametrize("how", REFUSED)
+async def test_what_the_server_refuses_for_good_ends_the_message_at_once(how: str, api: Client) -> None:
+    status = await api.settled(await api.submit(how, agent="odd"))
+    assert (status["state"], status["attempt"]) == ("failed", 1)
+    assert REFUSED[how] in status["error"]
+
+
+async def test_events_that_no_single_call_takes_are_in_the_log_before_the_end(api: Client) -> None:
+    message_id = await api.submit("many events", agent="odd")
+    assert (await api.settled(message_id))["result"] == 2_000
+    chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
+    assert "".join(chunks) == "x" * 2_000
 
 
 async def test_halves_of_pairs_are_replaced_and_no_pair_is_cut(api: Client) -> None:

@@ -11,12 +11,12 @@ import msgspec
 from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
 from service.agents.raised import decisive, said
-from service.agents.texts import clean, encode_clean
+from service.agents.texts import clean
 from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.context import Asked, RemoteContext, SyncContext, Waiting
+from treadle.worker.context import Asked, RemoteContext, SyncContext, Waiting, encode_once
 from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
 from treadle.worker.traces import go_on_with
 
@@ -112,8 +112,8 @@ class Attempt:
         """An exception of the agent, SystemExit included, becomes an end; only a CancelledError of an attempt that must
         end is raised."""
         try:
-            result = self._encode(await self._call())
-            return "completed", {"result": result, **self._context.changed_memory()}
+            result = encode_once(await self._call(), "The agent's result")
+            return "completed", {"result": msgspec.Raw(result.encode()), **self._context.changed_memory()}
         except asyncio.CancelledError as error:
             if self._context.cancelled:
                 raise
@@ -134,12 +134,6 @@ class Attempt:
     def _end(self, _: object = None) -> None:
         if not self._over.done():
             self._over.set_result(None)
-
-    def _encode(self, result: Any) -> msgspec.Raw:
-        try:
-            return msgspec.Raw(encode_clean(result).encode())
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise Rejected(f"The agent's result is not JSON: {error}.") from error
 
     def _stopped(self, reason: Reason | Exception) -> End:
         if reason == "released":

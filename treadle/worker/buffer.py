@@ -53,7 +53,8 @@ class EventBuffer:
         await self._until(lambda: self._next_seq > seq)
 
     async def close(self) -> tuple[int, list[Event]]:
-        """Accept no more events; the number of the first unsent one, and all that are unsent."""
+        """Accept no more events; the number of the first unsent one, and all that are unsent: no more than one call
+        takes."""
         await self._shut()
         if self._sender is not None:
             await asyncio.wait({self._sender})
@@ -72,7 +73,7 @@ class EventBuffer:
 
     async def _send(self) -> None:
         try:
-            while self._unsent and not self._closed:
+            while self._unsent and not (self._closed and self._fit_in_one_call()):
                 events = self._next_events()
                 answer = await self._leases.append(self._worker, self._claim, self._next_seq, events)
                 for event in events:
@@ -89,6 +90,9 @@ class EventBuffer:
             self._stop("lost" if isinstance(error, LeaseLost) else error)
         finally:
             self._sender = None
+
+    def _fit_in_one_call(self) -> bool:
+        return len(self._unsent) <= CALL_EVENTS and self._unsent_bytes <= CALL_BYTES
 
     def _next_events(self) -> list[Event]:
         events: list[Event] = []

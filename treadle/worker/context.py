@@ -95,10 +95,10 @@ class RemoteContext:
         for start in range(0, len(chunk), CHUNK_CHARS):
             data = {"chunk": clean(chunk[start : start + CHUNK_CHARS]), "index": self._chunks}
             self._chunks += 1
-            await self._buffer.put(_event("chunk", data))
+            await self._buffer.put(_event("chunk", data, "The text"))
 
     async def event(self, type: str, data: Any) -> None:
-        await self._buffer.put(_event(type, data))
+        await self._buffer.put(_event(type, data, f"The event {type!r}"))
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
         if (stored := await self.find_step(name, function)) is not None:
@@ -120,10 +120,7 @@ class RemoteContext:
 
     async def keep_step(self, name: str, function: Callable[[], Any], result: Any) -> Any:
         """Store the result before it is used. Raises Rejected for one that is no JSON."""
-        try:
-            event = _event("step", {"name": name, "result": result})
-        except (TypeError, ValueError) as error:
-            raise Rejected(f"The result of the step {name!r} is not JSON: {error}.") from error
+        event = _event("step", {"name": name, "result": result}, f"The result of the step {name!r}")
         if self._unsent and not self._is_exactly_once:
             event = msgspec.structs.replace(event, sends=self._unsent)
             self._unsent, self._unsent_threads = Unsent(), {}
@@ -147,7 +144,7 @@ class RemoteContext:
         name = self._name_of("send", name)
         named = {"agent": agent, "thread_id": thread_id, "priority": priority, "metadata": metadata}
         given = {"name": name, "message": message, "delay_seconds": delay, "aside": aside, **named}
-        send = _plain({key: value for key, value in given.items() if value is not None})
+        send = _plain({key: value for key, value in given.items() if value is not None}, "A message to send")
         message_id, is_new = await self._calls.place_message(send)
         if is_new:
             self._unsent.sends.append(send)
@@ -186,7 +183,8 @@ class RemoteContext:
     ) -> str:
         await self._require_running()
         name = self._name_of("publish", name)
-        record = _plain({"name": name, "topic": topic, "value": value, "key": key, "headers": headers})
+        given = {"name": name, "topic": topic, "value": value, "key": key, "headers": headers}
+        record = _plain(given, "A record to publish")
         record_id, is_new = await self._calls.place_record(record)
         if is_new:
             self._unsent.records.append(record)
@@ -197,7 +195,7 @@ class RemoteContext:
         name = self._name_of_question(question, name)
         if name in self._claim.inputs:
             return self._claim.inputs[name]
-        self._stop(Asked(name, _plain(question)))
+        self._stop(Asked(name, _plain(question, "The question")))
         # The attempt cancels the agent here. An exception would not do: frameworks handle exceptions.
         return await asyncio.get_running_loop().create_future()
 
@@ -219,7 +217,7 @@ class RemoteContext:
 
     def _name_of_question(self, question: Any, name: str | None) -> str:
         """Raises ValueError, Rejected."""
-        asked = _plain(question)
+        asked = _plain(question, "The question")
 
         def compare(name: str) -> bool | None:
             if name not in self._claim.inputs:
@@ -240,11 +238,11 @@ class RemoteContext:
             return {}
         if not isinstance(self.memory, dict):
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
-        memory = _plain(self.memory)
+        memory = _plain(self.memory, "The thread's memory")
         return {} if _text(memory) == _text(self._stored) else {"memory": memory}
 
     def usage(self, **counts: Any) -> None:
-        self.counts |= _plain(counts)
+        self.counts |= _plain(counts, "The usage")
 
     def memory_fits(self) -> bool:
         return True
@@ -321,12 +319,23 @@ def _result(child: WaitedMessage) -> Any:
     return ChildFailed(str(child.message_id), child.state, child.error)
 
 
-def _plain(value: Any) -> Any:
-    """As the server reads it. Raises Rejected for a value that is no JSON."""
+def encode_once(value: Any, what: str) -> str:
+    """JSON text of what an agent's work came to. Raises Rejected if it is not JSON: another attempt would pay for the
+    same."""
     try:
-        return msgspec.json.decode(encode_clean(value))
+        return encode_clean(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Rejected(f"It is not JSON: {error}.") from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise Rejected(f"{what} is not JSON: {reason}.") from error
+
+
+def _plain(value: Any, what: str) -> Any:
+    """As the server reads it. Raises Rejected for a value that is not JSON."""
+    text = encode_once(value, what)
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        raise Rejected(f"{what} is nested too deeply.") from None
 
 
 def _text(value: Any) -> bytes:
@@ -340,6 +349,6 @@ def _delivery(metadata: Mapping[str, Any]) -> Any:
     return record.get("delivery") if isinstance(record, dict) else None
 
 
-def _event(type: str, data: Any) -> Event:
-    """Raises TypeError for data that is no JSON."""
-    return Event(type, msgspec.Raw(encode_clean(data).encode()))
+def _event(type: str, data: Any, what: str) -> Event:
+    """Raises Rejected for data that is not JSON."""
+    return Event(type, msgspec.Raw(encode_once(data, what).encode()))

@@ -62,12 +62,14 @@ export class Attempt {
     async run() {
         const timeout = this.#claim.timeout_seconds;
         const timer = setTimeout(() => this.stop("timeout"), Math.min(timeout * 1000, 2 ** 31 - 1));
-        const ending = await this.#execute(timeout);
+        let ending = await this.#execute(timeout);
         clearTimeout(timer);
         this.#closed = true;
         await this.#sending;
         if (this.#reason === "lost")
             return;
+        if (this.#reason instanceof Error)
+            ending = { outcome: "failed", error: describe(this.#reason) }; // events are missing in the log
         const usage = this.#counts ? { usage: this.#counts } : {};
         const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
         try {
@@ -76,9 +78,8 @@ export class Attempt {
         catch (error) {
             if (error instanceof LeaseLost || error instanceof Unavailable)
                 throw error;
-            // The server does not accept the result or an event, or they are no JSON.
-            const reason = error instanceof ApiError ? error.detail : `The agent's result is not JSON: ${describe(error)}`;
-            await this.#finish({ outcome: "failed", error: reason, events: [] });
+            // The server does not accept the result or an event, or the memory is not JSON.
+            await this.#finish({ outcome: "failed", error: error instanceof Rejected ? error.message : describe(error), events: [] });
         }
     }
     /** The events that are not in the log yet. A step counts only together with what it sends. */
@@ -102,7 +103,8 @@ export class Attempt {
         try {
             this.#abort.signal.throwIfAborted();
             const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
-            return { outcome: "completed", result: result === undefined ? null : result, ...this.#changedMemory() };
+            const ending = { outcome: "completed", result: result === undefined ? null : result };
+            return { ...plain(ending, "The agent's result"), ...this.#changedMemory() };
         }
         catch (error) {
             if (this.#reason === "released")
@@ -267,7 +269,7 @@ export class Attempt {
     /** Buffer an event; `saved`: resolve when it is in the log. */
     async #put(event, saved = false, sends) {
         this.#requireRunning();
-        event = storable(event);
+        event = plain(event, event.type === "step" ? "The result of the step" : "The event");
         this.#unsent.push({ event, ...(sends ? { sends } : {}) });
         this.#chars += JSON.stringify(event).length;
         const seq = this.#nextSeq + this.#unsent.length - 1;
@@ -283,7 +285,7 @@ export class Attempt {
     }
     async #send() {
         try {
-            while (this.#unsent.length > 0 && !this.#closed) {
+            while (this.#unsent.length > 0 && !(this.#closed && this.#fitInOneCall())) {
                 const next = this.#nextEvents();
                 const events = next.map(({ event }) => event);
                 const body = { first_seq: this.#nextSeq, events, ...filled(next[0]?.sends) };
@@ -310,6 +312,10 @@ export class Attempt {
         for (const resolve of this.#sent.splice(0))
             resolve();
     }
+    /** Those that are left go with the end of the attempt. */
+    #fitInOneCall() {
+        return this.#unsent.length <= CALL_EVENTS && this.#chars <= CALL_CHARS;
+    }
     #nextEvents() {
         const next = [];
         let chars = 0;
@@ -330,7 +336,7 @@ export class Attempt {
         for (;;) {
             try {
                 const { traceparent } = this.#claim;
-                const body = { ...this.lease, ...(call === "/append" ? fields : storable(fields)) };
+                const body = { ...this.lease, ...(call === "/append" ? fields : plain(fields, "What the agent sends, asks or keeps")) };
                 return await this.#connection.call("POST", this.#path + call, { body, traceparent });
             }
             catch (error) {
@@ -348,11 +354,22 @@ export class Attempt {
 function describe(error) {
     if (error === "cancelled")
         return "Cancelled.";
+    if (error instanceof ApiError)
+        return error.detail;
     try {
         return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     }
     catch {
         return "The agent threw a value that has no text.";
+    }
+}
+/** The value as PostgreSQL takes it. Throws Rejected for one that is not JSON: another attempt would pay for the same. */
+function plain(value, what) {
+    try {
+        return storable(value);
+    }
+    catch (error) {
+        throw new Rejected(`${what} is not JSON: ${describe(error)}`);
     }
 }
 function isFirstHalf(code) {

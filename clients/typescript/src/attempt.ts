@@ -84,20 +84,20 @@ export class Attempt {
   async run(): Promise<void> {
     const timeout = this.#claim.timeout_seconds;
     const timer = setTimeout(() => this.stop("timeout"), Math.min(timeout * 1000, 2 ** 31 - 1));
-    const ending = await this.#execute(timeout);
+    let ending = await this.#execute(timeout);
     clearTimeout(timer);
     this.#closed = true;
     await this.#sending;
     if (this.#reason === "lost") return;
+    if (this.#reason instanceof Error) ending = { outcome: "failed", error: describe(this.#reason) }; // events are missing in the log
     const usage = this.#counts ? { usage: this.#counts } : {};
     const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
     try {
       await this.#finish(body);
     } catch (error) {
       if (error instanceof LeaseLost || error instanceof Unavailable) throw error;
-      // The server does not accept the result or an event, or they are no JSON.
-      const reason = error instanceof ApiError ? error.detail : `The agent's result is not JSON: ${describe(error)}`;
-      await this.#finish({ outcome: "failed", error: reason, events: [] });
+      // The server does not accept the result or an event, or the memory is not JSON.
+      await this.#finish({ outcome: "failed", error: error instanceof Rejected ? error.message : describe(error), events: [] });
     }
   }
 
@@ -124,7 +124,8 @@ export class Attempt {
     try {
       this.#abort.signal.throwIfAborted();
       const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
-      return { outcome: "completed", result: result === undefined ? null : result, ...this.#changedMemory() };
+      const ending = { outcome: "completed" as const, result: result === undefined ? null : result };
+      return { ...plain(ending, "The agent's result"), ...this.#changedMemory() };
     } catch (error) {
       if (this.#reason === "released") return { outcome: "released" };
       if (this.#reason instanceof Asked) return { outcome: "input", question: { ...this.#reason } };
@@ -273,7 +274,7 @@ export class Attempt {
   /** Buffer an event; `saved`: resolve when it is in the log. */
   async #put(event: NewEvent, saved = false, sends?: Unsent): Promise<void> {
     this.#requireRunning();
-    event = storable(event);
+    event = plain(event, event.type === "step" ? "The result of the step" : "The event");
     this.#unsent.push({ event, ...(sends ? { sends } : {}) });
     this.#chars += JSON.stringify(event).length;
     const seq = this.#nextSeq + this.#unsent.length - 1;
@@ -290,7 +291,7 @@ export class Attempt {
 
   async #send(): Promise<void> {
     try {
-      while (this.#unsent.length > 0 && !this.#closed) {
+      while (this.#unsent.length > 0 && !(this.#closed && this.#fitInOneCall())) {
         const next = this.#nextEvents();
         const events = next.map(({ event }) => event);
         const body = { first_seq: this.#nextSeq, events, ...filled(next[0]?.sends) };
@@ -315,6 +316,11 @@ export class Attempt {
     for (const resolve of this.#sent.splice(0)) resolve();
   }
 
+  /** Those that are left go with the end of the attempt. */
+  #fitInOneCall(): boolean {
+    return this.#unsent.length <= CALL_EVENTS && this.#chars <= CALL_CHARS;
+  }
+
   #nextEvents(): Buffered[] {
     const next: Buffered[] = [];
     let chars = 0;
@@ -334,7 +340,7 @@ export class Attempt {
     for (;;) {
       try {
         const { traceparent } = this.#claim;
-        const body = { ...this.lease, ...(call === "/append" ? fields : storable(fields)) };
+        const body = { ...this.lease, ...(call === "/append" ? fields : plain(fields, "What the agent sends, asks or keeps")) };
         return await this.#connection.call<T>("POST", this.#path + call, { body, traceparent });
       } catch (error) {
         if (error instanceof ApiError && error.status === 409 && error.retryAfter === undefined) throw new LeaseLost(error.detail);
@@ -348,10 +354,20 @@ export class Attempt {
 
 function describe(error: unknown): string {
   if (error === "cancelled") return "Cancelled.";
+  if (error instanceof ApiError) return error.detail;
   try {
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   } catch {
     return "The agent threw a value that has no text.";
+  }
+}
+
+/** The value as PostgreSQL takes it. Throws Rejected for one that is not JSON: another attempt would pay for the same. */
+function plain<T>(value: T, what: string): T {
+  try {
+    return storable(value);
+  } catch (error) {
+    throw new Rejected(`${what} is not JSON: ${describe(error)}`);
   }
 }
 

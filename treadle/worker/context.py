@@ -114,19 +114,30 @@ class RemoteContext:
         declared = return_type(function)
         if reason := unreadable(declared):
             raise Rejected(f"The result of the step {name!r} cannot be read back: {reason}.")
-        if name not in self._claim.steps:
+        if (own := clean(name)) not in self._claim.steps:
             return None
-        return (read(msgspec.json.encode(self._claim.steps[name]).decode(), declared),)
+        try:
+            return (read(msgspec.json.encode(self._claim.steps[own]).decode(), declared),)
+        except TypeError as error:
+            raise TypeError(f"the stored result of the step {name!r} does not fit its annotation: {error}") from None
 
     async def keep_step(self, name: str, function: Callable[[], Any], result: Any) -> Any:
-        """Store the result before it is used. Raises Rejected for one that is no JSON."""
-        event = _event("step", {"name": name, "result": result}, f"The result of the step {name!r}")
+        """Store the result before it is used; returns it as every later attempt reads it. Raises TypeError if it does
+        not fit the annotation, Rejected if it is not JSON; nothing is stored then."""
+        text = encode_once(result, f"The result of the step {name!r}")
+        try:
+            value = read(text, return_type(function))
+        except TypeError as error:
+            raise TypeError(f"the step {name!r} returned what its annotation does not allow: {error}") from None
+        except RecursionError:
+            raise Rejected(f"The result of the step {name!r} is nested too deeply.") from None
+        step = {"name": clean(name), "result": msgspec.Raw(text.encode())}
+        event = Event("step", msgspec.Raw(msgspec.json.encode(step)))
         if self._unsent and not self._is_exactly_once:
             event = msgspec.structs.replace(event, sends=self._unsent)
             self._unsent, self._unsent_threads = Unsent(), {}
         await self._buffer.save(event)
-        stored = msgspec.json.decode(event.data)["result"]
-        return read(msgspec.json.encode(stored).decode(), return_type(function))
+        return value
 
     async def send(
         self,

@@ -10,6 +10,7 @@ import msgspec
 
 from service.agents.definition import Agent
 from service.agents.registry import KEYED_AGENTS, Registry
+from service.agents.usage import Usage
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.waiting import Alarms, alarm_moment, retrieve_exception, seconds_since
@@ -20,8 +21,17 @@ from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
 from service.worker.os_threads import Threads
-from service.worker.outcome import CANCELLED, RELEASED, StopReason, backoff, deferred, failed, overloaded, unknown
-from service.worker.usage import Usage
+from service.worker.outcome import (
+    CANCELLED,
+    RELEASED,
+    StopReason,
+    backoff,
+    deferred,
+    encode,
+    failed,
+    overloaded,
+    unknown,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +127,8 @@ class Execution:
     @property
     def usage(self) -> str | None:
         """What the agent counted, a JSON object."""
-        return None if self._usage is None else self._usage.total
+        total = None if self._usage is None else self._usage.total
+        return encode(total) if total else None
 
     @property
     def stopped(self) -> bool:

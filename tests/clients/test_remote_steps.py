@@ -1,12 +1,16 @@
 """The steps of agents in a remote worker keep the rules of those in a worker of the installation."""
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from service.db.pool import Connection
 from tests.clients.test_remote_worker import serving, url_of
 from tests.support.api_client import Client
+from tests.support.waiting import until
+from tests.support.worker_processes import lose_lease
 from treadle import Context, Worker, agent
 
 
@@ -38,3 +42,31 @@ async def test_a_result_that_its_annotation_does_not_allow_is_not_stored(
     assert reason.startswith("TypeError: the step 'count' returned what its annotation does not allow: ")
     stored = await sql.fetch("select data -> 'result' from treadle.events where type = 'step'")
     assert [row[0] for row in stored] == [7]
+
+
+@agent("spends", max_attempts=1)
+async def spends(context: Context, how: str) -> None:
+    async def ask() -> None:
+        context.usage(tokens=10, model="m")
+
+    await asyncio.gather(*(context.step(f"ask {n}", ask) for n in range(3)))
+    if how == "hang":
+        await asyncio.Event().wait()
+    context.usage(tokens=1)
+    raise ValueError("no answer")
+
+
+async def test_the_usage_of_steps_side_by_side_is_added_also_of_failed_and_lost_attempts(
+    api_with_worker: Client, sql: Connection
+) -> None:
+    api = api_with_worker
+    async with serving(Worker(spends, url=url_of(api))):
+        failed = await api.settled(await api.submit("fail", agent="spends"))
+        assert (failed["state"], failed["usage"]) == ("failed", {"tokens": 31, "model": "m"})
+        hangs = await api.submit("hang", agent="spends")
+        steps = "select count(*) from treadle.events where type = 'step' and message_id = $1"
+        await until(lambda: sql.fetchval(steps, UUID(hangs)), lambda count: count == 3)
+        await sql.execute("update treadle.messages set max_losses = 1")
+        await lose_lease(sql, UUID(hangs))
+        lost = await api.settled(hangs)
+        assert (lost["state"], lost["usage"]) == ("failed", {"tokens": 30})

@@ -31,6 +31,12 @@ const odd = async (context, how) => {
   if (how === "send, unknown") await context.send("x", { agent: "nosuch" });
   if (how === "publish, unknown") await context.publish("nosuch", 1);
   if (how === "input") await context.input(text(2));
+  if (how === "usage") {
+    const step = (n) => context.step(`step ${n}`, (own) => own.usage({ tokens: 10, model: "m" }));
+    await Promise.all([1, 2, 3].map(step));
+    context.usage({ tokens: 1 });
+    throw new Error("once");
+  }
   if (how === "many events") {
     const events = [];
     for (let n = 0; n < 2_000; n++) events.push(context.emit("x"));
@@ -93,6 +99,13 @@ async def test_events_that_no_single_call_takes_are_in_the_log_before_the_end(ap
     assert (await api.settled(message_id))["result"] == 2_000
     chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == "x" * 2_000
+
+
+async def test_the_usage_of_steps_side_by_side_is_added(api: Client, sql: Connection) -> None:
+    message_id = await api.submit("usage", agent="odd", max_attempts=1)
+    assert (await api.settled(message_id))["usage"] == {"tokens": 31, "model": "m"}
+    steps = await sql.fetch("select data -> 'usage' from treadle.events where type = 'step'")
+    assert [row[0] for row in steps] == [{"tokens": 10, "model": "m"}] * 3
 
 
 async def test_halves_of_pairs_are_replaced_and_no_pair_is_cut(api: Client) -> None:

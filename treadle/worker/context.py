@@ -16,9 +16,10 @@ from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import ThreadBridge, call_anywhere, require_loop
+from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.names import Names, runs_a_step, within_step
+from treadle.worker.names import Names, prefix_of, running_step, within_step
 from treadle.worker.protocol import Claim, Event, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")
@@ -72,10 +73,10 @@ class RemoteContext:
         self._stored: dict[str, Any] = claim.memory if isinstance(claim.memory, dict) else {}
         self.memory: dict[str, Any] = copy.deepcopy(self._stored) | state_of_client(claim.metadata, client_state)
         self.log = logging.LoggerAdapter(log, {"message_id": self.message_id, "attempt": claim.attempt})
-        self.counts: dict[str, Any] = {}
         self._claim = claim
         self._buffer = buffer
         self._chunks = 0
+        self._usage = Usage()
         self._names = Names()
         self._calls = calls
         self._loop = asyncio.get_running_loop()
@@ -131,7 +132,9 @@ class RemoteContext:
             raise TypeError(f"the step {name!r} returned what its annotation does not allow: {error}") from None
         except RecursionError:
             raise Rejected(f"The result of the step {name!r} is nested too deeply.") from None
-        step = {"name": clean(name), "result": msgspec.Raw(text.encode())}
+        step: dict[str, Any] = {"name": clean(name), "result": msgspec.Raw(text.encode())}
+        if used := self._usage.of_step(prefix_of(name)):
+            step["usage"] = used
         event = Event("step", msgspec.Raw(msgspec.json.encode(step)))
         if self._unsent and not self._is_exactly_once:
             event = msgspec.structs.replace(event, sends=self._unsent)
@@ -222,7 +225,7 @@ class RemoteContext:
 
     def _name_of(self, kind: Literal["send", "publish"], name: str | None) -> str:
         """Raises ValueError, Rejected."""
-        if self._is_exactly_once and runs_a_step():
+        if self._is_exactly_once and running_step():
             raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
         return self._names.claim(kind, name)
 
@@ -253,7 +256,13 @@ class RemoteContext:
         return {} if _text(memory) == _text(self._stored) else {"memory": memory}
 
     def usage(self, **counts: Any) -> None:
-        self.counts |= _plain(counts, "The usage")
+        """Set values for the step that runs here; those of steps that run side by side are added."""
+        self._usage.count(encode_once(counts, "The usage"), running_step())
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What the attempt used."""
+        return self._usage.total
 
     def memory_fits(self) -> bool:
         return True

@@ -19,15 +19,21 @@ _step: contextvars.ContextVar[str] = contextvars.ContextVar("remote_step", defau
 @contextlib.contextmanager
 def within_step(name: str) -> Iterator[None]:
     """Unnamed sends and questions in this block are numbered within the step."""
-    token = _step.set(f"{_step.get()}{name}: ")
+    token = _step.set(prefix_of(name))
     try:
         yield
     finally:
         _step.reset(token)
 
 
-def runs_a_step() -> bool:
-    return bool(_step.get())
+def prefix_of(name: str) -> str:
+    """Of the names of what a step begins."""
+    return f"{_step.get()}{name}: "
+
+
+def running_step() -> str:
+    """The prefix of the step that runs here; empty: none."""
+    return _step.get()
 
 
 class Names:

@@ -36,7 +36,7 @@ export interface Context {
     /** Stream an event of another type, such as `progress`. */
     event(type: string, data: unknown): Promise<void>;
     /** Run a function once for this message, however many attempts it takes. Its result is JSON. */
-    step<T>(name: string, run: () => T | Promise<T>): Promise<T>;
+    step<T>(name: string, run: (step: Step) => T | Promise<T>): Promise<T>;
     /**
      * Submit another message; its id. It is committed with the next step, with a question, or with the end of this message,
      * once, however many attempts that takes. Without a `name` it is numbered: what is sent must be the same in every attempt.
@@ -61,7 +61,12 @@ export interface Context {
         limit?: number;
         tools?: boolean;
     }): Promise<Exchange[]>;
-    /** Store what the answer cost, for example tokens. */
+    /** Store what the answer cost, for example tokens. A later call replaces the values of an earlier one. */
+    usage(counts: Record<string, unknown>): void;
+}
+/** What the function of a step can do. */
+export interface Step {
+    /** As `usage` of the context, for this step: steps that run side by side are added, and count though the worker is lost. */
     usage(counts: Record<string, unknown>): void;
 }
 export type SendOptions = Partial<Omit<Schemas["SentMessage"], "message" | "name">> & {

@@ -40,7 +40,7 @@ export class Attempt {
     #chunks = 0;
     #sending;
     #closed = false;
-    #counts;
+    #counts = new Map(); // by step; what the agent counts has none
     #memory;
     constructor(claim, { run, client_state: names = [] }, connection, workerId) {
         this.#claim = claim;
@@ -70,7 +70,7 @@ export class Attempt {
             return;
         if (this.#reason instanceof Error)
             ending = { outcome: "failed", error: describe(this.#reason) }; // events are missing in the log
-        const usage = this.#counts ? { usage: this.#counts } : {};
+        const usage = this.#counts.size > 0 ? { usage: total([...this.#counts.values()]) } : {};
         const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
         try {
             await this.#finish(body);
@@ -171,8 +171,10 @@ export class Attempt {
                 begin("step", name);
                 if (steps.has(name))
                     return steps.get(name);
-                const result = await run();
-                const event = { type: "step", data: { name, result: result === undefined ? null : result } };
+                const result = await run({ usage: (counts) => this.#count(name, counts) });
+                const used = this.#counts.get(name);
+                const data = { name, result: result === undefined ? null : result, ...(used ? { usage: used } : {}) };
+                const event = { type: "step", data };
                 await this.#put(event, true, exactlyOnce ? undefined : this.#takeUnsent());
                 return result;
             },
@@ -207,10 +209,11 @@ export class Attempt {
                 return new Promise(() => { }); // the attempt ends
             },
             history: async (options = {}) => (await this.#ask("/history", options)).exchanges,
-            usage: (counts) => {
-                this.#counts = { ...this.#counts, ...counts };
-            },
+            usage: (counts) => this.#count("", counts),
         };
+    }
+    #count(step, counts) {
+        this.#counts.set(step, { ...this.#counts.get(step), ...counts });
     }
     /** Throws if the attempt is over or must end: an agent that ignores that begins nothing more. */
     #requireRunning() {
@@ -371,6 +374,15 @@ function plain(value, what) {
     catch (error) {
         throw new Rejected(`${what} is not JSON: ${describe(error)}`);
     }
+}
+/** Numbers are added, of other values the last one holds. */
+function total(usages) {
+    const sums = {};
+    for (const [name, value] of usages.flatMap((usage) => Object.entries(usage))) {
+        const sum = sums[name];
+        sums[name] = typeof sum === "number" && typeof value === "number" ? sum + value : value;
+    }
+    return sums;
 }
 function isFirstHalf(code) {
     return code >= 0xd800 && code < 0xdc00;

@@ -59,7 +59,7 @@ export class Attempt {
   #chunks = 0;
   #sending: Promise<void> | undefined;
   #closed = false;
-  #counts: Record<string, unknown> | undefined;
+  readonly #counts = new Map<string, Record<string, unknown>>(); // by step; what the agent counts has none
   readonly #memory: Record<string, unknown>;
 
   constructor(claim: Claim, { run, client_state: names = [] }: AgentOptions, connection: Connection, workerId: string) {
@@ -90,7 +90,7 @@ export class Attempt {
     await this.#sending;
     if (this.#reason === "lost") return;
     if (this.#reason instanceof Error) ending = { outcome: "failed", error: describe(this.#reason) }; // events are missing in the log
-    const usage = this.#counts ? { usage: this.#counts } : {};
+    const usage = this.#counts.size > 0 ? { usage: total([...this.#counts.values()]) } : {};
     const body = { ...ending, ...usage, ...this.#left(ending.outcome) };
     try {
       await this.#finish(body);
@@ -182,8 +182,10 @@ export class Attempt {
         this.#requireRunning();
         begin("step", name);
         if (steps.has(name)) return steps.get(name) as Awaited<ReturnType<typeof run>>;
-        const result = await run();
-        const event = { type: "step", data: { name, result: result === undefined ? null : result } };
+        const result = await run({ usage: (counts) => this.#count(name, counts) });
+        const used = this.#counts.get(name);
+        const data = { name, result: result === undefined ? null : result, ...(used ? { usage: used } : {}) };
+        const event = { type: "step", data };
         await this.#put(event, true, exactlyOnce ? undefined : this.#takeUnsent());
         return result;
       },
@@ -215,10 +217,12 @@ export class Attempt {
         return new Promise(() => {}); // the attempt ends
       },
       history: async (options = {}) => (await this.#ask<Schemas["PastExchanges"]>("/history", options)).exchanges,
-      usage: (counts) => {
-        this.#counts = { ...this.#counts, ...counts };
-      },
+      usage: (counts) => this.#count("", counts),
     };
+  }
+
+  #count(step: string, counts: Record<string, unknown>): void {
+    this.#counts.set(step, { ...this.#counts.get(step), ...counts });
   }
 
   /** Throws if the attempt is over or must end: an agent that ignores that begins nothing more. */
@@ -369,6 +373,16 @@ function plain<T>(value: T, what: string): T {
   } catch (error) {
     throw new Rejected(`${what} is not JSON: ${describe(error)}`);
   }
+}
+
+/** Numbers are added, of other values the last one holds. */
+function total(usages: Record<string, unknown>[]): Record<string, unknown> {
+  const sums: Record<string, unknown> = {};
+  for (const [name, value] of usages.flatMap((usage) => Object.entries(usage))) {
+    const sum = sums[name];
+    sums[name] = typeof sum === "number" && typeof value === "number" ? sum + value : value;
+  }
+  return sums;
 }
 
 function isFirstHalf(code: number): boolean {

@@ -426,7 +426,8 @@ export interface components {
         /**
          * NewEvent
          * @description An event of an attempt. The service itself reads two types: `chunk`, a piece of the answer, with `chunk` and
-         *         `index` in `data`; and `step`, which no later attempt runs again, with `name` and `result`.
+         *         `index` in `data`; and `step`, which no later attempt runs again, with `name` and `result`, and the `usage` that was
+         *         counted in it: an object whose numbers are added where the worker is lost before the attempt ends.
          */
         NewEvent: {
             /** @description a printable text of 1 to 100 characters that is no type of the service's own */

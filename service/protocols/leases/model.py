@@ -153,7 +153,8 @@ class ClaimedMessages(Struct, frozen=True):
 
 class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
     """An event of an attempt. The service itself reads two types: `chunk`, a piece of the answer, with `chunk` and
-    `index` in `data`; and `step`, which no later attempt runs again, with `name` and `result`."""
+    `index` in `data`; and `step`, which no later attempt runs again, with `name` and `result`, and the `usage` that was
+    counted in it: an object whose numbers are added where the worker is lost before the attempt ends."""
 
     type: Annotated[
         str,

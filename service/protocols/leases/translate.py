@@ -170,14 +170,17 @@ def _chunk(place: str, data: Any) -> dict[str, Any]:
 
 
 def _step(place: str, data: Any) -> dict[str, Any]:
-    if isinstance(data, dict) and data.keys() == {"name", "result"}:
-        name = data["name"]
+    if isinstance(data, dict) and {"name", "result"} <= data.keys() <= {"name", "result", "usage"}:
+        name, usage = data["name"], data.get("usage", {})
+        if not isinstance(usage, dict):
+            raise Unprocessable(f"{place}: the usage of a step is an object.")
         if isinstance(name, str) and 1 <= len(name) <= MAX_STEP_NAME_CHARS:
             if name.startswith(OWN_STEP_PREFIX):
                 raise Unprocessable(f"{place}: the names of steps that begin with {OWN_STEP_PREFIX} are Treadle's own.")
             return data
     raise Unprocessable(
-        f'{place}: the data of a step is {{"name": "<1 to {MAX_STEP_NAME_CHARS} characters>", "result": <any JSON>}}.'
+        f'{place}: the data of a step is {{"name": "<1 to {MAX_STEP_NAME_CHARS} characters>", "result": <any JSON>}}'
+        ' and, where it used something, "usage".'
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from service.agents.contract import Rejected, Unacceptable
 from service.agents.texts import clean
 from service.agents.thread_bridge import require_loop
+from service.agents.usage import Usage
 from service.leases.model import Claim, EarlierResults
 from service.limits import MAX_STEP_NAME_CHARS
 from service.telemetry import TRACE_PARENT
 from service.worker.context.backend import ContextBackend
 from service.worker.outcome import encode
-from service.worker.usage import Usage
 
 # The step that runs here. Unnamed sends and questions are numbered within their step: if the step is not run again, the
 # numbers after it stay the same.

@@ -4,8 +4,6 @@ from typing import Any
 
 import msgspec
 
-from service.worker.outcome import encode
-
 
 class Usage:
     """Counts by the step in which they were made: steps that run side by side do not overwrite each other."""
@@ -21,13 +19,13 @@ class Usage:
         return self._by_step.get(step)
 
     @property
-    def total(self) -> str | None:
-        """A JSON object: numbers are added, of other values the last one holds. None if nothing was counted."""
+    def total(self) -> dict[str, Any]:
+        """Numbers are added, of other values the last one holds."""
         total: dict[str, Any] = {}
         for counts in list(self._by_step.values()):
             for name, value in counts.items():
                 total[name] = total[name] + value if _is_number(value) and _is_number(total.get(name)) else value
-        return encode(total) if total else None
+        return total
 
 
 def _is_number(value: Any) -> bool:

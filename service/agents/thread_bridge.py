@@ -76,7 +76,7 @@ def borrows_place() -> bool:
 
 
 async def call_in_thread(function: Callable[..., Answer], *args: Any) -> Answer:
-    """Like asyncio.to_thread: in the loop's default executor, which is the worker's (service.worker.os_threads)."""
+    """Like asyncio.to_thread: in the loop's default executor, which is the worker's (service.agents.os_threads)."""
     context = contextvars.copy_context()
     context.run(_in_thread.set, True)
     call = functools.partial(context.run, function, *args)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import msgspec
 
+from service.agents.os_threads import Threads
 from service.agents.registry import Registry
 from service.config import Settings
 from service.db.availability import Availability
@@ -41,7 +42,6 @@ from service.worker.hints import ArrivalHints, ReceivedHints
 from service.worker.instances import InstanceCache
 from service.worker.isolation.parent import Isolation
 from service.worker.lines import Line, Lines
-from service.worker.os_threads import Threads
 from service.worker.stand_in.link import StandIn
 from service.worker.traces import NoTraces, Traces
 from service.worker.worker import Worker

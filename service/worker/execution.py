@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from service.agents.definition import Agent
+from service.agents.os_threads import Threads
 from service.agents.registry import KEYED_AGENTS, Registry
 from service.agents.usage import Usage
 from service.config import Settings
@@ -20,7 +21,6 @@ from service.worker.context.backend import AttemptQueries, EventSink
 from service.worker.instances import InstanceCache, InstancePins
 from service.worker.invoke import invoke
 from service.worker.isolation.parent import Isolation, NoProcess
-from service.worker.os_threads import Threads
 from service.worker.outcome import (
     CANCELLED,
     RELEASED,

@@ -10,12 +10,12 @@ import msgspec
 
 from service.agents.contract import Rejected
 from service.agents.definition import Agent
+from service.agents.os_threads import Threads
 from service.agents.thread_bridge import ThreadBridge
 from service.config import Settings
 from service.leases.model import Claim, Outcome
 from service.worker.context.attempt_context import AttemptContext
 from service.worker.context.backend import ContextBackend
-from service.worker.os_threads import Threads
 from service.worker.outcome import completed, failed
 from service.worker.sync_agents import SyncContext
 

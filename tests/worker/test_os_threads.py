@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from service.agents.os_threads import Threads, WorkerThreads
 from service.agents.thread_bridge import ThreadBridge, call_in_thread
 from service.db.pool import Connection
-from service.worker.os_threads import Threads, WorkerThreads
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit
 from tests.support.waiting import until, wait_for

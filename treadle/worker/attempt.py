@@ -1,6 +1,7 @@
 """One attempt at one message: call the agent, and tell the server how it ended."""
 
 import asyncio
+import contextvars
 import itertools
 import logging
 import traceback
@@ -10,6 +11,7 @@ import msgspec
 
 from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
+from service.agents.os_threads import Threads
 from service.agents.raised import decisive, said
 from service.agents.texts import clean
 from service.agents.thread_bridge import ThreadBridge
@@ -32,11 +34,12 @@ End = tuple[Ending, dict[str, Any]]
 
 
 class Attempt:
-    def __init__(self, agent: Agent, claim: Claim, leases: Leases, worker: str, tenant: str) -> None:
+    def __init__(self, agent: Agent, claim: Claim, leases: Leases, worker: str, tenant: str, threads: Threads) -> None:
         self.claim = claim
         self._agent = agent
         self._leases = leases
         self._worker = worker
+        self._threads = threads
         self._buffer = EventBuffer(leases, worker, claim, self.stop)
         self._context = RemoteContext(
             claim,
@@ -127,7 +130,8 @@ class Attempt:
             return await self._agent(self._context, request)
         bridge = ThreadBridge()
         try:
-            return await asyncio.to_thread(self._agent, SyncContext(self._context, bridge), request)
+            call = contextvars.copy_context().run  # so that the trace goes on in the thread
+            return await self._threads.run_agent(call, self._agent, SyncContext(self._context, bridge), request)
         finally:
             bridge.close()
 

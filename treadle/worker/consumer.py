@@ -10,12 +10,12 @@ import contextvars
 import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
 from service.agents.contract import Rejected, RetryAfter
+from service.agents.os_threads import WorkerThreads
 from treadle.client.errors import TreadleError
 from treadle.client.topics import Delivery, Topics
 from treadle.worker.protocol import Claim, Ending, LeaseLost
@@ -164,7 +164,7 @@ class AsyncConsumer:
         treadle.Rejected is `nack`; treadle.RetryAfter and any other exception is `retry`. Raises as `__anext__`."""
         slots = asyncio.Semaphore(concurrency)
         running: set[asyncio.Task[None]] = set()
-        threads = ThreadPoolExecutor(concurrency, "treadle-consumer")
+        threads = WorkerThreads(concurrency)
 
         def end(task: asyncio.Task[None]) -> None:
             running.discard(task)
@@ -181,7 +181,7 @@ class AsyncConsumer:
             await _cancel(running)
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _handle(self, handler: Handler, record: Record, threads: ThreadPoolExecutor) -> None:
+    async def _handle(self, handler: Handler, record: Record, threads: WorkerThreads) -> None:
         try:
             if inspect.iscoroutinefunction(handler):
                 await handler(record)

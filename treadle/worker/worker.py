@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 from service.agents.definition import Agent
+from service.agents.os_threads import Threads
 from treadle.client.errors import ApiError
 from treadle.worker.attempt import Attempt
 from treadle.worker.protocol import Claim
@@ -37,7 +37,8 @@ class Worker:
         """
         agents         Made with @treadle.agent. One without a queue waits in the queue `remote`.
         url, key       As of treadle.Client.
-        concurrency    Messages at once, 1 to 1000. A sync agent runs in a thread.
+        concurrency    Messages at once, 1 to 1000. A sync agent runs in a thread, which it keeps if it outlives its
+                       attempt; the next one gets another.
         grace_seconds  How long `stop` lets running messages end before they are given back.
         """
         if not agents:
@@ -59,13 +60,13 @@ class Worker:
 
     async def serve(self) -> None:
         """Work until `stop` is called. Raises Unauthorized, Forbidden or Invalid if the server refuses the worker."""
-        # One thread for each sync agent, and for its steps.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * self._concurrency, "treadle-agent"))
+        threads = Threads(self._concurrency)
+        threads.serve(asyncio.get_running_loop())
         agents = [_declared(agent) for agent in self._agents.values()]
         session = Session(*self._address, agents, self._concurrency, self._obey)
         session.registered = self.registered
         try:
-            await self._claim_until_stopped(session)
+            await self._claim_until_stopped(session, threads)
             await self._drain()
         finally:
             await session.close()
@@ -83,11 +84,11 @@ class Worker:
                 loop.add_signal_handler(number, self.stop)
         await self.serve()
 
-    async def _claim_until_stopped(self, session: Session) -> None:
+    async def _claim_until_stopped(self, session: Session, threads: Threads) -> None:
         stopped = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set():
-                claiming = asyncio.create_task(self._claim(session))
+                claiming = asyncio.create_task(self._claim(session, threads))
                 try:
                     await asyncio.wait({claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -98,12 +99,13 @@ class Worker:
         finally:
             stopped.cancel()
 
-    async def _claim(self, session: Session) -> None:
+    async def _claim(self, session: Session, threads: Threads) -> None:
         while (room := self._concurrency - len(self._attempts)) <= 0:
             self._ended.clear()
             await self._ended.wait()
         for claim in await session.claim(room):
-            attempt = Attempt(self._agents[claim.agent], claim, session.calls, session.worker_id, session.tenant)
+            agent, worker_id = self._agents[claim.agent], session.worker_id
+            attempt = Attempt(agent, claim, session.calls, worker_id, session.tenant, threads)
             self._attempts[claim.message_id] = attempt
             task = asyncio.create_task(self._run(attempt, claim, session))
             self._tasks.add(task)

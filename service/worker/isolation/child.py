@@ -17,6 +17,7 @@ from uuid import UUID
 import uvloop
 
 from service import telemetry
+from service.agents.os_threads import Threads
 from service.agents.registry import Registry
 from service.agents.thread_bridge import call_anywhere
 from service.config import Settings
@@ -26,7 +27,6 @@ from service.telemetry import TRACE_PARENT
 from service.threads.store import StoredExchange, StoredTurn
 from service.worker.invoke import invoke
 from service.worker.isolation import ipc
-from service.worker.os_threads import Threads
 from service.worker.outcome import unknown
 
 PR_SET_PDEATHSIG = 1

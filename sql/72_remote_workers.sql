@@ -207,9 +207,9 @@ create or replace function treadle._backoffs(
 returns double precision[] language plpgsql as $$
 begin
     return array(
-        select case
-                when u.outcome = 'error'
-                    then coalesce(u.delay, random() * least(longest, base * 2.0 ^ least(m.failures, 30)))
+        select case u.outcome
+                when 'error' then coalesce(u.delay, random() * least(longest, base * 2.0 ^ least(m.failures, 30)))
+                when 'overloaded' then u.delay
             end
         from unnest(outcomes, delays) with ordinality u (outcome, delay, item)
         left join treadle.messages m on m.message_id = any(array[(held[u.item]).message_id])

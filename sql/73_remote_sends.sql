@@ -64,6 +64,23 @@ returns setof treadle.leases language sql stable as $$
         and l.tenant = _remote_lease.tenant
 $$;
 
+-- For how many seconds the attempts of a message that a remote worker holds have found a service of its agent
+-- overloaded. Null: not the last one, or the worker does not hold the lease.
+create or replace function treadle.remote_overloaded(tenant text, worker text, message_id uuid, lease uuid)
+returns double precision
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    return (
+        select date_part('epoch', treadle.clock() - m.overloaded_since)
+        from treadle._remote_lease(tenant => tenant, worker => worker, message_id => message_id, lease => lease) l
+        join treadle.messages m on m.message_id = any(array[l.message_id]));
+end $$;
+comment on function treadle.remote_overloaded
+    is 'For how long the attempts of a remote worker''s message have found a service overloaded';
+
 -- Whether a remote worker of the tenant holds the lease.
 create or replace function treadle._holds_remotely(tenant text, worker text, message_id uuid, lease uuid)
 returns boolean language sql stable as $$

@@ -122,6 +122,7 @@ declare
         remote_claim         app
         remote_trace_parent  app
         remote_sender        app
+        remote_overloaded    app
         remote_earlier       app
         remote_append_step   app
         remote_append_and_send app

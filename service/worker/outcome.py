@@ -14,10 +14,10 @@ from service.config import Settings
 from service.errors import Invalid, NotFound, Unprocessable
 from service.json_input import unreadable
 from service.leases.model import Claim, Outcome
+from service.leases.overload import put_off
 from service.limits import MAX_ERROR_CHARS
 
 MAX_TRACEBACK_CHARS = 20_000
-MAX_OVERLOAD_DELAY_SECONDS = 60.0  # unless the service asks for more
 
 StopReason: TypeAlias = Literal["cancelled", "lost", "released", "parked"]
 """Why a worker ends an attempt early: its message was cancelled, its lease was lost, the worker stops, or the agent
@@ -60,16 +60,8 @@ def failed(error: BaseException, claim: Claim, settings: Settings) -> Outcome:
 
 
 def overloaded(reason: str, claim: Claim, settings: Settings, *, asked_seconds: float = 0.0) -> Outcome:
-    """The outcome while a service that the agent needs is overloaded: the message is put off without a failure, each
-    time for about as long as it has waited so far, and for at least `asked_seconds`. Rejected once OVERLOAD_PATIENCE is
-    over."""
-    waited = claim.overloaded_seconds or 0.0
-    if waited >= settings.overload_patience:
-        patience = f"{settings.overload_patience:g} seconds (OVERLOAD_PATIENCE)"
-        return Outcome("rejected", error=f"{reason} This has lasted for more than {patience}."[:MAX_ERROR_CHARS])
-    longest = min(settings.retry_max_seconds, MAX_OVERLOAD_DELAY_SECONDS)
-    own = random.uniform(0.5, 1.0) * min(longest, max(2 * settings.retry_base_seconds, waited))
-    return Outcome("overloaded", error=reason, delay_seconds=max(own, asked_seconds * random.uniform(1.0, 1.1)))
+    """The outcome while a service that the agent needs is overloaded."""
+    return put_off(reason, claim.overloaded_seconds or 0.0, settings, asked_seconds=asked_seconds)
 
 
 def broken(error: Exception, failures: int, settings: Settings) -> Outcome:

@@ -13,7 +13,7 @@ from tests.support.repository import ROOT
 from tests.support.waiting import until
 
 WORKER = """
-import { Worker } from "%s/index.js";
+import { Overloaded, RetryAfter, Worker } from "%s/index.js";
 const text = (megabytes) => "x".repeat(megabytes * 1_000_000);
 const deep = (levels) => Array.from({ length: levels }).reduce((inner) => [inner], []);
 const odd = async (context, how) => {
@@ -31,6 +31,8 @@ const odd = async (context, how) => {
   if (how === "send, unknown") await context.send("x", { agent: "nosuch" });
   if (how === "publish, unknown") await context.publish("nosuch", 1);
   if (how === "input") await context.input(text(2));
+  if (how === "busy" && context.attempt === 1) throw new Overloaded("busy");
+  if (how === "busy") return [new RetryAfter(Infinity).seconds, new RetryAfter(-1).seconds, new RetryAfter(NaN).seconds];
   if (how === "usage") {
     const step = (n) => context.step(`step ${n}`, (own) => own.usage({ tokens: 10, model: "m" }));
     await Promise.all([1, 2, 3].map(step));
@@ -62,7 +64,7 @@ REFUSED = {
     "step, huge": "at most 10000000 bytes (MAX_BODY_BYTES) are allowed",
     "result, huge": "at most 10000000 bytes (MAX_BODY_BYTES) are allowed",
     "result, deep": "nested too deeply",
-    "send": "bytes",
+    "send": "at most 100000 are allowed",
     "send, unknown": "nosuch",
     "publish, unknown": "nosuch",
     "input": "bytes; at most 1000000 are allowed",
@@ -99,6 +101,11 @@ async def test_events_that_no_single_call_takes_are_in_the_log_before_the_end(ap
     assert (await api.settled(message_id))["result"] == 2_000
     chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == "x" * 2_000
+
+
+async def test_an_overload_is_no_failure_and_delays_are_bounded(api: Client) -> None:
+    status = await api.settled(await api.submit("busy", agent="odd", max_attempts=1))
+    assert (status["result"], status["attempt"]) == ([366 * 86_400, 0, 0], 2)
 
 
 async def test_the_usage_of_steps_side_by_side_is_added(api: Client, sql: Connection) -> None:

@@ -236,11 +236,11 @@ async def test_a_call_that_does_not_fit_is_refused(remote: RemoteWorker) -> None
         ("append", {**lease, "events": [{"type": "x", "data": 10**400}]}, "events[0] holds a number beyond 1.8e308"),
         ("append", {**lease, "events": [{"type": "x", "data": "\0"}]}, "NUL"),
         ("append", {**lease, "events": [own_step]}, "events[0]: the names of steps that begin with treadle/"),
-        ("finish", {**ending, "outcome": "done"}, "completed, failed, retry, released, input or children"),
+        ("finish", {**ending, "outcome": "done"}, "completed, failed, retry, overloaded, released, input or children"),
         ("finish", {**ending, "outcome": "completed"}, "result is missing"),
         ("finish", {**ending, "outcome": "failed"}, "error is missing"),
         ("finish", {**ending, "outcome": "failed", "error": "x", "result": 1}, "Only a completed attempt"),
-        ("finish", {**ending, "outcome": "failed", "error": "x", "retry_after": 1}, "Only the outcome retry"),
+        ("finish", {**ending, "outcome": "failed", "error": "x", "retry_after": 1}, "Only the outcomes retry"),
         ("heartbeat", {"leases": [{"message_id": message_id}]}, "lease"),
     ]:
         problem(await remote.call(name, **body), 422, reason)

@@ -1666,6 +1666,16 @@ CREATE FUNCTION treadle.remote_heartbeat(tenant text, worker text, ids uuid[], l
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_heartbeat(tenant text, worker text, ids uuid[], leases uuid[], interval_seconds double precision, lease_seconds double precision, grace_seconds double precision) IS 'A remote worker lives and holds these leases; the answer names those cancelled or lost';
+CREATE FUNCTION treadle.remote_overloaded(tenant text, worker text, message_id uuid, lease uuid) RETURNS double precision
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.remote_overloaded(tenant text, worker text, message_id uuid, lease uuid) IS 'For how long the attempts of a remote worker''s message have found a service overloaded';
 CREATE FUNCTION treadle.remote_register(tenant text, worker text, host text, pid integer, agents jsonb, concurrency integer, may_register boolean) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -11,6 +11,7 @@ import msgspec
 
 from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
+from service.agents.http_errors import error_of_service
 from service.agents.os_threads import Threads
 from service.agents.raised import decisive, said
 from service.agents.texts import clean
@@ -154,6 +155,8 @@ class Attempt:
 
     def _failed(self, error: BaseException) -> End:
         decision = decisive(error)
+        if isinstance(decision, Exception):
+            decision = error_of_service(decision)
         log.debug("%s", "".join(traceback.format_exception(error)))
         own = isinstance(decision, Rejected | RetryAfter)
         text = clean(said(decision) if own else f"{type(decision).__name__}: {said(decision)}")
@@ -162,9 +165,9 @@ class Attempt:
         fields: dict[str, Any] = {"error": text[:MAX_ERROR_CHARS] or type(decision).__name__}
         if isinstance(decision, Rejected):
             return "failed", fields
-        if isinstance(decision, RetryAfter) and (decision.seconds or not isinstance(decision, Overloaded)):
+        if isinstance(decision, RetryAfter):
             fields["retry_after"] = decision.seconds
-        return "retry", fields
+        return "overloaded" if isinstance(decision, Overloaded) else "retry", fields
 
 
 def _without_sends(events: list[Event]) -> list[Event]:

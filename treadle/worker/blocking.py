@@ -72,7 +72,7 @@ class Producer:
 
 
 class BlockingRecord:
-    """A Record whose `ack`, `nack` and `retry` wait."""
+    """A Record whose `ack`, `nack`, `retry` and `put_off` wait."""
 
     def __init__(self, record: Record, wait: Wait) -> None:
         self._record = record
@@ -86,6 +86,9 @@ class BlockingRecord:
 
     def retry(self, after: float | None = None, reason: str = "The consumer asked for another attempt.") -> bool:
         return bool(self._wait(self._record.retry(after, reason)))
+
+    def put_off(self, after: float = 0.0, reason: str = "A service that is needed is overloaded.") -> bool:
+        return bool(self._wait(self._record.put_off(after, reason)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._record, name)

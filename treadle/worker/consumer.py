@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 from uuid import UUID
 
-from service.agents.contract import Rejected, RetryAfter
+from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.os_threads import WorkerThreads
 from treadle.client.errors import TreadleError
 from treadle.client.topics import Delivery, Topics
@@ -32,8 +32,8 @@ Handler: TypeAlias = Callable[["Record"], Any]
 
 
 class Record:
-    """A record that the consumer holds. End it once: `ack`, `nack` or `retry`. Each returns False if it was too late:
-    the record was given to another consumer."""
+    """A record that the consumer holds. End it once: `ack`, `nack`, `retry` or `put_off`. Each returns False if it
+    was too late: the record was given to another consumer."""
 
     def __init__(self, claim: Claim, session: Session, worker: str, ended: Callable[["Record"], None]) -> None:
         record = claim.metadata.get("record", {})
@@ -66,6 +66,10 @@ class Record:
         """Deliver it again after so many seconds (None: with backoff), as long as attempts are left."""
         more = {} if after is None else {"retry_after": after}
         return await self._end("retry", error=reason[:MAX_ERROR_CHARS], **more)
+
+    async def put_off(self, after: float = 0.0, reason: str = "A service that is needed is overloaded.") -> bool:
+        """Deliver it again later, without a failure, until OVERLOAD_PATIENCE is over: the record is not at fault."""
+        return await self._end("overloaded", error=reason[:MAX_ERROR_CHARS], retry_after=after)
 
     async def _end(self, outcome: Ending, **fields: Any) -> bool:
         if self.is_over:
@@ -161,7 +165,8 @@ class AsyncConsumer:
 
     async def run(self, handler: Handler, *, concurrency: int = 10) -> None:
         """Hand each record to a function, up to `concurrency` at once, until cancelled. Its return is `ack`;
-        treadle.Rejected is `nack`; treadle.RetryAfter and any other exception is `retry`. Raises as `__anext__`."""
+        treadle.Rejected is `nack`; treadle.Overloaded is `put_off`; treadle.RetryAfter and any other exception is
+        `retry`. Raises as `__anext__`."""
         slots = asyncio.Semaphore(concurrency)
         running: set[asyncio.Task[None]] = set()
         threads = WorkerThreads(concurrency)
@@ -192,6 +197,8 @@ class AsyncConsumer:
                     await made
         except Rejected as error:
             await self._end(record, record.nack(str(error) or "The handler refused the record."))
+        except Overloaded as error:
+            await self._end(record, record.put_off(error.seconds, str(error)))
         except RetryAfter as error:
             await self._end(record, record.retry(error.seconds, str(error)))
         except Exception as error:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.errors import Conflict, TooManyRequests, Unavailable
 
-Ending = Literal["completed", "failed", "retry", "released", "input", "children"]
+Ending = Literal["completed", "failed", "retry", "overloaded", "released", "input", "children"]
 RETRY_SECONDS = 1.0
 
 

@@ -7,9 +7,18 @@ export declare class Rejected extends Error {
 }
 /** The attempt failed; the next one begins after so many seconds. */
 export declare class RetryAfter extends Error {
-    readonly seconds: number;
     name: string;
+    /** From 0 to 366 days. */
+    readonly seconds: number;
     constructor(seconds: number, reason?: string);
+}
+/**
+ * A service that the agent needs is overloaded or away. The message is put off without a failure, until OVERLOAD_PATIENCE is
+ * over. `seconds`: how long the service asks to wait, if it says so.
+ */
+export declare class Overloaded extends RetryAfter {
+    name: string;
+    constructor(reason?: string, seconds?: number);
 }
 /** A message that the agent sent, and waits for, has not completed. */
 export declare class ChildFailed extends Rejected {

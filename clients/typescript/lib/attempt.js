@@ -1,4 +1,4 @@
-import { ChildFailed, Rejected, RetryAfter } from "./agent.js";
+import { ChildFailed, Overloaded, Rejected, RetryAfter } from "./agent.js";
 import { segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
 import { same, storable } from "./json.js";
@@ -119,8 +119,10 @@ export class Attempt {
                 return { outcome: "failed", error: describe(this.#reason) };
             if (error instanceof Rejected)
                 return { outcome: "failed", error: error.message || "Rejected." };
-            if (error instanceof RetryAfter)
-                return { outcome: "retry", error: error.message, retry_after: error.seconds };
+            if (error instanceof RetryAfter) {
+                const outcome = error instanceof Overloaded ? "overloaded" : "retry";
+                return { outcome, error: error.message || error.name, retry_after: error.seconds };
+            }
             return { outcome: "retry", error: describe(error) };
         }
     }

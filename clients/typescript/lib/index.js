@@ -1,4 +1,4 @@
-export { ChildFailed, Rejected, RetryAfter } from "./agent.js";
+export { ChildFailed, Overloaded, Rejected, RetryAfter } from "./agent.js";
 export { Chat } from "./chat.js";
 export * from "./client.js";
 export { ApiError, LeaseLost, MessageEnded, Unavailable } from "./errors.js";

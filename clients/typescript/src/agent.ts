@@ -3,6 +3,8 @@ import type { components } from "./openapi.js";
 type Schemas = components["schemas"];
 export type Claim = Schemas["ClaimedMessage"];
 
+const MAX_DELAY_SECONDS = 366 * 86_400;
+
 /** The message fails for good; another attempt would not help. */
 export class Rejected extends Error {
   override name = "Rejected";
@@ -11,11 +13,25 @@ export class Rejected extends Error {
 /** The attempt failed; the next one begins after so many seconds. */
 export class RetryAfter extends Error {
   override name = "RetryAfter";
+  /** From 0 to 366 days. */
+  readonly seconds: number;
   constructor(
-    readonly seconds: number,
+    seconds: number,
     reason = `Asked to be retried after ${seconds} seconds.`,
   ) {
     super(reason);
+    this.seconds = Math.min(Math.max(0, Number(seconds) || 0), MAX_DELAY_SECONDS);
+  }
+}
+
+/**
+ * A service that the agent needs is overloaded or away. The message is put off without a failure, until OVERLOAD_PATIENCE is
+ * over. `seconds`: how long the service asks to wait, if it says so.
+ */
+export class Overloaded extends RetryAfter {
+  override name = "Overloaded";
+  constructor(reason = "A service that the agent needs is overloaded.", seconds = 0) {
+    super(seconds, reason);
   }
 }
 

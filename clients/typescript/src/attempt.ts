@@ -1,4 +1,4 @@
-import { type AgentFunction, type AgentOptions, ChildFailed, type Claim, type Context, Rejected, RetryAfter } from "./agent.js";
+import { type AgentFunction, type AgentOptions, ChildFailed, type Claim, type Context, Overloaded, Rejected, RetryAfter } from "./agent.js";
 import { type Connection, segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
 import { same, storable } from "./json.js";
@@ -133,7 +133,10 @@ export class Attempt {
       if (this.#reason === "timeout") return { outcome: "retry", error: `The attempt took longer than ${timeout} seconds.` };
       if (this.#reason !== undefined) return { outcome: "failed", error: describe(this.#reason) };
       if (error instanceof Rejected) return { outcome: "failed", error: error.message || "Rejected." };
-      if (error instanceof RetryAfter) return { outcome: "retry", error: error.message, retry_after: error.seconds };
+      if (error instanceof RetryAfter) {
+        const outcome = error instanceof Overloaded ? "overloaded" : "retry";
+        return { outcome, error: error.message || error.name, retry_after: error.seconds };
+      }
       return { outcome: "retry", error: describe(error) };
     }
   }

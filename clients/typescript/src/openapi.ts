@@ -368,9 +368,10 @@ export interface components {
         /**
          * NewEnding
          * @description How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
-         *         outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
-         *         it has sent, are over. `sends` and `records` are committed with these two and with completed, and `memory`, the new
-         *         memory of the thread, with completed.
+         *         outcome `overloaded`, a service that the agent needs is: the message is put off without a failure, until
+         *         OVERLOAD_PATIENCE is over. With `input`, it waits until a person answers its question; with `children`, until these
+         *         messages, which it has sent, are over. `sends` and `records` are committed with these two and with completed, and
+         *         `memory`, the new memory of the thread, with completed.
          */
         NewEnding: {
             /**
@@ -389,10 +390,10 @@ export interface components {
              */
             attempt: number;
             /**
-             * @description completed, failed, retry, released, input or children
+             * @description completed, failed, retry, overloaded, released, input or children
              * @enum {string}
              */
-            outcome: "children" | "completed" | "failed" | "input" | "released" | "retry";
+            outcome: "children" | "completed" | "failed" | "input" | "overloaded" | "released" | "retry";
             /**
              * Format: int32
              * @description the number of the first event that is sent, from 1

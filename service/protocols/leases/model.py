@@ -36,13 +36,14 @@ MAX_EVENTS = 500  # of one call
 MAX_TYPE_CHARS = 100
 MAX_HOST_CHARS = 255
 
-Ending: TypeAlias = Literal["completed", "failed", "retry", "released", "input", "children"]
+Ending: TypeAlias = Literal["completed", "failed", "retry", "overloaded", "released", "input", "children"]
 OUTCOMES: dict[Ending, OutcomeKind] = {
     "completed": "completed",
     "input": "input",
     "children": "children",
     "failed": "rejected",
     "retry": "error",
+    "overloaded": "overloaded",
     "released": "released",
 }
 
@@ -190,14 +191,15 @@ class AppendedEvents(Struct, frozen=True):
 
 class NewEnding(Struct, frozen=True, forbid_unknown_fields=True):
     """How an attempt ended, with the events that are not in the log yet, of which the first has `first_seq`. With the
-    outcome `input`, the message waits until a person answers its question; with `children`, until these messages, which
-    it has sent, are over. `sends` and `records` are committed with these two and with completed, and `memory`, the new
-    memory of the thread, with completed."""
+    outcome `overloaded`, a service that the agent needs is: the message is put off without a failure, until
+    OVERLOAD_PATIENCE is over. With `input`, it waits until a person answers its question; with `children`, until these
+    messages, which it has sent, are over. `sends` and `records` are committed with these two and with completed, and
+    `memory`, the new memory of the thread, with completed."""
 
     message_id: MessageIdField
     lease: LeaseField
     attempt: Annotated[int, Meta(ge=1, le=2**31 - 1, description="the number of the attempt, as the claim answered it")]
-    outcome: Annotated[Ending, Meta(description="completed, failed, retry, released, input or children")]
+    outcome: Annotated[Ending, Meta(description="completed, failed, retry, overloaded, released, input or children")]
     first_seq: Sequence
     result: Annotated[Any | UnsetType, Meta(description="any JSON")] = UNSET
     error: Annotated[str | None, Meta(description="a text, or null")] = None

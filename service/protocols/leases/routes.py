@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 from service.access.principal import Principal
 from service.config import Settings
 from service.errors import Conflict, LeaseLost, NotFound, QueueFull, Unprocessable
+from service.leases.overload import put_off
 from service.protocols.leases.calls import place_published_record, place_sent_message, read_children, read_history
 from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
@@ -131,7 +132,7 @@ async def append_events(
     scope="work",
     unrestricted=True,
     status_code=200,
-    summary="End an attempt: completed, failed, to be retried, given back, or waiting for a person",
+    summary="End an attempt: completed, failed, to be retried, put off, given back, or waiting for a person",
     description="The last events and the result are committed together. 409: the lease is lost, and nothing is"
     " written.",
     responses=refusals(NotFound, Conflict, QueueFull),
@@ -147,13 +148,17 @@ async def finish_message(
     if data.sends or data.records:
         with contextlib.suppress(LeaseLost):  # a repeat finds the end of its message
             placed = await _placed(remote, principal, worker_id, settings, data, with_step=False)
+    outcome = outcome_of(data, settings, placed)
+    if outcome.kind == "overloaded":
+        waited = await remote.store.overloaded_seconds(principal.tenant, worker_id, data.message_id, data.lease)
+        outcome = put_off(outcome.error or "", waited, settings, asked_seconds=outcome.delay_seconds or 0.0)
     finish = RemoteFinish(
         principal.tenant,
         worker_id,
         data.message_id,
         data.lease,
         data.attempt,
-        outcome_of(data, settings, placed),
+        outcome,
         json_or_none("usage", data.usage, settings.max_event_bytes),
         data.first_seq,
         events_to_append(data.events, settings),

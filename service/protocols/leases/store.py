@@ -208,6 +208,11 @@ class RemoteLeaseStore:
             raise LeaseLost(LOST)
         return Sender(*row)
 
+    async def overloaded_seconds(self, tenant: str, worker: str, message_id: UUID, lease: UUID) -> float:
+        """For how long the attempts of the message have found a service overloaded."""
+        sql = "select treadle.remote_overloaded($1, $2, $3, $4)"
+        return await self._database.fetchval(sql, tenant, worker, message_id, lease) or 0.0
+
     async def children(
         self, tenant: str, worker: str, message_id: UUID, lease: UUID, children: Sequence[UUID]
     ) -> list[SentMessage]:

@@ -26,7 +26,7 @@ from service.protocols.leases.sends import Placed, encode_rows
 
 CHUNK = "chunk"
 STEP = "step"
-WITH_ERROR = ("failed", "retry")
+WITH_ERROR = ("failed", "retry", "overloaded")
 WITH_SENDS = ("completed", "input", "children")
 RELEASED = "The worker gave the message back."
 
@@ -116,8 +116,8 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
         )
     if ending.outcome in WITH_ERROR and not ending.error:
         raise Unprocessable("error is missing: say in one sentence what failed.")
-    if ending.outcome != "retry" and ending.retry_after is not None:
-        raise Unprocessable("Only the outcome retry has a retry_after.")
+    if ending.outcome not in ("retry", "overloaded") and ending.retry_after is not None:
+        raise Unprocessable("Only the outcomes retry and overloaded have a retry_after.")
     return Outcome(
         OUTCOMES[ending.outcome],
         result=_fitting("result", ending.result, settings.max_result_bytes) if ending.result is not UNSET else None,

@@ -1,5 +1,5 @@
 """The heartbeat: a thread with a loop and a connection of its own, so that an agent that blocks the worker's loop does
-not count as a death."""
+not count as a death. Agent code that holds the GIL for WORKER_TIMEOUT does: it holds this thread, too."""
 
 import asyncio
 import contextlib

@@ -169,7 +169,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "EndedAttempt": {"message_id": MESSAGE_ID, "state": "completed"},
     "NewHeartbeat": {"leases": [UNDER_LEASE]},
     "NewSend": {**UNDER_LEASE, "send": {"name": "order", "message": "one coffee", "agent": "shop"}},
-    "PlacedMessage": {"message_id": MESSAGE_ID, "is_new": True},
+    "PlacedMessage": {"message_id": MESSAGE_ID, "is_new": True, "name": "order"},
     "NewPublication": {**UNDER_LEASE, "record": {"name": "tell", "topic": "orders", "value": {"item": "coffee"}}},
     "NewHistory": {**UNDER_LEASE, "limit": 10},
     "NewWait": {**UNDER_LEASE, "children": [MESSAGE_ID]},

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -32,12 +33,19 @@ const odd = async (context, how) => {
   if (how === "publish, unknown") await context.publish("nosuch", 1);
   if (how === "input") await context.input(text(2));
   if (how === "busy" && context.attempt === 1) throw new Overloaded("busy");
-  if (how === "busy") return [new RetryAfter(Infinity).seconds, new RetryAfter(-1).seconds, new RetryAfter(NaN).seconds];
+  if (how === "busy") return [Infinity, -1, NaN].map((seconds) => new RetryAfter(seconds).seconds);
   if (how === "usage") {
     const step = (n) => context.step(`step ${n}`, (own) => own.usage({ tokens: 10, model: "m" }));
     await Promise.all([1, 2, 3].map(step));
     context.usage({ tokens: 1 });
     throw new Error("once");
+  }
+  if (how === "turns") {
+    const contents = context.attempt === 1 ? ["a", "b", "a", "c"] : ["c", "a", "b", "a"];
+    const sent = await Promise.all(contents.map(async (text) => [text, await context.send(text, { agent: "echo" })]));
+    await context.step(`commits ${context.attempt}`, () => null);
+    if (context.attempt === 1) throw new RetryAfter(0);
+    return sent;
   }
   if (how === "many events") {
     const events = [];
@@ -106,6 +114,15 @@ async def test_events_that_no_single_call_takes_are_in_the_log_before_the_end(ap
 async def test_an_overload_is_no_failure_and_delays_are_bounded(api: Client) -> None:
     status = await api.settled(await api.submit("busy", agent="odd", max_attempts=1))
     assert (status["result"], status["attempt"]) == ([366 * 86_400, 0, 0], 2)
+
+
+async def test_sends_in_another_order_are_found_by_their_content(api: Client, sql: Connection) -> None:
+    message_id = await api.submit("turns", agent="odd")
+    sent = (await api.settled(message_id))["result"]
+    query = "select message_id::text, user_message #>> '{}' as text from treadle.message_overview where parent = $1"
+    texts = {row["message_id"]: row["text"] for row in await sql.fetch(query, UUID(message_id))}
+    assert [texts[id] for _, id in sent] == ["c", "a", "b", "a"]
+    assert len({id for _, id in sent}) == len(texts) == 4
 
 
 async def test_the_usage_of_steps_side_by_side_is_added(api: Client, sql: Connection) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from service.agents.contract import Exchange, Rejected
 from treadle.client.errors import ApiError
-from treadle.worker.protocol import Claim, LeaseLost, Leases, WaitedMessage
+from treadle.worker.protocol import Claim, LeaseLost, Leases, Placed, WaitedMessage
 
 T = TypeVar("T")
 
@@ -20,13 +20,13 @@ class Calls:
         self._claim = claim
         self._stop = stop
 
-    async def place_message(self, send: dict[str, Any]) -> tuple[str, bool]:
-        """The id of a message to send, and whether no earlier attempt has sent it. Raises Rejected."""
-        return await self._under_lease(self._leases.place_message(self._worker, self._claim, send))
+    async def place_message(self, send: dict[str, Any], used_numbers: Sequence[int] | None) -> Placed:
+        """A message to send: its id, its name, and whether it is new. Raises Rejected."""
+        return await self._under_lease(self._leases.place_message(self._worker, self._claim, send, used_numbers))
 
-    async def place_record(self, record: dict[str, Any]) -> tuple[str, bool]:
+    async def place_record(self, record: dict[str, Any], used_numbers: Sequence[int] | None) -> Placed:
         """The same for a record to publish."""
-        return await self._under_lease(self._leases.place_record(self._worker, self._claim, record))
+        return await self._under_lease(self._leases.place_record(self._worker, self._claim, record, used_numbers))
 
     async def history(self, limit: int, *, tools: bool) -> list[Exchange]:
         past = await self._under_lease(self._leases.history(self._worker, self._claim, limit, tools=tools))

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -20,7 +20,7 @@ from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
 from treadle.worker.names import Names, prefix_of, running_step, within_step
-from treadle.worker.protocol import Claim, Event, Unsent, WaitedMessage
+from treadle.worker.protocol import Claim, Event, Placed, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")
 
@@ -78,6 +78,7 @@ class RemoteContext:
         self._chunks = 0
         self._usage = Usage()
         self._names = Names()
+        self._numbering = asyncio.Lock()
         self._calls = calls
         self._loop = asyncio.get_running_loop()
         self._stop = stop
@@ -155,13 +156,13 @@ class RemoteContext:
         name: str | None = None,
     ) -> str:
         await self._require_running()
-        name = self._name_of("send", name)
         named = {"agent": agent, "thread_id": thread_id, "priority": priority, "metadata": metadata}
-        given = {"name": name, "message": message, "delay_seconds": delay, "aside": aside, **named}
+        given = {"message": message, "delay_seconds": delay, "aside": aside, **named}
         send = _plain({key: value for key, value in given.items() if value is not None}, "A message to send")
-        message_id, is_new = await self._calls.place_message(send)
-        if is_new:
-            self._unsent.sends.append(send)
+        placed = await self._place("send", name, send, self._calls.place_message)
+        message_id = str(placed.message_id)
+        if placed.is_new:
+            self._unsent.sends.append({**send, "name": placed.name})
             self._unsent_threads[message_id] = None if aside else thread_id
         return message_id
 
@@ -196,13 +197,12 @@ class RemoteContext:
         name: str | None = None,
     ) -> str:
         await self._require_running()
-        name = self._name_of("publish", name)
-        given = {"name": name, "topic": topic, "value": value, "key": key, "headers": headers}
+        given = {"topic": topic, "value": value, "key": key, "headers": headers}
         record = _plain(given, "A record to publish")
-        record_id, is_new = await self._calls.place_record(record)
-        if is_new:
-            self._unsent.records.append(record)
-        return record_id
+        placed = await self._place("publish", name, record, self._calls.place_record)
+        if placed.is_new:
+            self._unsent.records.append({**record, "name": placed.name})
+        return str(placed.record_id)
 
     async def input(self, question: Any = None, *, name: str | None = None) -> Any:
         await self._require_running()
@@ -223,11 +223,25 @@ class RemoteContext:
         exchanges = [*given_with(self.metadata), *past][-limit:]
         return exchanges if max_tokens is None else fitting(exchanges, max_tokens - tokens(system))
 
-    def _name_of(self, kind: Literal["send", "publish"], name: str | None) -> str:
-        """Raises ValueError, Rejected."""
+    async def _place(
+        self,
+        kind: Literal["send", "publish"],
+        name: str | None,
+        given: dict[str, Any],
+        place: Callable[[dict[str, Any], Sequence[int] | None], Awaitable[Placed]],
+    ) -> Placed:
+        """Name what is sent. Without a name, the server finds what an earlier attempt sent by its content: sends side
+        by side may come in another order. Raises ValueError, Rejected."""
         if self._is_exactly_once and running_step():
             raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
-        return self._names.claim(kind, name)
+        if name is not None or self.attempt == 1:  # nothing was sent before the first attempt
+            own = self._names.claim(kind, name)
+            return msgspec.structs.replace(await place({**given, "name": own}, None), name=own)
+        async with self._numbering:  # the answer takes the number
+            prefix, used = self._names.unnamed(kind)
+            placed = await place({**given, "name": prefix}, used)
+            self._names.claim(kind, placed.name)
+            return placed
 
     def _name_of_question(self, question: Any, name: str | None) -> str:
         """Raises ValueError, Rejected."""

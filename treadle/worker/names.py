@@ -57,6 +57,12 @@ class Names:
         used.add(name)
         return name
 
+    def unnamed(self, kind: str) -> tuple[str, list[int]]:
+        """How a name without one begins here, and the numbers that are in use."""
+        prefix = f"{_step.get()}{kind}"
+        numbers = (name.removeprefix(f"{prefix} ") for name in self._used[kind] if name.startswith(f"{prefix} "))
+        return prefix, [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 9]
+
     def _number(self, kind: str, used: set[str], compare: Comparison) -> str:
         another: str | None = None  # the first name that an earlier attempt used for something else
         for number in itertools.count(1):

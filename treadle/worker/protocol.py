@@ -114,12 +114,13 @@ class _Exchanges(Struct, frozen=True):
     exchanges: list[PastExchange]
 
 
-class _Placed(Struct, frozen=True):
-    """Of a message or of a record."""
+class Placed(Struct, frozen=True):
+    """A message to send or a record to publish; not `is_new`: an earlier attempt has sent it."""
 
     is_new: bool
     message_id: str | None = None
     record_id: str | None = None
+    name: str = ""
 
 
 class _Claims(Struct, frozen=True):
@@ -176,15 +177,17 @@ class Leases(Connection):
         answer = await self._write(f"/workers/{segment(worker)}/finish", body, claim)
         return msgspec.json.decode(answer, type=Ended).state
 
-    async def place_message(self, worker: str, claim: Claim, send: dict[str, Any]) -> tuple[str, bool]:
-        """The id that a message to send has, and whether no earlier attempt has sent it. Raises LeaseLost, Invalid."""
-        placed = await self._place(worker, "send", {**_lease(claim), "send": send})
-        return str(placed.message_id), placed.is_new
+    async def place_message(
+        self, worker: str, claim: Claim, send: dict[str, Any], used_numbers: Sequence[int] | None
+    ) -> Placed:
+        """The id of a message to send; with `used_numbers` its name gets another one. Raises LeaseLost, Invalid."""
+        return await self._place(worker, "send", claim, {"send": send}, used_numbers)
 
-    async def place_record(self, worker: str, claim: Claim, record: dict[str, Any]) -> tuple[str, bool]:
+    async def place_record(
+        self, worker: str, claim: Claim, record: dict[str, Any], used_numbers: Sequence[int] | None
+    ) -> Placed:
         """The same for a record to publish."""
-        placed = await self._place(worker, "publish", {**_lease(claim), "record": record})
-        return str(placed.record_id), placed.is_new
+        return await self._place(worker, "publish", claim, {"record": record}, used_numbers)
 
     async def history(self, worker: str, claim: Claim, limit: int, *, tools: bool) -> list[PastExchange]:
         """Raises LeaseLost."""
@@ -198,8 +201,11 @@ class Leases(Connection):
         answer = await self._persist(f"/workers/{segment(worker)}/children", body)
         return msgspec.json.decode(answer, type=_Waited).messages
 
-    async def _place(self, worker: str, call: str, body: dict[str, Any]) -> _Placed:
-        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/{call}", body), type=_Placed)
+    async def _place(
+        self, worker: str, call: str, claim: Claim, body: dict[str, Any], used_numbers: Sequence[int] | None
+    ) -> Placed:
+        body = {**_lease(claim), **body, **({} if used_numbers is None else {"used_numbers": used_numbers})}
+        return msgspec.json.decode(await self._persist(f"/workers/{segment(worker)}/{call}", body), type=Placed)
 
     async def heartbeat(self, worker: str, leases: dict[UUID, UUID]) -> list[Verdict]:
         """Raises NotFound for a worker that the server has taken for dead, Unavailable."""

@@ -162,6 +162,20 @@ export class Attempt {
       begun.add(`${kind}/${name}`);
       return name;
     };
+    // Without a name, the server finds what an earlier attempt sent by its content: sends side by side may come in another
+    // order. One asks after the other, because the answer takes the number.
+    let numbering: Promise<unknown> = Promise.resolve();
+    const place = <T extends { name: string }>(kind: string, given: string | undefined, ask: (name: string, used?: number[]) => Promise<T>) => {
+      if (given !== undefined || claim.attempt === 1) return ask(begin(kind, given)); // nothing was sent before the first attempt
+      const placing = numbering.then(async () => {
+        const numbers = [...begun].filter((name) => name.startsWith(`${kind}/${kind} `)).map((name) => Number(name.slice(2 * kind.length + 2)));
+        const placed = await ask(kind, numbers.filter((number) => Number.isInteger(number) && number > 0));
+        begin(kind, placed.name);
+        return placed;
+      });
+      numbering = placing.catch(() => {});
+      return placing;
+    };
     const exactlyOnce = (claim.metadata as { record?: { delivery?: string } } | null)?.record?.delivery === "exactly_once";
     return {
       messageId: claim.message_id,
@@ -194,10 +208,12 @@ export class Attempt {
       },
       send: async (message, { name, ...options } = {}) => {
         this.#requireRunning();
-        const send = { name: begin("send", name), message, ...options };
-        const placed = await this.#ask<Schemas["PlacedMessage"]>("/send", { send });
+        const send = { message, ...options };
+        const placed = await place("send", name, (own, used_numbers) =>
+          this.#ask<Schemas["PlacedMessage"]>("/send", { send: { ...send, name: own }, used_numbers }),
+        );
         if (placed.is_new) {
-          this.#toSend.sends.push(send);
+          this.#toSend.sends.push({ ...send, name: placed.name });
           this.#placed.set(placed.message_id, options.aside ? null : (options.thread_id ?? null));
         }
         return placed.message_id;
@@ -205,9 +221,11 @@ export class Attempt {
       gather: (messages, options = {}) => this.#gather(messages, options.settled ?? false),
       publish: async (topic, value, { name, ...options } = {}) => {
         this.#requireRunning();
-        const record = { name: begin("publish", name), topic, value, ...options };
-        const placed = await this.#ask<Schemas["PlacedRecord"]>("/publish", { record });
-        if (placed.is_new) this.#toSend.records.push(record);
+        const record = { topic, value, ...options };
+        const placed = await place("publish", name, (own, used_numbers) =>
+          this.#ask<Schemas["PlacedRecord"]>("/publish", { record: { ...record, name: own }, used_numbers }),
+        );
+        if (placed.is_new) this.#toSend.records.push({ ...record, name: placed.name });
         return placed.record_id;
       },
       input: async (question, { name } = {}) => {

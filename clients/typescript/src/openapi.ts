@@ -613,21 +613,24 @@ export interface components {
         };
         /**
          * PlacedMessage
-         * @description The id that the message to send has. Not `is_new`: an earlier attempt has sent it, and it is not sent again.
+         * @description The id that the message to send has, and its name, with its number. Not `is_new`: an earlier attempt has sent it,
+         *         and it is not sent again.
          */
         PlacedMessage: {
             /** Format: uuid */
             message_id: string;
             is_new: boolean;
+            name: string;
         };
         /**
          * PlacedRecord
-         * @description The id that the record to publish has; `is_new` as of PlacedMessage.
+         * @description The id that the record to publish has; `is_new` and `name` as of PlacedMessage.
          */
         PlacedRecord: {
             /** Format: uuid */
             record_id: string;
             is_new: boolean;
+            name: string;
         };
         /** Position */
         Position: {

@@ -44,10 +44,10 @@ async def place_sent_message(
     remote: NamedDependency[RemoteServices],
 ) -> PlacedMessage:
     sender = await remote.sender(principal.tenant, worker_id, data)
-    placed = place_message(sender, data.message_id, data.send, settings)
+    placed = place_message(sender, data.message_id, data.send, settings, data.used_numbers)
     if placed.is_new:
         await remote.check(principal.tenant, [placed])
-    return PlacedMessage(placed.id, placed.is_new)
+    return PlacedMessage(placed.id, placed.is_new, placed.name)
 
 
 @post(
@@ -68,10 +68,10 @@ async def place_published_record(
     remote: NamedDependency[RemoteServices],
 ) -> PlacedRecord:
     sender = await remote.sender(principal.tenant, worker_id, data)
-    placed = place_record(sender, data.message_id, data.record, settings)
+    placed = place_record(sender, data.message_id, data.record, settings, data.used_numbers)
     if placed.is_new:
         await remote.check(principal.tenant, [placed])
-    return PlacedRecord(placed.id, placed.is_new)
+    return PlacedRecord(placed.id, placed.is_new, placed.name)
 
 
 @post(

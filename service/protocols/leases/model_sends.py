@@ -71,34 +71,46 @@ Children: TypeAlias = Annotated[
 ]
 
 
+UsedNumbers: TypeAlias = Annotated[
+    Annotated[list[Annotated[int, Meta(ge=1, le=2**31 - 1)]], Meta(max_length=MAX_BATCH_MESSAGES)] | None,
+    Meta(description=f"a list of up to {MAX_BATCH_MESSAGES} whole numbers from 1, or null"),
+]
+
+
 class NewSend(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attempt is about to send."""
+    """What an attempt is about to send. With `used_numbers`, those that the attempt has used, the name gets a number:
+    that under which an earlier attempt sent the same, else the next one."""
 
     message_id: MessageIdField
     lease: LeaseField
     send: Annotated[SentMessage, Meta(description="an object with name, message and more")]
+    used_numbers: UsedNumbers = None
 
 
 class NewPublication(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attempt is about to publish."""
+    """What an attempt is about to publish. `used_numbers`: as of NewSend."""
 
     message_id: MessageIdField
     lease: LeaseField
     record: Annotated[SentRecord, Meta(description="an object with name, topic, value and more")]
+    used_numbers: UsedNumbers = None
 
 
 class PlacedMessage(Struct, frozen=True):
-    """The id that the message to send has. Not `is_new`: an earlier attempt has sent it, and it is not sent again."""
+    """The id that the message to send has, and its name, with its number. Not `is_new`: an earlier attempt has sent it,
+    and it is not sent again."""
 
     message_id: UUID
     is_new: bool
+    name: str
 
 
 class PlacedRecord(Struct, frozen=True):
-    """The id that the record to publish has; `is_new` as of PlacedMessage."""
+    """The id that the record to publish has; `is_new` and `name` as of PlacedMessage."""
 
     record_id: UUID
     is_new: bool
+    name: str
 
 
 class NewHistory(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """What an attempt of a remote worker sends: the ids, and the rows as treadle.append_and_send reads them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from service.telemetry import TRACE_PARENT
 from service.trace_ids import own_trace, trace_of
 
 EXACTLY_ONCE = "exactly_once"
+RECORD = "record "  # before the names of records, among those of messages
 AT_ITS_END = "A message that is delivered exactly once sends and publishes with its end only, not with a step."
 DIFFERS = (
     "This attempt {} another {} as {!r} than an earlier attempt did: make its content in a step, or give each its own"
@@ -31,10 +33,13 @@ class Placed(NamedTuple):
     id: UUID
     is_new: bool
     row: dict[str, Any]
+    name: str
 
 
-def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Settings) -> Placed:
-    """Raises Unprocessable."""
+def place_message(
+    sender: Sender, parent: UUID, sent: SentMessage, settings: Settings, used_numbers: Sequence[int] | None = None
+) -> Placed:
+    """`used_numbers`: the name gets another one. Raises Unprocessable."""
     _check_depth(sender)
     validate_messages(
         [NewMessage(sent.message, thread_id=sent.thread_id, metadata=sent.metadata, aside=sent.aside)],
@@ -43,19 +48,23 @@ def place_message(sender: Sender, parent: UUID, sent: SentMessage, settings: Set
     )
     named = {"agent": sent.agent, "thread_id": sent.thread_id, "metadata": sent.metadata}
     content = {"message": sent.message, "aside": sent.aside} | {k: v for k, v in named.items() if v is not None}
-    placed = _placed(sender, parent, content, sent.name, settings, kind="message")
+    placed = _placed(sender, parent, content, sent.name, settings, used_numbers, kind="message")
     fields = {"parent": str(parent), "priority": sent.priority, "delay_seconds": sent.delay_seconds}
     return placed._replace(row={"message_id": str(placed.id), **fields, **content, **_trace(sender, parent)})
 
 
-def place_record(sender: Sender, parent: UUID, sent: SentRecord, settings: Settings) -> Placed:
-    """Raises Unprocessable."""
+def place_record(
+    sender: Sender, parent: UUID, sent: SentRecord, settings: Settings, used_numbers: Sequence[int] | None = None
+) -> Placed:
+    """As place_message. Raises Unprocessable."""
     _check_depth(sender)
     validate_metadata({"value": sent.value})
     named = {"key": sent.key, "headers": sent.headers}
     content = {"topic": sent.topic, "value": sent.value} | {k: v for k, v in named.items() if v is not None}
-    placed = _placed(sender, parent, content, f"record {sent.name}", settings, kind="record")
-    return placed._replace(row={"record_id": str(placed.id), **content, **_trace(sender, parent)})
+    placed = _placed(sender, parent, content, f"{RECORD}{sent.name}", settings, used_numbers, kind="record")
+    return placed._replace(
+        name=placed.name.removeprefix(RECORD), row={"record_id": str(placed.id), **content, **_trace(sender, parent)}
+    )
 
 
 def place_all(
@@ -81,15 +90,45 @@ def _check_depth(sender: Sender) -> None:
 
 
 def _placed(
-    sender: Sender, parent: UUID, content: dict[str, Any], name: str, settings: Settings, *, kind: str
+    sender: Sender,
+    parent: UUID,
+    content: dict[str, Any],
+    name: str,
+    settings: Settings,
+    used_numbers: Sequence[int] | None,
+    *,
+    kind: str,
 ) -> Placed:
     if (size := len(msgspec.json.encode(content))) > settings.max_event_bytes:
         raise Unprocessable(f"The {kind} {name!r} has {size} bytes; at most {settings.max_event_bytes} are allowed.")
     place = Place(parent, content, sender.earlier)
-    if place.is_same(name) is False:
-        raise Unprocessable(DIFFERS.format("sends" if kind == "message" else "publishes", kind, name))
+    if used_numbers is not None:
+        name = _numbered(place, name, frozenset(used_numbers), kind)
+    elif place.is_same(name) is False:
+        raise _differs(kind, name)
     id = place.child(name)
-    return Placed(UUID(id), id not in sender.earlier.sent, {})
+    return Placed(UUID(id), id not in sender.earlier.sent, {}, name)
+
+
+def _numbered(place: Place, prefix: str, used: Set[int], kind: str) -> str:
+    """The name with the number under which an earlier attempt sent the same, else with the next one. Raises
+    Unprocessable where earlier attempts sent something else only."""
+    another: str | None = None  # the first name that an earlier attempt used for something else
+    for number in itertools.count(1):
+        name = f"{prefix} {number}"
+        if number in used:
+            continue
+        is_same = place.is_same(name)
+        if is_same is None and another is not None:
+            raise _differs(kind, another)
+        if is_same is not False:
+            return name
+        another = another or name
+    raise AssertionError("unreachable")
+
+
+def _differs(kind: str, name: str) -> Unprocessable:
+    return Unprocessable(DIFFERS.format("sends" if kind == "message" else "publishes", kind, name))
 
 
 def _trace(sender: Sender, parent: UUID) -> dict[str, str]:

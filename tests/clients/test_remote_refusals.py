@@ -28,6 +28,10 @@ async def returned(value: Any) -> Any:
     return value
 
 
+async def own_turn(context: Context) -> Any:
+    return await context.gather(await context.send("x", agent="echo", thread_id="t"))
+
+
 LARGE = "bytes; at most 1000000 are allowed"
 HUGE = "at most 10000000 bytes (MAX_BODY_BYTES) are allowed"
 CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -52,6 +56,10 @@ CALLS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "input, deep": (lambda context: context.input(deep(500)), "nested too deeply"),
     "input, large": (lambda context: context.input(text(2)), LARGE),
     "input, huge": (lambda context: context.input(text(21)), HUGE),
+    "step, long name": (lambda context: context.step("x" * 201, list), "1 to 200 characters"),
+    "send, long name": (lambda context: context.send("x", name="x" * 201), "1 to 200 characters"),
+    "emit, no text": (lambda context: context.emit(7), "emit takes text"),
+    "gather, own turn": (own_turn, "waits for this one's turn"),
     "usage, deep": (lambda context: returned(context.usage(a=deep(3_000))), "is not JSON"),
 }
 
@@ -76,7 +84,7 @@ async def api(api_with_worker: Client) -> AsyncIterator[Client]:
 
 async def test_what_the_server_refuses_for_good_ends_the_message_at_once(api: Client) -> None:
     for how, (_, words) in CALLS.items():
-        status = await api.settled(await api.submit(how, agent="pays"))
+        status = await api.settled(await api.submit(how, agent="pays", thread_id="t"))
         assert (status["state"], status["attempt"]) == ("failed", 1), how
         assert words in status["error"], how
     assert paid == list(CALLS)

@@ -19,8 +19,9 @@ from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.context import Asked, RemoteContext, SyncContext, Waiting, encode_once
+from treadle.worker.context import Asked, RemoteContext, Waiting, encode_once
 from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
+from treadle.worker.sync_context import SyncContext
 from treadle.worker.traces import go_on_with
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Attempt:
         timer = asyncio.get_running_loop().call_later(self.claim.timeout_seconds, self.stop, "timeout")
         try:
             await self._over
-            if task.done() and self._reason in (None, "released"):
+            if task.done() and self._reason in (None, "released", "timeout"):
                 return self._failed(asyncio.CancelledError()) if task.cancelled() else task.result()
         finally:
             timer.cancel()

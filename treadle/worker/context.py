@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,11 +14,11 @@ from service.agents.contract import ChildFailed, Exchange, Rejected
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.texts import clean, encode_clean
-from service.agents.thread_bridge import ThreadBridge, call_anywhere, require_loop
+from service.agents.thread_bridge import call_anywhere, require_loop
 from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.names import Names, prefix_of, running_step, within_step
+from treadle.worker.names import Names, Unacceptable, prefix_of, running_step, within_step
 from treadle.worker.protocol import Claim, Event, Placed, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")
@@ -93,7 +92,7 @@ class RemoteContext:
 
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
-            raise TypeError(f"emit takes text, not {type(chunk).__name__}")
+            raise Unacceptable(f"emit takes text, not {type(chunk).__name__}.")
         for start in range(0, len(chunk), CHUNK_CHARS):
             data = {"chunk": clean(chunk[start : start + CHUNK_CHARS]), "index": self._chunks}
             self._chunks += 1
@@ -172,11 +171,11 @@ class RemoteContext:
         found = {str(child.message_id): child for child in (await self._calls.children(sent) if sent else ())}
         for message, child in found.items():
             if child.state != "deleted" and str(child.parent) != self.message_id:
-                raise ValueError(f"gather takes what send returned, not {message!r}")
+                raise Unacceptable(f"gather takes what send returned, not {message!r}.")
         threads = {message: child.thread_id for message, child in found.items()} | self._unsent_threads
         own_turn = None if self._claim.aside else self.thread_id
         if own := [message for message in messages if own_turn is not None and threads[message] == own_turn]:
-            raise ValueError(f"the message {own[0]} waits for this one's turn in the thread {self.thread_id!r}")
+            raise Unacceptable(f"The message {own[0]} waits for this one's turn in the thread {self.thread_id!r}.")
         open_ones = [id for id in messages if id not in found or found[id].state in ("queued", "processing")]
         if open_ones:
             self._stop(Waiting(open_ones))
@@ -230,8 +229,8 @@ class RemoteContext:
         given: dict[str, Any],
         place: Callable[[dict[str, Any], Sequence[int] | None], Awaitable[Placed]],
     ) -> Placed:
-        """Name what is sent. Without a name, the server finds what an earlier attempt sent by its content: sends side
-        by side may come in another order. Raises ValueError, Rejected."""
+        """Name a message or a record. Without a name, the server finds one of an earlier attempt by its content: sends
+        side by side may come in another order. Raises ValueError, Rejected."""
         if self._is_exactly_once and running_step():
             raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
         if name is not None or self.attempt == 1:  # nothing was sent before the first attempt
@@ -293,58 +292,6 @@ class RemoteContext:
         if name in ("instance", "under_way", "incoming"):
             raise asyncio.CancelledError if self._stopped() else NotRemote(name)
         raise AttributeError(name)
-
-
-class SyncContext:
-    """The context of a sync agent: the same methods, without `await`."""
-
-    def __init__(self, context: RemoteContext, bridge: ThreadBridge) -> None:
-        self._context = context
-        self._bridge = bridge
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        return self._context.memory
-
-    @memory.setter
-    def memory(self, memory: dict[str, Any]) -> None:
-        self._context.memory = memory
-
-    def emit(self, chunk: str) -> None:
-        self._bridge.wait(self._context.emit(chunk))
-
-    def event(self, type: str, data: Any) -> None:
-        self._bridge.wait(self._context.event(type, data))
-
-    def step(self, name: str, function: Callable[[], Any]) -> Any:
-        """The function runs here, in the agent's own thread."""
-        if inspect.iscoroutinefunction(function):
-            return self._bridge.wait(self._context.step(name, function))
-        if (stored := self._bridge.wait(self._context.find_step(name, function))) is not None:
-            return stored[0]
-        with within_step(name):
-            result = function()
-            if inspect.iscoroutine(result):
-                result = self._bridge.wait(result)
-        return self._bridge.wait(self._context.keep_step(name, function, result))
-
-    def send(self, message: Any, **options: Any) -> str:
-        return self._bridge.wait(self._context.send(message, **options))
-
-    def publish(self, topic: str, value: Any, **options: Any) -> str:
-        return self._bridge.wait(self._context.publish(topic, value, **options))
-
-    def gather(self, *messages: str, return_exceptions: bool = False) -> list[Any]:
-        return self._bridge.wait(self._context.gather(*messages, return_exceptions=return_exceptions))
-
-    def input(self, question: Any = None, *, name: str | None = None) -> Any:
-        return self._bridge.wait(self._context.input(question, name=name))
-
-    def history(self, *args: Any, **options: Any) -> Sequence[Exchange]:
-        return self._bridge.wait(self._context.history(*args, **options))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
 
 
 def _result(child: WaitedMessage) -> Any:

@@ -36,6 +36,10 @@ def running_step() -> str:
     return _step.get()
 
 
+class Unacceptable(Rejected, ValueError, TypeError):
+    """A call of the context is refused, now or later. An agent that expects it may catch ValueError."""
+
+
 class Names:
     """Those that one attempt has used."""
 
@@ -49,7 +53,7 @@ class Names:
         if name is None:
             name = self._number(kind, used, compare)
         elif not name or len(name) > MAX_NAME_CHARS:
-            raise ValueError(f"the name of a {kind} has 1 to {MAX_NAME_CHARS} characters")
+            raise Unacceptable(f"The name of a {kind} has 1 to {MAX_NAME_CHARS} characters.")
         elif compare(name) is False:
             raise _differs(kind, name)
         if name in used:

@@ -246,13 +246,13 @@ export class Attempt {
         for (const [message, child] of found) {
             const own = child.state === "deleted" || child.parent === this.#claim.message_id;
             if (!own)
-                throw new Error(`gather takes what send returned, not ${message}`);
+                throw new Rejected(`gather takes what send returned, not ${message}`);
         }
         const threads = new Map([...[...found].map(([id, child]) => [id, child.thread_id]), ...this.#placed]);
         const turn = this.#claim.aside ? null : this.#claim.thread_id;
         const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
         if (own !== undefined)
-            throw new Error(`the message ${own} waits for this one's turn in the thread ${turn}`);
+            throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}`);
         const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
         if (open.length > 0) {
             this.stop(new Waiting(open));

@@ -259,12 +259,12 @@ export class Attempt {
     const found = new Map(asked.messages.map((child) => [child.message_id, child]));
     for (const [message, child] of found) {
       const own = child.state === "deleted" || child.parent === this.#claim.message_id;
-      if (!own) throw new Error(`gather takes what send returned, not ${message}`);
+      if (!own) throw new Rejected(`gather takes what send returned, not ${message}`);
     }
     const threads = new Map([...[...found].map(([id, child]) => [id, child.thread_id] as const), ...this.#placed]);
     const turn = this.#claim.aside ? null : this.#claim.thread_id;
     const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
-    if (own !== undefined) throw new Error(`the message ${own} waits for this one's turn in the thread ${turn}`);
+    if (own !== undefined) throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}`);
     const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
     if (open.length > 0) {
       this.stop(new Waiting(open));

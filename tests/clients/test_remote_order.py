@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from service.db.pool import Connection
-from tests.clients.test_remote_worker import serving, url_of
 from tests.support.api_client import Client
 from tests.support.invariants import assert_consistent
+from tests.support.serving import serving, url_of
 from treadle import Context, RetryAfter, Worker, agent
 
 CONTENTS = ["a", "b", "c", "b", "d"]

@@ -7,9 +7,9 @@ import httpx2
 import pytest
 
 from service.db.pool import Connection
-from tests.clients.test_remote_worker import serving, url_of
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.serving import serving, url_of
 from tests.support.waiting import until
 from treadle import Context, Overloaded, Worker, agent
 from treadle.client import AsyncClient

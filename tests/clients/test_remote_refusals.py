@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.clients.test_remote_worker import serving, url_of
 from tests.support.api_client import Client
+from tests.support.serving import serving, url_of
 from treadle import Context, Worker, agent
 
 paid: list[str] = []

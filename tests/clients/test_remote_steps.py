@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from service.db.pool import Connection
-from tests.clients.test_remote_worker import serving, url_of
 from tests.support.api_client import Client
+from tests.support.serving import serving, url_of
 from tests.support.waiting import until
 from tests.support.worker_processes import lose_lease
 from treadle import Context, Worker, agent

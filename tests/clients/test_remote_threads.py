@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from service.db.pool import Connection
-from tests.clients.test_remote_worker import serving, url_of
 from tests.support.api_client import Client
+from tests.support.serving import serving, url_of
 from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Worker, agent
 

@@ -1,12 +1,10 @@
 """treadle.Worker: agents in a program that reaches the API over HTTP only."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +18,7 @@ from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
+from tests.support.serving import serving, url_of
 from tests.support.waiting import until
 from tests.support.workers import lose_worker
 from treadle import ChildFailed, Context, Rejected, RetryAfter, Worker, agent
@@ -124,23 +123,6 @@ async def fickle(context: Context, text: str) -> None:
     await context.send(f"{text} {context.attempt}", agent="echo")
     await context.step("order", lambda: None)
     raise RetryAfter(0, "once more")
-
-
-@contextlib.asynccontextmanager
-async def serving(worker: Worker) -> AsyncIterator[Worker]:
-    task = asyncio.create_task(worker.serve())
-    try:
-        await until(lambda: worker.registered.is_set() or task.done())
-        yield worker
-    finally:
-        if not task.done():
-            worker.stop()
-            worker.stop()
-        await task
-
-
-def url_of(api: Client) -> str:
-    return str(api.base_url)
 
 
 async def test_agents_run_in_a_program_of_their_own(api_with_worker: Client, sql: Connection) -> None:

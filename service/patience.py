@@ -84,10 +84,11 @@ class Patience:
             key = busy.held or key or object()
         elif key not in self._lines:
             async with self._slot(deadline):
-                try:
-                    return await call(False)
-                except Busy as error:
-                    key = error.held or key or object()
+                if key not in self._lines:  # which another caller may have begun meanwhile
+                    try:
+                        return await call(False)
+                    except Busy as error:
+                        key = error.held or key or object()
         self.callers += 1
         try:
             return await _unless_client_leaves(self._stand(call, key, deadline, characters))

@@ -79,7 +79,7 @@ comment on function treadle.declare_tenant_limits
 -- limits: as above; they are added to those that the tenant has. Null: it has none of its own any more.
 create or replace function treadle.limit_tenant(tenant text, limits jsonb, actor text default null) returns void
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 begin
     if limits is not null then
         perform treadle._check_limits(limits);

@@ -97,7 +97,7 @@ create or replace function treadle.create_topic(
     topic text, retention_hours double precision default 168, max_record_bytes integer default 1000000,
     schema_subject text default null, tenant text default 'default', actor text default null)
 returns text language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v treadle.topics;
     v_done text := 'changed';
@@ -139,7 +139,7 @@ comment on function treadle.create_topic is 'Declare a topic; returns created, c
 -- Delete a topic: it is unknown at once, and treadle.purge_records deletes its records in chunks.
 create or replace function treadle.delete_topic(topic text, tenant text default 'default', actor text default null)
 returns void language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v treadle.topics;
 begin

@@ -110,7 +110,7 @@ create or replace function treadle.create_subscription(
     max_in_flight integer default 1000, filter jsonb default null, dead_letter boolean default true,
     tenant text default 'default', actor text default null)
 returns text language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v treadle.subscriptions;
@@ -165,7 +165,7 @@ comment on function treadle.create_subscription
 -- agent. What a declaration of topics does not say stays as it is. Where nothing changes, no lock is taken.
 create or replace function treadle.follow_topics(agent text, topics text[]) returns text
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v treadle.subscriptions;
@@ -217,7 +217,7 @@ end $$;
 create or replace function treadle.pause_subscription(
     subscription text, paused boolean default true, tenant text default 'default', actor text default null)
 returns void language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
 begin
@@ -235,7 +235,7 @@ comment on function treadle.pause_subscription
 create or replace function treadle.seek_subscription(
     subscription text, start text, topic text default null, tenant text default 'default', actor text default null)
 returns void language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
     v_since constant timestamptz := treadle._start_time(start);  -- raises TR422, also where it reads no topic yet
@@ -270,7 +270,7 @@ comment on function treadle.seek_subscription
 create or replace function treadle.delete_subscription(
     subscription text, tenant text default 'default', actor text default null)
 returns void language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v treadle.subscriptions;
 begin

@@ -38,7 +38,7 @@ create or replace function treadle.set_schema_rule(
     subject text, rule text, value text, tenant text default 'default', actor text default null)
 returns text
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v_former text;
@@ -97,7 +97,7 @@ create or replace function treadle.register_schema(
     extras jsonb default null, descriptor bytea default null, tenant text default 'default', out schema_id integer,
     out version integer)
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v_missing jsonb;
@@ -226,7 +226,7 @@ create or replace function treadle.delete_schemas(
     actor text default null)
 returns integer[]
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v_versions integer[];

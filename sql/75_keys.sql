@@ -28,7 +28,7 @@ create or replace function treadle.create_key(
     expires_seconds double precision default null, actor text default null,
     out created_at timestamptz, out expires_at timestamptz)
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 begin
     if not treadle._has_tenant(create_key.tenant) then
@@ -74,7 +74,7 @@ comment on function treadle.list_keys is 'The API keys without their secrets, th
 create or replace function treadle.revoke_key(key_id text, of_tenant text default null, actor text default null)
 returns timestamptz
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v_key treadle.keys;
@@ -102,7 +102,7 @@ create or replace function treadle.rotate_key(
     actor text default null)
 returns table (tenant text, name text, scopes text[], agents text[], expires_at timestamptz, former_until timestamptz)
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v_key treadle.keys;

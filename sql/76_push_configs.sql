@@ -102,7 +102,7 @@ comment on function treadle.list_push_configs is 'The addresses that are told of
 create or replace function treadle.delete_push_config(message_id uuid, config_id text, tenant text default 'default')
 returns void
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 begin
     delete from treadle.push_configs c
         where c.message_id = delete_push_config.message_id and c.config_id = delete_push_config.config_id

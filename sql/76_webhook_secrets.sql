@@ -78,7 +78,7 @@ create or replace function treadle.callback_secret(
     tenant text default 'default', grace_seconds double precision default null, actor text default null,
     out secret text, out former_until timestamptz)
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 declare
     v_secrets jsonb;
 begin

@@ -52,7 +52,7 @@ create or replace function treadle.create_webhook(
     description text default '', enabled boolean default true, tenant text default 'default',
     actor text default null, out webhook_id uuid, out secret text)
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v treadle.webhooks;
@@ -115,7 +115,7 @@ create or replace function treadle.change_webhook(
     webhook_id uuid, changes jsonb, tenant text default 'default', actor text default null)
 returns void
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     c_known constant text[] := array['url', 'events', 'agents', 'queues', 'description', 'enabled'];
@@ -144,7 +144,7 @@ create or replace function treadle.delete_webhook(
     webhook_id uuid, tenant text default 'default', actor text default null)
 returns void
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v constant treadle.webhooks := treadle._lock_webhook(webhook_id, tenant);
@@ -162,7 +162,7 @@ create or replace function treadle.rotate_webhook(
     webhook_id uuid, grace_seconds double precision, tenant text default 'default', actor text default null,
     out secret text, out former_until timestamptz)
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     v treadle.webhooks := treadle._lock_webhook(webhook_id, tenant);
@@ -184,7 +184,7 @@ comment on function treadle.rotate_webhook is 'Give a webhook another secret; ra
 create or replace function treadle.test_webhook(
     webhook_id uuid, tenant text default 'default', actor text default null, out message_id uuid)
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 declare
     c_now constant timestamptz := treadle.clock();

@@ -295,7 +295,7 @@ comment on function treadle.drop_instance is 'Drop the warm instance that worker
 create or replace function treadle.pause(queue text, paused boolean default true, actor text default null)
 returns void
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 begin
     update treadle.queues q
     set paused = pause.paused

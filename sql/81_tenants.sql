@@ -9,7 +9,7 @@
 
 create or replace function treadle.create_tenant(tenant text, actor text default null) returns void
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 #variable_conflict use_column
 begin
     if coalesce(create_tenant.tenant !~ '^[a-z0-9][a-z0-9_-]{0,39}$', true) then
@@ -39,7 +39,7 @@ end $$;
 create or replace function treadle.suspend_tenant(tenant text, suspended boolean default true, actor text default null)
 returns void
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 begin
     update treadle.tenants t
     set suspended_at = case when suspended then coalesce(t.suspended_at, treadle.clock()) end
@@ -57,7 +57,7 @@ comment on function treadle.suspend_tenant
 
 create or replace function treadle.delete_tenant(tenant text, actor text default null) returns void
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
 begin
     if tenant = 'default' then
         raise exception using errcode = 'TR409', message = 'The tenant default belongs to the installation: keep it.';

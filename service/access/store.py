@@ -31,13 +31,14 @@ class StoredKey(msgspec.Struct, frozen=True):
 class KeyStore:
     """`tenant` None means all tenants; `actor` is the principal's name for the audit."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, changes: Database | None = None) -> None:
         self._database = database
+        self._changes = changes or database
 
     async def create(self, actor: str, tenant: str, new: NewKey) -> CreatedKey:
         """Raises NotFound where the tenant is unknown."""
         key = make_key()
-        row = await self._database.fetchrow(
+        row = await self._changes.fetchrow(
             "select expires_at from treadle.create_key(key_id => $1, secret_hash => $2, tenant => $3, name => $4,"
             " scopes => $5, agents => $6, expires_seconds => $7, actor => $8)",
             key.key_id,
@@ -62,7 +63,7 @@ class KeyStore:
 
     async def revoke(self, actor: str, tenant: str | None, key_id: str) -> datetime:
         """Since when it is revoked; raises NotFound, Busy."""
-        revoked_at: datetime = await self._database.fetchval(
+        revoked_at: datetime = await self._changes.fetchval(
             "select treadle.revoke_key(key_id => $1, of_tenant => $2, actor => $3)", key_id, tenant, actor
         )
         return revoked_at
@@ -70,7 +71,7 @@ class KeyStore:
     async def rotate(self, actor: str, tenant: str | None, key_id: str, grace_seconds: float) -> CreatedKey:
         """The key with its new secret; raises NotFound, Conflict, Busy."""
         key = renew_key(key_id)
-        row = await self._database.fetchrow(
+        row = await self._changes.fetchrow(
             "select tenant, name, scopes, agents, expires_at, former_until from treadle.rotate_key("
             "key_id => $1, secret_hash => $2, grace_seconds => $3, of_tenant => $4, actor => $5)",
             key_id,
@@ -116,7 +117,7 @@ class KeyStore:
 
     async def note_token(self, principal: Principal, target: str, details: dict[str, Any]) -> None:
         """Write in the audit that the principal made an access token."""
-        await self._database.fetchval(
+        await self._changes.fetchval(
             "select treadle.note_token(actor => $1, tenant => $2, target => $3, details => $4)",
             principal.name,
             principal.tenant,

@@ -39,9 +39,9 @@ OF_CLIENTS = (KEY_PREFIX, TOKEN_PREFIX, "eyJ")  # the last begins a JWT
 class AccessParts:
     """What the routes and sockets of one API process share. `on_end` is called when a key was revoked."""
 
-    def __init__(self, settings: Settings, database: Database, on_end: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, database: Database, changes: Database, on_end: Callable[[], None]) -> None:
         self._settings = settings
-        self.keys = KeyStore(database)
+        self.keys = KeyStore(database, changes=changes)
         self.tokens = TokenSigner(self.keys)
         tenants = TenantCache(self.keys)
         self.cache = KeyCache(self.keys, tenants, on_end)

@@ -61,7 +61,7 @@ class Parts:
         self.feed = Feed(self._events, poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(pools.reads))
-        self.access = AccessParts(settings, pools.reads, self._wake_readers)
+        self.access = AccessParts(settings, pools.reads, pools.changes, self._wake_readers)
         self.schema_checks = SchemaChecks()
         self.remote = RemoteServices(
             settings, pools.work, self.notifier, self.access.access, self.schema_checks, make_traces=make_traces
@@ -90,7 +90,7 @@ class Parts:
             lists=pools.lists,
         )
         self._threads = ThreadStore(pools.calls, lists=pools.lists)
-        self._queues = QueueStore(pools.calls, lists=pools.lists)
+        self._queues = QueueStore(pools.changes, lists=pools.lists)
         self._inspection = InspectionStore(pools.lists)
         self.services: dict[str, Any] = {**self._of_process(), **self._of_nouns(), **self._of_streams()}
         self.services |= self._of_protocols()
@@ -129,28 +129,28 @@ class Parts:
     def _of_nouns(self) -> dict[str, Any]:
         """The stores."""
         pools = self.pools
-        registry = Registry(SchemaStore(pools.calls), self.schema_checks)
+        registry = Registry(SchemaStore(pools.changes, reads=pools.calls), self.schema_checks)
         return {
             "messages": self._messages,
             "inspection": self._inspection,
             "statistics": StatisticsStore(pools.lists),
             "threads": self._threads,
             "queues": self._queues,
-            "tenants": TenantStore(pools.calls),
-            "webhooks": WebhookStore(pools.calls, reads=pools.lists),
+            "tenants": TenantStore(pools.changes, reads=pools.calls),
+            "webhooks": WebhookStore(pools.changes, reads=pools.lists),
             "audit": AuditStore(pools.lists),
             "schemas": registry,
             "record_schemas": RecordSchemas(registry),
             "events": self._events,
             "event_pages": EventStore(pools.lists),
-            "subscriptions": SubscriptionStore(pools.calls, reads=pools.lists),
+            "subscriptions": SubscriptionStore(pools.changes, reads=pools.lists),
         }
 
     def _of_streams(self) -> dict[str, Any]:
         """What serves streams and calls that wait; the store of topics also reads for its stream."""
         access = self.access.access
         poll, keepalive = self._settings.poll_interval, self._settings.keepalive_interval
-        topics = TopicStore(self.pools.calls, self.notifier, reads=self.pools.reads)
+        topics = TopicStore(self.pools.calls, self.notifier, reads=self.pools.reads, changes=self.pools.changes)
         return {
             "waiter": Waiter(self.feed, self._events, access),
             "streams": Streams(self.feed, access, keepalive_interval=keepalive),

@@ -4,6 +4,7 @@ import asyncio
 
 from service.config import Settings
 from service.db.availability import Availability
+from service.db.patient import PatientDatabase
 from service.db.pool import Database
 
 CALL_CONNECTIONS = 10
@@ -11,7 +12,10 @@ READ_CONNECTIONS = 4
 LIST_CONNECTIONS = 3
 HEALTH_CONNECTIONS = 2
 WORK_CONNECTIONS = 4
-MOST_CONNECTIONS = CALL_CONNECTIONS + READ_CONNECTIONS + LIST_CONNECTIONS + HEALTH_CONNECTIONS + WORK_CONNECTIONS
+CHANGE_CONNECTIONS = 3
+MOST_CONNECTIONS = (
+    CALL_CONNECTIONS + READ_CONNECTIONS + LIST_CONNECTIONS + HEALTH_CONNECTIONS + WORK_CONNECTIONS + CHANGE_CONNECTIONS
+)
 LIST_SECONDS = 5.0  # after which a list is answered with 503
 HEALTH_SECONDS = 3.0
 
@@ -19,8 +23,10 @@ HEALTH_SECONDS = 3.0
 class Pools:
     """Connections are opened when they are needed.
 
-    `calls`: what writes, and what open streams read. `reads`: single messages. `lists`: threads, messages of a thread,
-    queues, events, with a limit on each statement. `health`: the health check. `work`: what remote workers call.
+    `calls`: what writes messages, threads and records, and what open streams read. `changes`: what changes topics,
+    subscriptions, webhooks, keys, schemas, tenants and queues, and may find it held. `reads`: single messages. `lists`:
+    threads, messages of a thread, queues, events, with a limit on each statement. `health`: the health
+    check. `work`: what remote workers call.
     """
 
     def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
@@ -32,17 +38,18 @@ class Pools:
         self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
         self.work = self._pool("api work", WORK_CONNECTIONS)
+        self.changes = self._pool("api changes", CHANGE_CONNECTIONS, kind=PatientDatabase)
 
     @property
     def all(self) -> tuple[Database, ...]:
-        return self.calls, self.reads, self.lists, self.health, self.work
+        return self.calls, self.reads, self.lists, self.health, self.work, self.changes
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.all))
 
-    def _pool(self, name: str, size: int, *, seconds: float | None = None) -> Database:
+    def _pool(self, name: str, size: int, *, seconds: float | None = None, kind: type[Database] = Database) -> Database:
         limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
-        return Database(
+        return kind(
             self._dsn,
             name=name,
             size=size,

@@ -22,8 +22,9 @@ MAX_LISTED = 100_000  # names of a list
 class SchemaStore:
     """`deleted`: also those versions that are deleted, but not permanently."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         self._database = database
+        self._reads = reads or database
 
     async def register(
         self, principal: Principal, subject: str, new: NewSchema, document: Document, latest: int
@@ -49,7 +50,7 @@ class SchemaStore:
 
     async def versions(self, principal: Principal, subject: str, *, deleted: bool = False) -> list[Version]:
         """All of a subject, the oldest first; raises UnknownSubject."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
             " and ($3 or o.deleted_at is null) order by o.version",
             principal.tenant,
@@ -64,7 +65,7 @@ class SchemaStore:
         self, principal: Principal, subject: str, number: int | None, *, deleted: bool = False
     ) -> Version:
         """One of a subject; None: the newest. Raises UnknownSubject, UnknownVersion."""
-        row = await self._database.fetchrow(
+        row = await self._reads.fetchrow(
             f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
             " and ($3::integer is null or o.version = $3) and ($4 or o.deleted_at is null)"
             " order by o.version desc limit 1",
@@ -80,7 +81,7 @@ class SchemaStore:
 
     async def of_schema(self, principal: Principal, schema_id: int, *, deleted: bool = True) -> list[Version]:
         """The versions that have a schema; raises UnknownSchema."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.schema_id = $2"
             " and ($3 or o.deleted_at is null) order by o.subject, o.version",
             principal.tenant,
@@ -93,7 +94,7 @@ class SchemaStore:
 
     async def of_digest(self, principal: Principal, digest: UUID) -> Version:
         """A version that has this schema; raises UnknownSchema."""
-        row = await self._database.fetchrow(
+        row = await self._reads.fetchrow(
             f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.digest = $2 limit 1",
             principal.tenant,
             digest,
@@ -104,7 +105,7 @@ class SchemaStore:
 
     async def subjects(self, principal: Principal, prefix: str = "", *, deleted: bool = False) -> list[Version]:
         """The newest version of each subject whose name begins with the prefix, in the order of the names."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             f"select distinct on (o.subject) {COLUMNS} from treadle.schema_overview o where o.tenant = $1"
             " and starts_with(o.subject, $2) and ($3 or o.deleted_at is null)"
             f" order by o.subject, o.deleted_at is not null, o.version desc limit {MAX_LISTED}",
@@ -116,14 +117,14 @@ class SchemaStore:
 
     async def subject_of_topic(self, principal: Principal, topic: str) -> str | None:
         """The subject that the topic's records must fit; None: none, or no topic to which the principal may publish."""
-        found: str | None = await self._database.fetchval(
+        found: str | None = await self._reads.fetchval(
             "select treadle.topic_subject($1, $2, $3::jsonb)", topic, principal.tenant, principal.reach
         )
         return found
 
     async def subjects_of_topics(self, principal: Principal, topics: Collection[str]) -> dict[str, str]:
         """The same for several topics: those that have a subject."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             "select topic, subject from treadle.topic_subjects($1, $2, $3::jsonb)",
             list(topics),
             principal.tenant,
@@ -133,7 +134,7 @@ class SchemaStore:
 
     async def newest(self, principal: Principal, subjects: Collection[str]) -> dict[str, Version]:
         """The newest version of each of these subjects that has one."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             f"select distinct on (o.subject) {COLUMNS} from treadle.schema_overview o where o.tenant = $1"
             " and o.subject = any($2) and o.deleted_at is null order by o.subject, o.version desc",
             principal.tenant,
@@ -143,7 +144,7 @@ class SchemaStore:
 
     async def referrers(self, principal: Principal, subject: str, number: int) -> list[int]:
         """The ids of the schemas that refer to a version."""
-        found: list[int] = await self._database.fetchval(
+        found: list[int] = await self._reads.fetchval(
             "select treadle.schema_references($1, $2, tenant => $3)", subject, number, principal.tenant
         )
         return found
@@ -165,7 +166,7 @@ class SchemaStore:
         self, principal: Principal, rule: Rule, subject: str = ALL_SUBJECTS, *, inherited: bool = True
     ) -> Any:
         """None where neither the subject nor (where `inherited`) all subjects have it."""
-        return await self._database.fetchval(
+        return await self._reads.fetchval(
             "select treadle.schema_rule($1, $2, tenant => $3, inherited => $4)",
             subject,
             rule,

@@ -28,15 +28,16 @@ class Chunk(NamedTuple):
 class TenantStore:
     """`actor` is the principal's name for the audit."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         self._database = database
+        self._reads = reads or database
 
     async def all(self) -> list[Tenant]:
-        return msgspec.convert(await self._database.fetch(f"{TENANT} order by tenant"), list[Tenant])
+        return msgspec.convert(await self._reads.fetch(f"{TENANT} order by tenant"), list[Tenant])
 
     async def get(self, tenant: str) -> Tenant:
         """Raises NotFound."""
-        row = await self._database.fetchrow(f"{TENANT} where tenant = $1", tenant)
+        row = await self._reads.fetchrow(f"{TENANT} where tenant = $1", tenant)
         if row is None:
             raise NotFound(f"There is no tenant {tenant!r}.")
         return msgspec.convert(row, Tenant)
@@ -68,7 +69,7 @@ class TenantStore:
         )
 
     async def limits(self, tenant: str) -> TenantLimits:
-        row = await self._database.fetchrow(LIMITS, tenant)
+        row = await self._reads.fetchrow(LIMITS, tenant)
         return msgspec.convert(row, TenantLimits)
 
     async def delete(self, actor: str, tenant: str) -> None:

@@ -65,8 +65,11 @@ class Request(NamedTuple):
 class TopicStore:
     """`reads` is a pool of its own, so that slow reads do not delay publishers; by default all share one pool."""
 
-    def __init__(self, database: Database, notifier: Notifier, *, reads: Database | None = None) -> None:
+    def __init__(
+        self, database: Database, notifier: Notifier, *, reads: Database | None = None, changes: Database | None = None
+    ) -> None:
         self._database = database
+        self._changes = changes or database
         self._reads = reads or database
         self._notifier = notifier
         self._publishes: Batcher[Request, list[Published]] = Batcher(
@@ -82,7 +85,7 @@ class TopicStore:
     async def declare(self, principal: Principal, topic: str, declared: NewTopic) -> Declared:
         """Create the topic, or change it; raises Forbidden for a principal with restrictions, and Unprocessable."""
         require_all(principal)
-        done: Declared = await self._database.fetchval(
+        done: Declared = await self._changes.fetchval(
             "select treadle.create_topic($1, $2, $3, $4, tenant => $5, actor => $6)",
             topic,
             declared.retention_hours,
@@ -96,7 +99,7 @@ class TopicStore:
     async def delete(self, principal: Principal, topic: str) -> None:
         """Raises Forbidden, NotFound."""
         require_all(principal)
-        await self._database.fetchval(
+        await self._changes.fetchval(
             "select treadle.delete_topic($1, tenant => $2, actor => $3)", topic, principal.tenant, principal.name
         )
 

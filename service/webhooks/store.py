@@ -158,8 +158,11 @@ class PushStore:
 
     async def delete(self, principal: Principal, message_id: UUID, config_id: str) -> None:
         """Raises Busy."""
-        await self._database.fetchval(
-            "select treadle.delete_push_config($1, $2, tenant => $3)", message_id, config_id, principal.tenant
+        await self._changes.run(
+            lambda _: self._database.fetchval(
+                "select treadle.delete_push_config($1, $2, tenant => $3)", message_id, config_id, principal.tenant
+            ),
+            key=message_id,
         )
 
 

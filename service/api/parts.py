@@ -57,8 +57,8 @@ class Parts:
         availability = Availability()
         self.pools = pools = Pools(dsn, settings, availability)
         self.notifier = Notifier(pools.calls)
-        self._events = EventStore(pools.calls)
-        self.feed = Feed(self._events, poll_interval=settings.poll_interval)
+        self._events = EventStore(pools.streams)
+        self.feed = Feed(EventStore(pools.calls), poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(pools.reads))
         self.access = AccessParts(settings, pools.reads, pools.changes, self._wake_readers)
@@ -89,7 +89,7 @@ class Parts:
             reads=pools.reads,
             lists=pools.lists,
         )
-        self._threads = ThreadStore(pools.calls, lists=pools.lists)
+        self._threads = ThreadStore(pools.calls, reads=pools.reads, lists=pools.lists, streams=pools.streams)
         self._queues = QueueStore(pools.changes, lists=pools.lists)
         self._inspection = InspectionStore(pools.lists)
         self.services: dict[str, Any] = {**self._of_process(), **self._of_nouns(), **self._of_streams()}
@@ -129,14 +129,14 @@ class Parts:
     def _of_nouns(self) -> dict[str, Any]:
         """The stores."""
         pools = self.pools
-        registry = Registry(SchemaStore(pools.changes, reads=pools.calls), self.schema_checks)
+        registry = Registry(SchemaStore(pools.changes, reads=pools.reads), self.schema_checks)
         return {
             "messages": self._messages,
             "inspection": self._inspection,
             "statistics": StatisticsStore(pools.lists),
             "threads": self._threads,
             "queues": self._queues,
-            "tenants": TenantStore(pools.changes, reads=pools.calls),
+            "tenants": TenantStore(pools.changes, reads=pools.lists),
             "webhooks": WebhookStore(pools.changes, reads=pools.lists),
             "audit": AuditStore(pools.lists),
             "schemas": registry,
@@ -171,7 +171,13 @@ class Parts:
             "queue_sockets": QueueSocketServices(settings, self.feed, messages, threads),
             "openai": OpenAIServices(settings, follower, messages, threads, queues),
             "langgraph": LangGraphServices(
-                settings, follower, self._events, messages, threads, queues, LangGraphStore(pools.calls, pools.lists)
+                settings,
+                follower,
+                self._events,
+                messages,
+                threads,
+                queues,
+                LangGraphStore(pools.calls, reads=pools.reads, lists=pools.lists),
             ),
             "mcp": McpServices(settings, follower, messages, threads, queues),
             "agui": AguiServices(settings, follower, messages, threads, queues),

@@ -13,8 +13,12 @@ LIST_CONNECTIONS = 3
 HEALTH_CONNECTIONS = 2
 WORK_CONNECTIONS = 4
 CHANGE_CONNECTIONS = 3
-MOST_CONNECTIONS = (
-    CALL_CONNECTIONS + READ_CONNECTIONS + LIST_CONNECTIONS + HEALTH_CONNECTIONS + WORK_CONNECTIONS + CHANGE_CONNECTIONS
+STREAM_CONNECTIONS = 3
+MOST_CONNECTIONS = sum(
+    (
+        *(CALL_CONNECTIONS, READ_CONNECTIONS, LIST_CONNECTIONS, HEALTH_CONNECTIONS, WORK_CONNECTIONS),
+        *(CHANGE_CONNECTIONS, STREAM_CONNECTIONS),
+    )
 )
 LIST_SECONDS = 5.0  # after which a list is answered with 503
 HEALTH_SECONDS = 3.0
@@ -25,8 +29,8 @@ class Pools:
 
     `calls`: what writes messages, threads and records, and what open streams read. `changes`: what changes topics,
     subscriptions, webhooks, keys, schemas, tenants and queues, and may find it held. `reads`: single messages. `lists`:
-    threads, messages of a thread, queues, events, with a limit on each statement. `health`: the health
-    check. `work`: what remote workers call.
+    threads, messages of a thread, queues, events; `streams`: where a stream begins; these two have a limit on each
+    statement. `health`: the health check. `work`: what remote workers call.
     """
 
     def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
@@ -37,12 +41,13 @@ class Pools:
         self.reads = self._pool("api reads", READ_CONNECTIONS)
         self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
+        self.streams = self._pool("api streams", STREAM_CONNECTIONS, seconds=LIST_SECONDS)
         self.work = self._pool("api work", WORK_CONNECTIONS)
         self.changes = self._pool("api changes", CHANGE_CONNECTIONS, kind=PatientDatabase)
 
     @property
     def all(self) -> tuple[Database, ...]:
-        return self.calls, self.reads, self.lists, self.health, self.work, self.changes
+        return self.calls, self.reads, self.lists, self.health, self.work, self.changes, self.streams
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.all))

@@ -78,7 +78,7 @@ class MessageStore(MessageControl, MessageLookup):
         lists: Database | None = None,
     ) -> None:
         MessageControl.__init__(self, database)
-        MessageLookup.__init__(self, database, reads or database, lists or database)
+        MessageLookup.__init__(self, reads or database, lists or database)
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)

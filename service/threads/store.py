@@ -56,10 +56,20 @@ class OpenMessage(NamedTuple):
 
 
 class ThreadStore:
-    """`lists` is a pool of its own, so that slow lists do not delay other calls; by default all share one pool."""
+    """`reads`, `lists` and `streams` (for where a stream begins) are pools of their own, so that slow lookups and lists
+    do not delay other calls; by default all share one pool."""
 
-    def __init__(self, database: Database, *, lists: Database | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        reads: Database | None = None,
+        lists: Database | None = None,
+        streams: Database | None = None,
+    ) -> None:
         self._database = database
+        self._reads = reads or database
+        self._streams = streams or database
         self._lists = lists or database
         self._deletions = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
         self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_DELETIONS)
@@ -111,7 +121,7 @@ class ThreadStore:
 
     async def key(self, principal: Principal, thread_id: str) -> tuple[int, int]:
         """The thread's surrogate key and its number of messages; raises NotFound."""
-        row = await self._database.fetchrow(
+        row = await self._lists.fetchrow(
             "select thread, message_count"
             " from treadle.thread_logs(thread_ids => array[$1], tenant => $2, reach => $3::jsonb)",
             thread_id,
@@ -124,7 +134,7 @@ class ThreadStore:
 
     async def place(self, principal: Principal, thread_id: str, position: int) -> ThreadPlace:
         """The thread's log, and what it has at `position`; raises NotFound."""
-        row = await self._database.fetchrow(
+        row = await self._streams.fetchrow(
             "select thread, last_pos, event_at"
             " from treadle.thread_place(thread_id => $1, pos => $2, tenant => $3, reach => $4::jsonb)",
             thread_id,
@@ -139,7 +149,7 @@ class ThreadStore:
     async def thread_logs(self, asked: Sequence[tuple[Principal, str]]) -> list[tuple[int, int] | None]:
         """For each of these threads its surrogate key and the last thread_pos of its log; None if it does not exist
         for the principal."""
-        rows = await self._database.fetch(
+        rows = await self._streams.fetch(
             "select l.thread, l.last_pos"
             " from unnest($1::text[], $2::text[], $3::text[]) with ordinality a (thread_id, tenant, reach, n)"
             " cross join lateral treadle.thread_logs("
@@ -154,7 +164,7 @@ class ThreadStore:
     async def agent_while_busy(self, principal: Principal, thread_id: str, agent: str | None) -> str | None:
         """The agent that answers at once while another agent is at work in the thread. `agent` is the one that the
         message names, if any. None if no agent is at work, the working one names no other, or `agent` is a third."""
-        found = await self._database.fetchval(
+        found = await self._reads.fetchval(
             "select treadle.agent_while_busy(thread_id => $1, agent => $2, tenant => $3, reach => $4::jsonb)",
             thread_id,
             agent,
@@ -250,7 +260,7 @@ class ThreadStore:
     async def message_place(self, message_id: UUID) -> MessagePlace | None:
         """Where a message, which the caller has looked up for its principal, stands in its thread; None if it has no
         thread."""
-        row = await self._database.fetchrow(
+        row = await self._reads.fetchrow(
             "select o.thread, o.ord, not exists (select from treadle.message_overview l"
             " where l.thread = o.thread and l.ord > o.ord) as is_last"
             " from treadle.message_overview o where o.message_id = $1 and o.thread is not null",
@@ -263,7 +273,7 @@ class ThreadStore:
     ) -> list[StoredExchange]:
         """The last `limit` completed messages of a thread before the one with ord `before`, oldest first; of these the
         last ones that have at most `max_bytes` of JSON text together."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             "select message, result, tools"
             " from treadle.exchanges(thread => $1, before => $2, quantity => $3, with_tools => $4, max_bytes => $5)",
             thread,
@@ -276,7 +286,7 @@ class ThreadStore:
 
     async def turn_holder(self, principal: Principal, thread_id: str) -> TurnHolder | None:
         """None if no message has the turn, and for a thread that does not exist for the principal."""
-        row = await self._database.fetchrow(
+        row = await self._reads.fetchrow(
             "select message_id, asks from treadle.turn_holder($1, tenant => $2, reach => $3::jsonb)",
             thread_id,
             principal.tenant,
@@ -287,7 +297,7 @@ class ThreadStore:
     async def open_messages(self, principal: Principal, thread: int) -> list[OpenMessage]:
         """The message that has the turn in a thread, and those of its last thousand that are not over, in its order.
         None of a thread that does not exist for the principal."""
-        rows = await self._database.fetch(
+        rows = await self._reads.fetch(
             "select message_id, agent, question from treadle.open_messages($1, tenant => $2, reach => $3::jsonb)",
             thread,
             principal.tenant,
@@ -297,7 +307,7 @@ class ThreadStore:
 
     async def turn_in_progress(self, thread: int) -> StoredTurn | None:
         """None if no message has the turn."""
-        row = await self._database.fetchrow(
+        row = await self._reads.fetchrow(
             "select message_id, agent, message, steps, progress from treadle.turn_in_progress($1, $2)",
             thread,
             RECENT_PROGRESS_EVENTS,

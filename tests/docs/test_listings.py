@@ -95,9 +95,9 @@ def test_the_pages_say_how_many_connections_each_process_opens() -> None:
     text = section(DOCS / "operations.md", "Scaling")
     kinds = r"up to (\d+) for calls and streams, (\d+) for single messages, (\d+) for lists"
     others = r"(\d+) for `/health`, (\d+) for remote workers, (\d+) for changes of topics, keys and the like,"
-    others += r" and (\d+) for LISTEN: (\d+) in all"
+    others += r" (\d+) for the begin of streams, and (\d+) for LISTEN: (\d+) in all"
     assert numbers(kinds, text) == (pools.CALL_CONNECTIONS, pools.READ_CONNECTIONS, pools.LIST_CONNECTIONS)
-    sizes = (pools.HEALTH_CONNECTIONS, pools.WORK_CONNECTIONS, pools.CHANGE_CONNECTIONS)
+    sizes = (pools.HEALTH_CONNECTIONS, pools.WORK_CONNECTIONS, pools.CHANGE_CONNECTIONS, pools.STREAM_CONNECTIONS)
     assert numbers(others, text) == (*sizes, LISTENER_CONNECTIONS, api)
     of_worker = (
         r"A worker opens up to (\d+), (\d+) for its heartbeat and (\d+) for LISTEN: (\d+) in all."

@@ -91,8 +91,7 @@ OF_THREAD_NEWEST = _page_of_thread("<", "desc")
 class MessageLookup:
     """`reads` and `lists` are pools of their own, so that slow lookups and lists do not delay other calls."""
 
-    def __init__(self, calls: Database, reads: Database, lists: Database) -> None:
-        self._calls = calls
+    def __init__(self, reads: Database, lists: Database) -> None:
         self._reads = reads
         self._lists = lists
 
@@ -133,5 +132,5 @@ class MessageLookup:
         return page, rows[-1]["ord"] if rows and rows[-1]["more"] else None
 
     async def _positions(self, message_ids: Sequence[UUID]) -> list[int | None]:
-        rows = await self._calls.fetch("select queue_position from treadle.queue_positions($1) order by n", message_ids)
+        rows = await self._lists.fetch("select queue_position from treadle.queue_positions($1) order by n", message_ids)
         return [row["queue_position"] for row in rows]

@@ -148,16 +148,17 @@ class PlacedRun(NamedTuple):
 
 
 class LangGraphStore(ThreadLookup):
-    """`lists` is a pool of its own, so that slow lists do not delay other calls."""
+    """`reads` and `lists` are pools of their own, so that slow lookups and lists do not delay other calls."""
 
-    def __init__(self, database: Database, lists: Database) -> None:
-        super().__init__(database, lists)
+    def __init__(self, database: Database, *, reads: Database, lists: Database) -> None:
+        super().__init__(reads, lists)
+        self._database = database
         self._changes = Patience(seconds=HELD_SECONDS, slots=CHANGES)
         self._items = Patience(seconds=HELD_SECONDS, slots=CHANGES)
 
     async def exchange(self, principal: Principal, message_id: UUID) -> PlacedExchange:
         """Raises NotFound."""
-        row = await self._database.fetchrow(_EXCHANGE, message_id, principal.tenant, principal.reach)
+        row = await self._reads.fetchrow(_EXCHANGE, message_id, principal.tenant, principal.reach)
         if row is None:
             raise NotFound(f"There is no run {str(message_id)!r}.")
         return _exchange(row)
@@ -193,7 +194,7 @@ class LangGraphStore(ThreadLookup):
 
     async def questions(self, message_id: UUID) -> list[Asked]:
         """What a message, which the caller has looked up for its principal, has asked a person so far."""
-        return [Asked(*row) for row in await self._database.fetch(_QUESTIONS, message_id)]
+        return [Asked(*row) for row in await self._reads.fetch(_QUESTIONS, message_id)]
 
     async def interrupt(self, principal: Principal, message_id: UUID) -> None:
         """Raises NotFound, Conflict, Busy."""
@@ -218,7 +219,7 @@ class LangGraphStore(ThreadLookup):
                 characters=len(text),
             )
         else:
-            reads = self._lists if call["op"] in ("search", "namespaces") else self._database
+            reads = self._lists if call["op"] in ("search", "namespaces") else self._reads
             answers = await self._use(reads, principal, text, patient=True)
         [answer] = msgspec.json.decode(answers)
         return answer

@@ -93,15 +93,15 @@ class ThreadRow(msgspec.Struct, frozen=True):
 
 
 class ThreadLookup:
-    """`lists` is a pool of its own, so that slow lists do not delay other calls."""
+    """`reads` and `lists` are pools of their own, so that slow lookups and lists do not delay other calls."""
 
-    def __init__(self, database: Database, lists: Database) -> None:
-        self._database = database
+    def __init__(self, reads: Database, lists: Database) -> None:
+        self._reads = reads
         self._lists = lists
 
     async def thread(self, principal: Principal, thread_id: str) -> ThreadRow:
         """Raises NotFound."""
-        row = await self._database.fetchrow(_THREAD, principal.tenant, principal.reach, thread_id)
+        row = await self._reads.fetchrow(_THREAD, principal.tenant, principal.reach, thread_id)
         if row is None:
             raise NotFound(f"There is no thread {thread_id[:100]!r}.")
         return _thread(row)

@@ -259,7 +259,7 @@ async def test_the_checks_of_a_batch_ask_postgresql_as_often_as_those_of_one(
         calls: list[str] = []
         stop = telemetry.database_call.listen(lambda *, pool, seconds, error: calls.append(pool))
         try:
-            checked = await remote.check("default", [Placed(uuid7(), True, row) for row in rows])
+            checked = await remote.check("default", [Placed(uuid7(), True, row, "n") for row in rows])
         finally:
             stop()
         return [one.row.get("schema_id") for one in checked[: len(topics)]], len(calls)

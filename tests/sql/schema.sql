@@ -616,7 +616,7 @@ CREATE FUNCTION treadle.callback_secret(tenant text DEFAULT 'default'::text, gra
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.callback_secret(tenant text, grace_seconds double precision, actor text, OUT secret text, OUT former_until timestamp with time zone) IS 'Show or rotate the secret that signs a tenant''s callbacks; raises TR403, TR404';
 CREATE FUNCTION treadle.cancel(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
@@ -648,7 +648,7 @@ CREATE FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant te
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.change_webhook(webhook_id uuid, changes jsonb, tenant text, actor text) IS 'Change a webhook; raises TR404, TR422';
 CREATE FUNCTION treadle.changed_tenants(after bigint, topics bigint[], OUT of_messages text[], OUT of_topics text[], OUT next_after bigint) RETURNS record
@@ -724,6 +724,7 @@ CREATE FUNCTION treadle.create_key(key_id text, secret_hash bytea, tenant text, 
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.create_key(key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[], expires_seconds double precision, actor text, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone) IS 'Store a new API key';
 CREATE FUNCTION treadle.create_queue(name text) RETURNS void
@@ -745,7 +746,7 @@ CREATE FUNCTION treadle.create_subscription(subscription text, topics text[], ag
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
 CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
@@ -753,6 +754,7 @@ CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.create_tenant(tenant text, actor text) IS 'Create a tenant; raises TR409 if there is one of this name';
 CREATE FUNCTION treadle.create_thread(thread_id text, metadata jsonb DEFAULT '{}'::jsonb, memory jsonb DEFAULT NULL::jsonb, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, patient boolean DEFAULT true) RETURNS boolean
@@ -768,7 +770,7 @@ CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precisio
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR422';
 CREATE FUNCTION treadle.create_webhook(url text, events text[], agents text[] DEFAULT NULL::text[], queues text[] DEFAULT NULL::text[], format text DEFAULT 'standard'::text, description text DEFAULT ''::text, enabled boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT webhook_id uuid, OUT secret text) RETURNS record
@@ -776,7 +778,7 @@ CREATE FUNCTION treadle.create_webhook(url text, events text[], agents text[] DE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.create_webhook(url text, events text[], agents text[], queues text[], format text, description text, enabled boolean, tenant text, actor text, OUT webhook_id uuid, OUT secret text) IS 'Create a webhook; returns its secret. Raises TR403, TR404, TR409, TR422';
 CREATE FUNCTION treadle.dead_letter_page(queue_name text, quantity integer, before bigint DEFAULT NULL::bigint, page_bytes bigint DEFAULT 1000000, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS TABLE(dlq_id bigint, queue text, message_id uuid, dead_at timestamp with time zone, reason text, attempts integer, thread_id text, agent text, user_message jsonb, traceback text, more boolean)
@@ -805,7 +807,7 @@ CREATE FUNCTION treadle.delete_push_config(message_id uuid, config_id text, tena
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_push_config(message_id uuid, config_id text, tenant text) IS 'Delete an address that is told of a message';
 CREATE FUNCTION treadle.delete_schemas(subject text, version integer DEFAULT NULL::integer, permanent boolean DEFAULT false, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS integer[]
@@ -813,7 +815,7 @@ CREATE FUNCTION treadle.delete_schemas(subject text, version integer DEFAULT NUL
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_schemas(subject text, version integer, permanent boolean, tenant text, actor text) IS 'Delete a version of a subject, or all; raises TR404, TR409';
 CREATE FUNCTION treadle.delete_subscription(subscription text, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
@@ -821,7 +823,7 @@ CREATE FUNCTION treadle.delete_subscription(subscription text, tenant text DEFAU
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_subscription(subscription text, tenant text, actor text) IS 'Delete a subscription; its open messages go on. Raises TR404';
 CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
@@ -829,7 +831,7 @@ CREATE FUNCTION treadle.delete_tenant(tenant text, actor text DEFAULT NULL::text
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_tenant(tenant text, actor text) IS 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
 CREATE FUNCTION treadle.delete_tenant_chunk(name text DEFAULT NULL::text, quantity integer DEFAULT 1000, OUT deleted integer, OUT pass_over boolean, OUT gone boolean) RETURNS record
@@ -853,7 +855,7 @@ CREATE FUNCTION treadle.delete_topic(topic text, tenant text DEFAULT 'default'::
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_topic(topic text, tenant text, actor text) IS 'Make a topic unknown at once, and its records the janitors'' to delete; raises TR404';
 CREATE FUNCTION treadle.delete_webhook(webhook_id uuid, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
@@ -861,7 +863,7 @@ CREATE FUNCTION treadle.delete_webhook(webhook_id uuid, tenant text DEFAULT 'def
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.delete_webhook(webhook_id uuid, tenant text, actor text) IS 'Delete a webhook; raises TR404';
 CREATE FUNCTION treadle.deliver_records(topics bigint[] DEFAULT NULL::bigint[], names text[] DEFAULT NULL::text[], quantity integer DEFAULT 1000, OUT delivered integer, OUT queues text[], OUT again text[], OUT waiting text[]) RETURNS record
@@ -1063,7 +1065,7 @@ CREATE FUNCTION treadle.follow_topics(agent text, topics text[]) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.follow_topics(agent text, topics text[]) IS 'Let the subscription of an agent''s name read these topics; a worker calls it';
 CREATE FUNCTION treadle.grown_logs(message_ids uuid[], threads bigint[], afters bigint[]) RETURNS TABLE(n integer)
@@ -1154,7 +1156,7 @@ CREATE FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text DEFAU
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.limit_tenant(tenant text, limits jsonb, actor text) IS 'Give a tenant limits of its own; raises TR404, TR422';
 CREATE FUNCTION treadle.limits_of(tenant text DEFAULT 'default'::text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT max_running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) RETURNS record
@@ -1317,6 +1319,7 @@ CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true, actor tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.pause(queue text, paused boolean, actor text) IS 'Stop claims from a queue or, with paused => false, resume them; submits go on';
 CREATE FUNCTION treadle.pause_subscription(subscription text, paused boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text) RETURNS void
@@ -1324,7 +1327,7 @@ CREATE FUNCTION treadle.pause_subscription(subscription text, paused boolean DEF
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.pause_subscription(subscription text, paused boolean, tenant text, actor text) IS 'Deliver nothing to a subscription or, with paused => false, go on; raises TR404';
 CREATE FUNCTION treadle.post_of(message_id uuid, OUT tenant text, OUT webhook uuid, OUT url text, OUT headers jsonb, OUT secrets text[], OUT body text, OUT traceparent text, OUT failures integer, OUT last_attempt boolean, OUT refusal text) RETURNS record
@@ -1555,7 +1558,7 @@ CREATE FUNCTION treadle.register_schema(subject text, kind text, body text, dige
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.register_schema(subject text, kind text, body text, digest uuid, latest integer, refs jsonb, extras jsonb, descriptor bytea, tenant text, OUT schema_id integer, OUT version integer) IS 'Make a schema, which the service has checked, the next version of a subject';
 CREATE FUNCTION treadle.remote_append(tenants text[], workers text[], ids uuid[], leases uuid[], first_seqs integer[], event_items integer[], event_types text[], event_datas text[], patient boolean) RETURNS TABLE(status text, cancel_requested boolean, thread bigint)
@@ -1741,7 +1744,7 @@ CREATE FUNCTION treadle.revoke_key(key_id text, of_tenant text DEFAULT NULL::tex
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.revoke_key(key_id text, of_tenant text, actor text) IS 'End an API key, with the tokens that it made';
 CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text DEFAULT NULL::text, actor text DEFAULT NULL::text) RETURNS TABLE(tenant text, name text, scopes text[], agents text[], expires_at timestamp with time zone, former_until timestamp with time zone)
@@ -1749,7 +1752,7 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
 CREATE FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double precision, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT secret text, OUT former_until timestamp with time zone) RETURNS record
@@ -1757,7 +1760,7 @@ CREATE FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double pre
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double precision, tenant text, actor text, OUT secret text, OUT former_until timestamp with time zone) IS 'Give a webhook another secret; raises TR404';
 CREATE FUNCTION treadle.router_health(OUT waiting_seconds double precision, OUT undelivered bigint) RETURNS record
@@ -1789,7 +1792,7 @@ CREATE FUNCTION treadle.seek_subscription(subscription text, start text, topic t
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.seek_subscription(subscription text, start text, topic text, tenant text, actor text) IS 'Move a subscription to earliest, latest, an offset or a time; raises TR404, TR422';
 CREATE FUNCTION treadle.sequence_records(quantity integer DEFAULT 100, late boolean DEFAULT false, OUT topics bigint[], OUT more boolean) RETURNS record
@@ -1818,7 +1821,7 @@ CREATE FUNCTION treadle.set_schema_rule(subject text, rule text, value text, ten
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.set_schema_rule(subject text, rule text, value text, tenant text, actor text) IS 'Set the compatibility or the mode of a subject, or of all';
 CREATE FUNCTION treadle.sign_off(worker text) RETURNS void
@@ -1908,7 +1911,7 @@ CREATE FUNCTION treadle.suspend_tenant(tenant text, suspended boolean DEFAULT tr
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.suspend_tenant(tenant text, suspended boolean, actor text) IS 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
 CREATE FUNCTION treadle.sweep(look_back_seconds double precision DEFAULT NULL::double precision, OUT above bigint, OUT queues text[]) RETURNS record
@@ -1943,7 +1946,7 @@ CREATE FUNCTION treadle.test_webhook(webhook_id uuid, tenant text DEFAULT 'defau
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '200ms'
     AS ...;
 COMMENT ON FUNCTION treadle.test_webhook(webhook_id uuid, tenant text, actor text, OUT message_id uuid) IS 'Send a test event to a webhook; returns the id of its delivery';
 CREATE FUNCTION treadle.thread_lines(threads bigint[], quantity integer DEFAULT 200) RETURNS TABLE(thread bigint, places bigint[])
@@ -2065,14 +2068,14 @@ CREATE FUNCTION treadle.use_store(calls jsonb, tenant text DEFAULT 'default'::te
     SET lock_timeout TO '2s'
     AS ...;
 COMMENT ON FUNCTION treadle.use_store(calls jsonb, tenant text, reach jsonb, patient boolean) IS 'Get, put, delete, search and list values by namespace and key';
-CREATE FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb) RETURNS jsonb
+CREATE FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb, patient boolean DEFAULT true) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS ...;
-COMMENT ON FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb) IS 'The same for an agent, in the store of the subject of its message';
+COMMENT ON FUNCTION treadle.use_store_for(message_id uuid, lease uuid, calls jsonb, patient boolean) IS 'The same for an agent, in the store of the subject of its message';
 CREATE FUNCTION treadle.uuid7() RETURNS uuid
     LANGUAGE sql PARALLEL SAFE
     AS ...;

@@ -46,5 +46,8 @@ def _file(query: Mapping[str, str], name: str) -> str | None:
     """What the address gives, or the environment, or the file in the user's folder if it is there."""
     if given := query.get(name) or os.environ.get(f"PG{name.upper()}"):
         return given
-    default = Path.home() / ".postgresql" / DEFAULTS[name]
+    try:
+        default = Path.home() / ".postgresql" / DEFAULTS[name]
+    except (RuntimeError, KeyError):  # the user has no home, as in some containers
+        return None
     return str(default) if default.is_file() else None

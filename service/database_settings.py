@@ -11,6 +11,7 @@ TIMEOUTS = (
     "idle_session_timeout",
     "idle_in_transaction_session_timeout",
 )
+LEAST_OF = ("statement_timeout", "transaction_timeout")
 ISOLATION = "default_transaction_isolation"
 _SECONDS = {"us": 1e-6, "": 1e-3, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -22,6 +23,8 @@ def given(options: str) -> dict[str, str]:
     words = _words(options)
     for word in words:
         if re.fullmatch("-[A-Zabd-z].*", word, re.DOTALL):  # another switch of the server
+            if len(word) == len("-B"):
+                next(words, None)  # its value
             continue
         assignment = next(words, "") if word == "-c" else word[2:]
         name, separator, value = assignment.partition("=")
@@ -39,7 +42,7 @@ def _words(options: str) -> Iterator[str]:
 
 
 def _check(settings: dict[str, str]) -> None:
-    for name in TIMEOUTS:
+    for name in LEAST_OF:
         found = re.fullmatch("([0-9.]{1,20}) ?([a-z]{0,3})", settings.get(name, "").strip())
         if found is None or found[2] not in _SECONDS or found[1].count(".") > 1 or not found[1].strip("."):
             continue  # not given, or the server refuses it

@@ -123,7 +123,7 @@ class Patience:
     async def _wait(self, line: _Line, key: Hashable, deadline: float | None, characters: int) -> bool:
         """Whether the thing is free; False: the caller is the first of the line now."""
         if len(line.waiting) >= MAX_LINE_CALLERS or line.characters + characters > MAX_LINE_CHARS:
-            raise Busy("Another transaction holds the thread, and many requests wait for it: try again.")
+            raise Busy("Another transaction holds what this one needs, and many requests wait for it: try again.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         expiry = None if deadline is None else loop.call_at(deadline, _expire, future)

@@ -64,6 +64,8 @@ class Sandbox:
                     await places.enter_async_context(self._children)
             except TimeoutError:
                 raise Busy("Checks of other schemas take long: try again.") from None
+            if self._closed:
+                raise SandboxAway("This process is ending: try again.")
             question = make_question()
             if self._free:
                 with contextlib.suppress(_Died):  # of what it read before, or of a signal

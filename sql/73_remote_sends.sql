@@ -74,7 +74,7 @@ set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
     return (
-        select date_part('epoch', treadle.clock() - m.overloaded_since)
+        select treadle._overloaded_seconds(m)
         from treadle._remote_lease(tenant => tenant, worker => worker, message_id => message_id, lease => lease) l
         join treadle.messages m on m.message_id = any(array[l.message_id]));
 end $$;

@@ -117,7 +117,7 @@ class KeyStore:
 
     async def note_token(self, principal: Principal, target: str, details: dict[str, Any]) -> None:
         """Write in the audit that the principal made an access token."""
-        await self._changes.fetchval(
+        await self._database.fetchval(
             "select treadle.note_token(actor => $1, tenant => $2, target => $3, details => $4)",
             principal.name,
             principal.tenant,

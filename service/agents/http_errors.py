@@ -72,7 +72,7 @@ def is_overload(error: Exception) -> bool:
     statuses = {status for status in _statuses(error) if status >= FIRST_ERROR_STATUS}
     if statuses:
         return bool(statuses & OVERLOAD_STATUSES)
-    return hasattr(error, "body") and bool(_names_of(error) & OVERLOAD_ERROR_TYPES)
+    return _field(error, "body") is not None and bool(_names_of(error) & OVERLOAD_ERROR_TYPES)
 
 
 def refuses_request(error: BaseException) -> bool:

@@ -43,8 +43,12 @@ class Threads:
 
     def close(self) -> None:
         """Start nothing more; running threads are left to themselves."""
-        self._agents.shutdown()
+        self.close_agents()
         self._calls.shutdown()
+
+    def close_agents(self) -> None:
+        """The same for agents only: the loop goes on, with its other calls."""
+        self._agents.shutdown()
 
 
 class _Call(Future[Any]):

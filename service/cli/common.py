@@ -36,10 +36,10 @@ def dsn(settings: Settings) -> str:
 
 @contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[Any]:
-    """The database, closed at the end."""
-    from service.db.pool import Database
+    """The database, closed at the end. Changes wait for what another transaction holds, for a while."""
+    from service.db.patient import PatientDatabase
 
-    opened = Database(dsn(settings), name="cli", size=4, pooler=settings.database_pooler == "transaction")
+    opened = PatientDatabase(dsn(settings), name="cli", size=4, pooler=settings.database_pooler == "transaction")
     try:
         yield opened
     finally:

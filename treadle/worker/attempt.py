@@ -13,7 +13,7 @@ from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
 from service.agents.http_errors import error_of_service
 from service.agents.os_threads import Threads
-from service.agents.raised import decisive, said
+from service.agents.raised import decisive_of, leaves, said
 from service.agents.texts import clean
 from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
@@ -155,9 +155,7 @@ class Attempt:
         return "failed", {"error": "Cancelled."}
 
     def _failed(self, error: BaseException) -> End:
-        decision = decisive(error)
-        if isinstance(decision, Exception):
-            decision = error_of_service(decision)
+        decision = decisive_of([error_of_service(leaf) for leaf in leaves(error)])
         log.debug("%s", "".join(traceback.format_exception(error)))
         own = isinstance(decision, Rejected | RetryAfter)
         text = clean(said(decision) if own else f"{type(decision).__name__}: {said(decision)}")

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 import msgspec
 
 from service.agents.client_state import state_of_client
-from service.agents.contract import ChildFailed, Exchange, Rejected
+from service.agents.contract import ChildFailed, Exchange, Rejected, Unacceptable
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, unreadable
 from service.agents.texts import clean, encode_clean
@@ -18,7 +18,7 @@ from service.agents.thread_bridge import call_anywhere, require_loop
 from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.names import Names, Unacceptable, prefix_of, running_step, within_step
+from treadle.worker.names import Names, prefix_of, running_step, within_step
 from treadle.worker.protocol import Claim, Event, Placed, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")
@@ -301,22 +301,22 @@ def _result(child: WaitedMessage) -> Any:
 
 
 def encode_once(value: Any, what: str) -> str:
-    """JSON text of what an agent's work came to. Raises Rejected if it is not JSON: another attempt would pay for the
-    same."""
+    """JSON text of what an agent's work came to. Raises Unacceptable if it is not JSON: another attempt would pay for
+    the same."""
     try:
         return encode_clean(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = str(error).rstrip(".") or type(error).__name__
-        raise Rejected(f"{what} is not JSON: {reason}.") from error
+        raise Unacceptable(f"{what} is not JSON: {reason}.") from error
 
 
 def _plain(value: Any, what: str) -> Any:
-    """As the server reads it. Raises Rejected for a value that is not JSON."""
+    """As the server reads it. Raises Unacceptable for a value that is not JSON."""
     text = encode_once(value, what)
     try:
         return msgspec.json.decode(text)
     except RecursionError:
-        raise Rejected(f"{what} is nested too deeply.") from None
+        raise Unacceptable(f"{what} is nested too deeply.") from None
 
 
 def _text(value: Any) -> bytes:
@@ -331,5 +331,5 @@ def _delivery(metadata: Mapping[str, Any]) -> Any:
 
 
 def _event(type: str, data: Any, what: str) -> Event:
-    """Raises Rejected for data that is not JSON."""
+    """Raises Unacceptable for data that is not JSON."""
     return Event(type, msgspec.Raw(encode_once(data, what).encode()))

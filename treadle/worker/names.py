@@ -3,10 +3,11 @@
 import contextlib
 import contextvars
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from service.agents.contract import Rejected
+from service.agents.contract import Rejected, Unacceptable
 
 MAX_NAME_CHARS = 200
 
@@ -36,10 +37,6 @@ def running_step() -> str:
     return _step.get()
 
 
-class Unacceptable(Rejected, ValueError, TypeError):
-    """A call of the context is refused, now or later. An agent that expects it may catch ValueError."""
-
-
 class Names:
     """Those that one attempt has used."""
 
@@ -65,7 +62,7 @@ class Names:
         """How a name without one begins here, and the numbers that are in use."""
         prefix = f"{_step.get()}{kind}"
         numbers = (name.removeprefix(f"{prefix} ") for name in self._used[kind] if name.startswith(f"{prefix} "))
-        return prefix, [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 9]
+        return prefix, [int(number) for number in numbers if re.fullmatch("[1-9][0-9]{0,7}", number)]
 
     def _number(self, kind: str, used: set[str], compare: Comparison) -> str:
         another: str | None = None  # the first name that an earlier attempt used for something else

@@ -69,6 +69,7 @@ class Worker:
             await self._claim_until_stopped(session, threads)
             await self._drain()
         finally:
+            threads.close_agents()
             await session.close()
 
     def stop(self) -> None:

@@ -155,8 +155,8 @@ export class Attempt {
             if (given !== undefined || claim.attempt === 1)
                 return ask(begin(kind, given)); // nothing was sent before the first attempt
             const placing = numbering.then(async () => {
-                const numbers = [...begun].filter((name) => name.startsWith(`${kind}/${kind} `)).map((name) => Number(name.slice(2 * kind.length + 2)));
-                const placed = await ask(kind, numbers.filter((number) => Number.isInteger(number) && number > 0));
+                const numbers = [...begun].filter((name) => name.startsWith(`${kind}/${kind} `)).map((name) => name.slice(2 * kind.length + 2));
+                const placed = await ask(kind, numbers.filter((number) => /^[1-9][0-9]{0,7}$/.test(number)).map(Number));
                 begin(kind, placed.name);
                 return placed;
             });

@@ -71,9 +71,11 @@ Children: TypeAlias = Annotated[
 ]
 
 
+MAX_USED_NUMBERS = 100_000  # of what one attempt sends without a name
+MAX_NUMBER = 99_999_999
 UsedNumbers: TypeAlias = Annotated[
-    Annotated[list[Annotated[int, Meta(ge=1, le=2**31 - 1)]], Meta(max_length=MAX_BATCH_MESSAGES)] | None,
-    Meta(description=f"a list of up to {MAX_BATCH_MESSAGES} whole numbers from 1, or null"),
+    Annotated[list[Annotated[int, Meta(ge=1, le=MAX_NUMBER)]], Meta(max_length=MAX_USED_NUMBERS)] | None,
+    Meta(description=f"a list of up to {MAX_USED_NUMBERS} whole numbers from 1 to {MAX_NUMBER}, or null"),
 ]
 
 

@@ -13,6 +13,7 @@ from service.errors import Busy, TooSlow, Unavailable
 from service.patience import Patience
 
 ALONE_CALLS = 2  # at once; each holds a connection
+SPLIT_CALLS = 2  # likewise, of batches in which something was held
 RESOLVED_AT_ONCE = 50  # results, in turns; then the loop looks for what has arrived meanwhile
 
 SHARING_READERS = 1_000  # of one answer
@@ -30,7 +31,8 @@ class Batcher(Generic[Item, Result]):
     A batch has items of one group, that of the item that waits longest. It has at most `limit` items, fewer if `weigh`
     counts one of them for several. At most `calls` batches are in flight, each of another group. If `run` raises for a
     batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once, and so is
-    Busy where it names what all of them need.
+    Busy where it names what all of them need. A batch that is split because of Busy makes calls that wait for locks:
+    they run beside the batches of other groups.
 
     Items for which `must_run_alone` is true run one by one beside the batches. Items that were answered with Busy are
     repeated, as often as `patience` allows: alone where few things are held, else with the next batch, so that a
@@ -69,6 +71,8 @@ class Batcher(Generic[Item, Result]):
         self._drivers: set[asyncio.Task[None] | None] = set()
         self._in_flight: set[Hashable] = set()  # groups
         self._alone_slots = asyncio.Semaphore(ALONE_CALLS)
+        self._splits: set[asyncio.Task[None]] = set()
+        self._split_slots = asyncio.Semaphore(SPLIT_CALLS)
 
     async def submit(self, item: Item) -> Result:
         """Wait for the item's result, or raise the exception that `run` gave for it."""
@@ -96,6 +100,9 @@ class Batcher(Generic[Item, Result]):
     def enqueue(self, item: Item, future: "asyncio.Future[Result]") -> None:
         """Let the next batch resolve a future with the item's result, without any patience."""
         self._waiting.append((item, future))
+        self._start_driver()
+
+    def _start_driver(self) -> None:
         if len(self._drivers) < self._calls:
             self._drivers.add(asyncio.create_task(self._drive()))
 
@@ -118,12 +125,28 @@ class Batcher(Generic[Item, Result]):
             while batch := self._next_batch():
                 group = self._group_by(batch[0][0])
                 self._in_flight.add(group)
+                is_settled = True
                 try:
-                    await self._settle(batch)
+                    is_settled = await self._settle(batch)
                 finally:
-                    self._in_flight.discard(group)
+                    if is_settled:
+                        self._in_flight.discard(group)
+                if not is_settled:
+                    split = asyncio.create_task(self._split(batch, group))
+                    self._splits.add(split)
+                    split.add_done_callback(self._splits.discard)
         finally:
             self._drivers.discard(asyncio.current_task())
+
+    async def _split(self, batch: list[tuple[Item, asyncio.Future[Result]]], group: Hashable) -> None:
+        """Run the halves of a batch in which something was held; the group waits until they are through."""
+        try:
+            async with self._split_slots:
+                await self._settle_halves(batch)
+        finally:
+            self._in_flight.discard(group)
+            if self._waiting:
+                self._start_driver()
 
     def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -146,7 +169,8 @@ class Batcher(Generic[Item, Result]):
         self._waiting.extendleft(reversed(of_others))
         return batch
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> bool:
+        """Run the batch; False: something that some of its items need is held, and none has a result."""
         items = [item for item, _ in batch]
         results: Sequence[Result | Exception]
         try:
@@ -155,16 +179,21 @@ class Batcher(Generic[Item, Result]):
         except Unavailable as error:
             results = [error] * len(batch)
         except Exception as error:
-            if isinstance(error, Busy) and error.held is not None:
+            if len(batch) == 1 or (isinstance(error, Busy) and error.held is not None):
                 results = [error] * len(batch)
-            elif len(batch) > 1:
-                middle = len(batch) // 2
-                await self._settle(batch[:middle])
-                await self._settle(batch[middle:])
-                return
+            elif isinstance(error, Busy):
+                return False
             else:
-                results = [error]
+                await self._settle_halves(batch)
+                return True
         _resolve(batch, results, self._at_once)
+        return True
+
+    async def _settle_halves(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            if not await self._settle(half):
+                await self._settle_halves(half)
 
 
 class SharedReads(Generic[Asked, Result]):

@@ -9,7 +9,8 @@ $$;
 
 -- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
 -- The row stays locked until the transaction ends. `lock_timeout`: how long to wait for another transaction that has it
--- (then 55P03); null: as long as the session does.
+-- (null: as long as the session does). The detail of the 55P03 then is `tenant/`: callers of the tenant wait in one
+-- line.
 create or replace function treadle._charge_tenant(
     tenant text, messages bigint, records bigint, bytes bigint, at timestamptz, lock_timeout text default null)
 returns void language plpgsql as $$
@@ -30,12 +31,19 @@ begin
         raise exception using errcode = 'TR422', message = v_problem;
     end if;
     v_former_timeout := treadle._set_lock_timeout(lock_timeout);
-    insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
-        values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
-        on conflict (tenant) do update
-            set arrival = treadle._arrival_at(u.arrival, at) + c_step,
-                day = c_day,
-                bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
+    begin
+        insert into treadle.tenant_use as u (tenant, arrival, day, bytes)
+            values (_charge_tenant.tenant, at + c_step, c_day, _charge_tenant.bytes)
+            on conflict (tenant) do update
+                set arrival = treadle._arrival_at(u.arrival, at) + c_step,
+                    day = c_day,
+                    bytes = case when u.day = c_day then u.bytes else 0 end + excluded.bytes;
+    exception
+        when lock_not_available then
+            raise exception using
+                errcode = 'lock_not_available', detail = _charge_tenant.tenant || '/',
+                message = 'Another transaction of this tenant is being counted for its limits: try again.';
+    end;
     perform treadle._set_lock_timeout(v_former_timeout);
     v := treadle._use_of(tenant => _charge_tenant.tenant, at => at);
     v_problem := treadle._limit_problem(
@@ -74,9 +82,9 @@ begin
 end $$;
 
 -- Charge a publish: now or when its transaction commits, as a submit. A publish beyond a limit that is already used up
--- is refused now (TR430), and so is one that a limit never allows (TR422). `lock_timeout`: of a charge now.
+-- is refused now (TR430), and so is one that a limit never allows (TR422).
 create or replace function treadle._charge_publish(
-    tenant text, limits jsonb, records bigint, bytes bigint, autocommit boolean, lock_timeout text, at timestamptz)
+    tenant text, limits jsonb, records bigint, bytes bigint, autocommit boolean, at timestamptz)
 returns void language plpgsql as $$
 declare
     c_limits constant jsonb := limits - 'queued';
@@ -94,8 +102,7 @@ begin
         raise exception using errcode = 'TR430', message = v_problem;
     elsif autocommit and treadle._session_tenant() is null then
         perform treadle._charge_tenant(
-            tenant => tenant, messages => 0, records => records, bytes => bytes, at => at,
-            lock_timeout => lock_timeout);
+            tenant => tenant, messages => 0, records => records, bytes => bytes, at => at);
         return;
     end if;
     insert into treadle.late_charges (xid, tenant, messages, records, bytes)

@@ -1,8 +1,8 @@
 -- Publish: records come in.
 --
--- A call writes its records and one row into the PGMQ queue treadle_inbox; it locks no shared row, so publishers never
--- wait for each other. A record gets its offset once its transaction is committed (48_sequence.sql): an open
--- transaction delays its own records and nothing else.
+-- A call writes its records and one row into the PGMQ queue treadle_inbox. Publishers wait for each other only where
+-- they write the same record_id, or count for the limits of one tenant. A record gets its offset once its transaction
+-- is committed (48_sequence.sql): an open transaction delays its own records, and calls that write the same ones.
 --
 -- records: [{"value": any JSON, "key"?, "headers"?: {name: text}, "record_id"?, "schema_id"?, "traceparent"?}, ...], at
 -- most 1,000. The messages that subscriptions make of a record continue its trace.
@@ -130,11 +130,11 @@ begin
 end $$;
 
 -- Publish to a topic. `oldest`: records with an older id are refused. `limits`: to which the records count; null: none.
--- `depth`: how many messages lie above the one that publishes; null: a client publishes. `autocommit` and
--- `lock_timeout` are for their charge (43_charges.sql).
+-- `depth`: how many messages lie above the one that publishes; null: a client publishes. `autocommit` is
+-- for their charge (43_charges.sql).
 create or replace function treadle._publish_records(
     topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz,
-    depth integer default null, autocommit boolean default false, lock_timeout text default null)
+    depth integer default null, autocommit boolean default false)
 returns table (n integer, record_id uuid, created_at timestamptz, known boolean)
 language plpgsql as $$
 #variable_conflict use_column
@@ -177,7 +177,7 @@ begin
         if limits ?| array['per_minute', 'bytes_per_day'] then
             perform treadle._charge_publish(
                 tenant => _publish_records.topic.tenant, limits => limits, records => cardinality(v_written),
-                bytes => v_bytes, autocommit => autocommit, lock_timeout => lock_timeout, at => at);
+                bytes => v_bytes, autocommit => autocommit, at => at);
         end if;
         if notify then
             perform treadle._hint('treadle_records', '*');
@@ -191,8 +191,9 @@ begin
         order by r.n;
 end $$;
 
--- `autocommit` says that the transaction ends with the call: then it is charged now, and waits `lock_timeout` at most
--- for another charge of the tenant (then 55P03; null: as long as the session does).
+-- `autocommit` says that the transaction ends with the call: then it is charged now. The call waits `lock_timeout` at
+-- most for each lock (then 55P03; null: as long as the session does): another transaction can hold the charge of the
+-- tenant, or have written one of the record_ids.
 create or replace function treadle.publish_many(
     topic text, records jsonb, tenant text default 'default', notify boolean default false, reach jsonb default null,
     autocommit boolean default false, lock_timeout text default null)
@@ -206,8 +207,10 @@ declare
     c_now constant timestamptz := treadle.clock();
     v_topic treadle.topics;
     v_limits jsonb;
+    v_former_timeout text;
 begin
     tenant := treadle._bound_tenant(tenant);
+    v_former_timeout := treadle._set_lock_timeout(lock_timeout);
     reach := treadle._checked_reach(reach);
     v_limits := treadle._limits_of_active(tenant);
     if reach ?| array['thread_id', 'message_id'] then
@@ -219,8 +222,8 @@ begin
         select p.*
         from treadle._publish_records(
             topic => v_topic, records => records, limits => v_limits, notify => notify, at => c_now,
-            oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now), autocommit => autocommit,
-            lock_timeout => lock_timeout) p;
+            oldest => treadle._oldest_record_id(v_topic.retention_hours, c_now), autocommit => autocommit) p;
+    v_former_timeout := treadle._set_lock_timeout(v_former_timeout);
 end $$;
 comment on function treadle.publish_many(text, jsonb, text, boolean, jsonb, boolean, text)
     is 'Publish an array of records to a topic: all or nothing';

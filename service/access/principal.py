@@ -51,11 +51,6 @@ class Principal(msgspec.Struct, frozen=True):
         return None if thread_id is None else f"{self.tenant}/{thread_id}"
 
     @property
-    def charge_key(self) -> str:
-        """Names what the writers of the tenant share, as Busy.held does: the row that counts for its limits."""
-        return f"{self.tenant}/"
-
-    @property
     def limits(self) -> dict[str, Any]:
         """The restrictions by name. A token of a thread that belongs to no subject loses the thread when it is begun
         again for a subject."""

@@ -29,7 +29,7 @@ from service.topics.model import (
     Topic,
 )
 
-# How long a publish waits for another charge of its tenant, which a login of the tenant can keep open.
+# How long a publish waits for each lock: a login of its tenant can hold the charge of the tenant, or a record_id.
 LOCK_TIMEOUT, PATIENT_LOCK_TIMEOUT = "20ms", "100ms"
 
 PUBLISH = f"""
@@ -226,7 +226,9 @@ class TopicStore:
                     PATIENT_LOCK_TIMEOUT if patient else LOCK_TIMEOUT,
                 )
             except Busy as error:
-                raise Busy(str(error), held=first.principal.charge_key) from error
+                if error.held is not None or len(batch) > 1:
+                    raise
+                raise Busy(str(error), held=f"{first.principal.tenant}/records") from error  # one line for all of them
         if not hinted:
             self._notifier.hint(RECORDS, "*")
         published = iter([Published(*row) for row in rows])

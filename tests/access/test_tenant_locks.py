@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uuid_utils
 
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection, Database
@@ -89,6 +90,31 @@ async def test_what_a_tenant_holds_delays_no_call_of_another(
                 assert (await call("globex")).status_code in (200, 202, 204)
             assert not [task for task in waiting if task.done()]
         assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [status] * CALLS
+
+
+async def test_a_record_that_a_tenant_holds_delays_only_calls_that_publish_it(
+    closed_api: Client, database: Database, dsn: str, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_store, "HELD_SECONDS", 600)
+    closed_api.timeout = httpx.Timeout(600)
+    record_id = str(uuid_utils.uuid7())
+    callers: dict[str, dict[str, str]] = {}
+    for tenant in ("acme", "globex"):
+        await sql.execute("select treadle.create_tenant($1)", tenant)
+        await sql.execute("select treadle.create_topic('t', tenant => $1)", tenant)
+        callers[tenant] = bearer((await create_key(closed_api, "publish", tenant=tenant))["key"])
+
+    def publish(tenant: str, record: dict[str, Any]) -> Any:
+        return closed_api.post("/topics/t/records", json={"records": [record]}, headers=callers[tenant])
+
+    async with tenant_session(database, dsn, "acme") as session:
+        async with held(session, [f"select treadle.publish('t', '1', record_id => '{record_id}')"]):
+            held_up = {"value": 1, "record_id": record_id}
+            waiting = [asyncio.create_task(publish("acme", held_up)) for _ in range(CALLS)]
+            for tenant in ("globex", "acme") * 3:
+                assert (await publish(tenant, {"value": 1})).status_code == 202
+            assert not [task for task in waiting if task.done()]
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202] * CALLS
 
 
 @agent("keeps")

@@ -37,7 +37,7 @@ class Batcher(Generic[Item, Result]):
     Items for which `must_run_alone` is true run one by one beside the batches. Items that were answered with Busy are
     repeated, as often as `patience` allows: alone where few things are held, else with the next batch, so that a
     transaction which holds many things costs no call for each. Without patience Busy is raised. `held_by` names what an
-    item needs (see Patience).
+    item needs, and `measure` counts its characters (see Patience).
 
     An item whose caller is cancelled before it has begun is dropped. A batch that has begun runs to its end. With
     `in_turns` the callers of a large batch go on in turns: where each has much to do with its result, a new request
@@ -57,6 +57,7 @@ class Batcher(Generic[Item, Result]):
         must_run_alone: Callable[[Item], bool] | None = None,
         patience: Patience | None = None,
         held_by: Callable[[Item], Hashable] = lambda _: None,
+        measure: Callable[[Item], int] = lambda _: 0,
     ) -> None:
         self._run = run
         self._limit = limit
@@ -67,6 +68,7 @@ class Batcher(Generic[Item, Result]):
         self._must_run_alone = must_run_alone
         self._patience = patience
         self._held_by = held_by
+        self._measure = measure
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._drivers: set[asyncio.Task[None] | None] = set()
         self._in_flight: set[Hashable] = set()  # groups
@@ -86,7 +88,10 @@ class Batcher(Generic[Item, Result]):
                     raise
                 busy = error
         return await self._patience.run(
-            lambda repeated: self._repeat(item) if repeated else self._call(item), key=key, busy=busy
+            lambda repeated: self._repeat(item) if repeated else self._call(item),
+            key=key,
+            characters=self._measure(item),
+            busy=busy,
         )
 
     async def _call(self, item: Item) -> Result:

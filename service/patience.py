@@ -20,8 +20,9 @@ FIRST_DELAY_SECONDS = 0.01  # until the first repetition; each further delay is 
 MAX_DELAY_SECONDS = 0.2
 DIRECT_CALLS = 2  # first calls of one kind at once, where each is a transaction of its own, with a connection
 REPETITIONS = 2  # at once, of all held things together: each is short
-MAX_LINE_CALLERS = 100
+MAX_LINE_CALLERS = 100  # of a thread, say; what all writers of a tenant share has as many as MAX_LINE_CHARS allows
 MAX_LINE_CHARS = 20_000_000  # of all callers in a line
+CALLER_CHARS = 2_000  # that each caller in a line counts for, beside what it says
 FEW_LINES = 4
 ANY_NUMBER = contextlib.nullcontext()  # in place of a slot
 
@@ -122,8 +123,11 @@ class Patience:
 
     async def _wait(self, line: _Line, key: Hashable, deadline: float | None, characters: int) -> bool:
         """Whether the thing is free; False: the caller is the first of the line now."""
-        if len(line.waiting) >= MAX_LINE_CALLERS or line.characters + characters > MAX_LINE_CHARS:
-            raise Busy("Another transaction holds what this one needs, and many requests wait for it: try again.")
+        if not _is_shared(key) and len(line.waiting) >= MAX_LINE_CALLERS:
+            raise Busy("Another transaction holds what many requests wait for: try again.")
+        characters += CALLER_CHARS
+        if line.characters + characters > MAX_LINE_CHARS:
+            raise Busy("Another transaction holds what many requests wait for: try again.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         expiry = None if deadline is None else loop.call_at(deadline, _expire, future)
@@ -178,6 +182,11 @@ class Patience:
                 future.set_result(False)
                 return
         del self._lines[key]
+
+
+def _is_shared(key: Hashable) -> bool:
+    """Whether the thing is what all writers of a tenant need (`tenant/`, see Busy.held): a line has whole batches."""
+    return isinstance(key, str) and key.find("/") == len(key) - 1
 
 
 @contextlib.asynccontextmanager

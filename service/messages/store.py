@@ -165,6 +165,7 @@ class MessageStore(MessageControl, MessageLookup):
             patience=Patience(seconds=HELD_SECONDS, repetitions=None),
             group_by=lambda request: (request.principal.tenant, request.principal.reach),
             held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
+            measure=lambda request: len(_encode([request.submission])),
         )
 
     async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:

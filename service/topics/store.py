@@ -79,6 +79,7 @@ class TopicStore:
             group_by=lambda request: (request.principal.tenant, request.topic),
             must_run_alone=lambda request: request.principal.reach is not None,
             patience=Patience(seconds=HELD_SECONDS, repetitions=None),
+            measure=lambda request: len(_encode(request.records)),
         )
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
@@ -228,7 +229,8 @@ class TopicStore:
             except Busy as error:
                 if error.held is not None or len(batch) > 1:
                     raise
-                raise Busy(str(error), held=f"{first.principal.tenant}/records") from error  # one line for all of them
+                # One line for all of the tenant's.
+                raise Busy(str(error), held=f"records of {first.principal.tenant}/") from error
         if not hinted:
             self._notifier.hint(RECORDS, "*")
         published = iter([Published(*row) for row in rows])

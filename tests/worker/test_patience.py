@@ -146,7 +146,8 @@ async def test_a_caller_that_needs_two_things_waits_for_each() -> None:
 
 async def test_a_full_line_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "MAX_LINE_CALLERS", 2)
-    monkeypatch.setattr(patience, "MAX_LINE_CHARS", 100)
+    monkeypatch.setattr(patience, "MAX_LINE_CHARS", 110)
+    monkeypatch.setattr(patience, "CALLER_CHARS", 5)
     things, patient = Things("t"), Patience()
     first = things.start(patient, "first", "t", key="t")
     await until(lambda: ("first", "t", True) in things.calls)
@@ -160,6 +161,18 @@ async def test_a_full_line_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         await things.start(patient, "too many", "t", key="t")
     things.held.clear()
     assert list(await asyncio.gather(first, second, third)) == ["first", "second", "third"]
+
+
+async def test_what_all_writers_of_a_tenant_share_has_room_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "MAX_LINE_CALLERS", 2)
+    monkeypatch.setattr(patience, "MAX_LINE_CHARS", 100 * patience.CALLER_CHARS)
+    things, patient = Things("tenant/"), Patience()
+    callers = [things.start(patient, str(n), "tenant/") for n in range(101)]
+    await until(lambda: ("0", "tenant/", True) in things.calls)
+    with pytest.raises(Busy, match="many requests wait"):
+        await things.start(patient, "too many", "tenant/")
+    things.held.clear()
+    assert await asyncio.gather(*callers) == [str(n) for n in range(101)]
 
 
 async def test_a_slot_that_does_not_become_free_is_busy_at_the_deadline() -> None:

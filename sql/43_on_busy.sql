@@ -225,7 +225,7 @@ end $$;
 create or replace function treadle.take_incoming(taker uuid, lease uuid)
 returns table (message_id uuid, message text)
 language plpgsql security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '50ms' as $$
 #variable_conflict use_column
 declare
     v_now constant timestamptz := treadle.clock();

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import asyncpg
+import pytest
+
 from service.db.migrate import migrate
 from service.db.pool import Connection
 from tests.support.sql_client import SqlClient
@@ -54,3 +57,18 @@ async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient
         await sql_client.submit_many({"thread_id": "u"}, {}, tenant="acme")
         assert len(await sql_client.claim(10)) == 4
     assert len(await sql_client.claim(10)) == 2
+
+
+async def test_its_cancel_keeps_no_connection_of_a_worker(sql_client: SqlClient, acme: Connection) -> None:
+    await sql_client.submit_many({"thread_id": "t"}, tenant="acme")
+    claim = await sql_client.claim_one()
+    await sql_client.submit_many({"message": "b", "thread_id": "t", "on_busy": "steer"}, tenant="acme")
+    take = "select message from treadle.take_incoming($1, $2)"
+    async with acme.transaction():
+        await acme.execute(f"select treadle.cancel('{claim.message_id}')")
+        await acme.execute("set constraints all immediate")
+        await sql_client.sql.execute("set statement_timeout = '1500ms'")  # the call gives up long before
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await sql_client.sql.fetch(take, claim.message_id, claim.lease)
+        await sql_client.sql.execute("set statement_timeout = 0")
+    assert [row["message"] for row in await sql_client.sql.fetch(take, claim.message_id, claim.lease)] == ['"b"']

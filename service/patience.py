@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -24,7 +23,6 @@ MAX_LINE_CALLERS = 100  # of a thread, say; what all writers of a tenant share h
 MAX_LINE_CHARS = 20_000_000  # of all callers in a line
 CALLER_CHARS = 2_000  # that each caller in a line counts for, beside what it says
 FEW_LINES = 4
-ANY_NUMBER = contextlib.nullcontext()  # in place of a slot
 
 Result = TypeVar("Result")
 
@@ -40,6 +38,58 @@ class _Line:
         self.characters = 0
 
 
+class _NoSlot(Busy):
+    """No slot became free in time."""
+
+
+class _Slots:
+    """At most `number` calls at once (None: any number). Groups take turns: many calls of one delay another by one."""
+
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+        self._taken = 0
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def taken(self, group: Hashable, deadline: float | None = None) -> AsyncIterator[None]:
+        if self.number is None:
+            yield
+            return
+        if self._taken < self.number:
+            self._taken += 1
+        else:
+            await self._wait(group, deadline)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, group: Hashable, deadline: float | None) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(group, deque()).append(future)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await future
+        except BaseException as error:
+            if future.done() and not future.cancelled():
+                self._pass_on()  # it came too late
+            if isinstance(error, TimeoutError):
+                raise _NoSlot("Too many requests of this kind are under way: try again.") from None
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            group = next(iter(self._waiting))
+            line = self._waiting.pop(group)
+            future = line.popleft()
+            if line:
+                self._waiting[group] = line  # behind the other groups
+            if not future.done():
+                future.set_result(None)
+                return
+        self._taken -= 1
+
+
 class Patience:
     """One for each kind of call, so that no kind waits for another.
 
@@ -53,8 +103,8 @@ class Patience:
         self, *, seconds: float | None = None, slots: int | None = None, repetitions: int | None = REPETITIONS
     ) -> None:
         self._seconds = seconds
-        self._slots = asyncio.Semaphore(slots) if slots else None
-        self._repetitions = asyncio.Semaphore(repetitions) if repetitions else contextlib.nullcontext()
+        self._slots = _Slots(slots)
+        self._repetitions = _Slots(repetitions)
         self._lines: dict[Hashable, _Line] = {}
         self.callers = 0  # that wait now
 
@@ -65,7 +115,7 @@ class Patience:
 
     def lets_through(self, key: Hashable) -> bool:
         """Whether a first call needs nothing of this: its caller makes it alone, and comes with its Busy error."""
-        return self._seconds is None and self._slots is None and key not in self._lines
+        return self._seconds is None and self._slots.number is None and key not in self._lines
 
     async def run(
         self,
@@ -74,25 +124,30 @@ class Patience:
         key: Hashable = None,
         characters: int = 0,
         busy: Busy | None = None,
+        group: Hashable = None,
     ) -> Result:
         """The result of `call(False)` or of a repetition, `call(True)`; raises what they raise.
 
         `key`: what the call needs, if that is known; a Busy error that names something else counts more. `characters`:
         how much memory the caller keeps while it waits. `busy`: the answer to a first call that was made already.
+        `group`: whose call it is; groups take the slots in turns.
         """
         deadline = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
         if busy is not None:
             key = busy.held or key or object()
         elif key not in self._lines:
-            async with self._slot(deadline):
-                if key not in self._lines:  # which another caller may have begun meanwhile
-                    try:
+            try:
+                async with self._slots.taken(group, deadline):
+                    if key not in self._lines:  # which another caller may have begun meanwhile
                         return await call(False)
-                    except Busy as error:
-                        key = error.held or key or object()
+            except _NoSlot:
+                raise
+            except Busy as error:
+                key = error.held or key or object()
         self.callers += 1
         try:
-            return await _unless_client_leaves(self._stand(call, key, deadline, characters))
+            limited = self._with_slot(call, group, deadline)
+            return await _unless_client_leaves(self._stand(limited, key, deadline, characters))
         finally:
             self.callers -= 1
 
@@ -103,11 +158,12 @@ class Patience:
         while True:
             line = self._lines.get(key)
             if line is not None and await self._wait(line, key, deadline, characters):
-                async with self._slot(deadline):
-                    try:
-                        return await call(False)
-                    except Busy as error:
-                        key = error.held or key
+                try:
+                    return await call(False)
+                except _NoSlot:
+                    raise
+                except Busy as error:
+                    key = error.held or key
                 if key in self._lines:
                     continue
             self._lines.setdefault(key, _Line())
@@ -118,8 +174,15 @@ class Patience:
                     raise
                 key = error.held  # what it waited for is free, and now it needs something else
 
-    def _slot(self, deadline: float | None) -> AbstractAsyncContextManager[None]:
-        return ANY_NUMBER if self._slots is None else _taken(self._slots, deadline)
+    def _with_slot(
+        self, call: Callable[[bool], Awaitable[Result]], group: Hashable, deadline: float | None
+    ) -> Callable[[bool], Awaitable[Result]]:
+        async def limited(repeated: bool) -> Result:
+            slot = self._repetitions.taken(group) if repeated else self._slots.taken(group, deadline)
+            async with slot:
+                return await call(repeated)
+
+        return limited
 
     async def _wait(self, line: _Line, key: Hashable, deadline: float | None, characters: int) -> bool:
         """Whether the thing is free; False: the caller is the first of the line now."""
@@ -153,8 +216,7 @@ class Patience:
             while True:
                 await asyncio.sleep(delay)
                 try:
-                    async with self._repetitions:
-                        result = await call(True)
+                    result = await call(True)
                     is_free = True
                     return result
                 except Busy as error:
@@ -187,19 +249,6 @@ class Patience:
 def _is_shared(key: Hashable) -> bool:
     """Whether the thing is what all writers of a tenant need (`tenant/`, see Busy.held): a line has whole batches."""
     return isinstance(key, str) and key.find("/") == len(key) - 1
-
-
-@contextlib.asynccontextmanager
-async def _taken(slots: asyncio.Semaphore, deadline: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(deadline):
-            await slots.acquire()
-    except TimeoutError:
-        raise Busy("Too many requests of this kind are under way: try again.") from None
-    try:
-        yield
-    finally:
-        slots.release()
 
 
 async def _unless_client_leaves(waiting: Coroutine[Any, Any, Result]) -> Result:

@@ -110,6 +110,7 @@ class MessageStore(MessageControl, MessageLookup):
         rows = await self._batches.run(
             lambda repeated: self._call(principal, messages, text, alone=alone, patient=repeated, strict=True),
             characters=len(text),
+            group=principal.tenant,
         )
         return [_accepted(row) for row in rows]
 
@@ -139,7 +140,9 @@ class MessageStore(MessageControl, MessageLookup):
             lambda _: self._database.fetchrow(
                 SUBMIT_ONCE, key, request_hash, text, principal.tenant, self._max_queue_size, principal.reach
             ),
+            key=(principal.tenant, principal.reach, key),
             characters=len(text),
+            group=principal.tenant,
         )
         assert row is not None
         if row["answer"] is None:

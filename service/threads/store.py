@@ -186,6 +186,7 @@ class ThreadStore:
                 timeout=DELETION_TIMEOUT_SECONDS,
             ),
             key=principal.thread_key(thread_id),
+            group=principal.tenant,
         )
         return int(deleted)
 
@@ -203,6 +204,7 @@ class ThreadStore:
                 repeatable=False,
             ),
             key=principal.thread_key(thread_id),
+            group=principal.tenant,
         )
 
     async def create(
@@ -222,6 +224,7 @@ class ThreadStore:
                 repeatable=False,
             ),
             key=principal.thread_key(thread_id),
+            group=principal.tenant,
         )
         return bool(is_new)
 
@@ -254,6 +257,7 @@ class ThreadStore:
                 repeatable=False,
             ),
             key=principal.thread_key(thread_id),
+            group=principal.tenant,
         )
         return msgspec.json.decode(text, type=list[Any])
 

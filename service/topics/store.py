@@ -152,6 +152,7 @@ class TopicStore:
             ),
             key=(principal.tenant, principal.reach, key),
             characters=len(text),
+            group=principal.tenant,
         )
         self._notifier.hint(RECORDS, "*")
         return msgspec.json.decode(answer, type=list[Published])

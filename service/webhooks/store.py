@@ -144,6 +144,7 @@ class PushStore:
                 principal.tenant,
                 principal.reach,
             ),
+            group=principal.tenant,
             key=message_id,
         )
 

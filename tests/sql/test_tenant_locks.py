@@ -59,6 +59,29 @@ async def test_its_open_transaction_delays_only_its_thread(sql_client: SqlClient
     assert len(await sql_client.claim(10)) == 2
 
 
+CHARGED = [
+    """treadle.submit_many('[{"message": "x"}]', tenant => 'acme', autocommit => true, lock_timeout => '100ms')""",
+    """treadle.submit_once('k', sha256('x'), '[{"message": "x"}]', 'acme', autocommit => true, patient => false)""",
+    """treadle.publish_many('t', '[{"value": 1}]', 'acme', autocommit => true, lock_timeout => '20ms')""",
+    """treadle.publish_once('k', sha256('x'), 't', '[{"value": 1}]', 'acme', autocommit => true, patient => false)""",
+]
+
+
+@pytest.mark.parametrize("call", CHARGED)
+async def test_its_charge_is_named_to_each_call_that_waits_for_it(
+    sql_client: SqlClient, acme: Connection, call: str
+) -> None:
+    await sql_client.sql.execute("""
+        select treadle.limit_tenant('acme', '{"per_minute": 1000}'), treadle.create_topic('t', tenant => 'acme')""")
+    async with acme.transaction():
+        await acme.execute("select treadle.submit('x')")
+        await acme.execute("set constraints all immediate")
+        with pytest.raises(asyncpg.LockNotAvailableError) as held:
+            await sql_client.sql.execute(f"select {call}")
+        assert held.value.detail == "acme/"
+    await sql_client.sql.execute(f"select {call}")
+
+
 async def test_its_cancel_keeps_no_connection_of_a_worker(sql_client: SqlClient, acme: Connection) -> None:
     await sql_client.submit_many({"thread_id": "t"}, tenant="acme")
     claim = await sql_client.claim_one()

@@ -8,7 +8,7 @@ import pytest
 from service import patience
 from service.errors import Busy, Conflict
 from service.patience import Patience
-from tests.support.waiting import until
+from tests.support.waiting import let_the_loop_read, until
 
 
 class Things:
@@ -173,6 +173,33 @@ async def test_what_all_writers_of_a_tenant_share_has_room_for_each_of_them(monk
         await things.start(patient, "too many", "tenant/")
     things.held.clear()
     assert await asyncio.gather(*callers) == [str(n) for n in range(101)]
+
+
+async def test_many_calls_of_one_group_delay_another_group_by_one_call() -> None:
+    things, patient = Things(), Patience(slots=1)
+    many = [things.start(patient, str(n), "t", group="acme") for n in range(20)]
+    await asyncio.sleep(0)  # all of them ask, and one has the slot
+    other = things.start(patient, "other", "u", group="globex")
+    await asyncio.gather(*many, other)
+    begun = [caller for caller, _, _ in things.calls]
+    assert begun.index("other") <= begun.index("0") + 3
+    assert things.most_in_flight == 1
+
+
+async def test_a_caller_that_is_cancelled_before_it_has_its_slot_leaves_it_to_the_next() -> None:
+    patient, gate = Patience(slots=1), asyncio.Event()
+
+    async def call(_: bool) -> str:
+        await gate.wait()
+        return "done"
+
+    first, second, third = [asyncio.create_task(patient.run(call)) for _ in range(3)]
+    await let_the_loop_read()
+    gate.set()
+    await asyncio.sleep(0)  # the second one has the slot now, and does not know yet
+    second.cancel()
+    assert list(await asyncio.gather(first, third)) == ["done", "done"]
+    assert await patient.run(call) == "done"
 
 
 async def test_a_slot_that_does_not_become_free_is_busy_at_the_deadline() -> None:

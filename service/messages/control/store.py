@@ -90,5 +90,6 @@ class MessageControl:
     async def _change(self, patience: Patience, principal: Principal, call: str, *args: Any) -> Any:
         """`call`: a statement; the tenant and the reach of the principal are $1 and $2, `args` follow."""
         return await patience.run(
-            lambda _: self._database.fetchval(call, principal.tenant, principal.reach, *args, repeatable=False)
+            lambda _: self._database.fetchval(call, principal.tenant, principal.reach, *args, repeatable=False),
+            group=principal.tenant,
         )

@@ -206,7 +206,8 @@ class LangGraphStore(ThreadLookup):
                 principal.reach,
                 principal.name,
                 repeatable=False,
-            )
+            ),
+            group=principal.tenant,
         )
 
     async def use_store(self, principal: Principal, call: Json) -> Any:
@@ -217,6 +218,7 @@ class LangGraphStore(ThreadLookup):
                 lambda _: self._use(self._database, principal, text, patient=False),
                 key=(principal.tenant, principal.subject, *call["namespace"], call["key"]),
                 characters=len(text),
+                group=principal.tenant,
             )
         else:
             reads = self._lists if call["op"] in ("search", "namespaces") else self._reads

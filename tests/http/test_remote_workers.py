@@ -59,8 +59,9 @@ async def test_a_message_goes_out_and_its_answer_comes_back(remote: RemoteWorker
     await assert_consistent(sql)
 
 
-async def test_a_claim_takes_no_more_large_messages_than_fit_an_answer(remote: RemoteWorker) -> None:
-    large = {"x": "x" * (MAX_CLAIM_BYTES // PORTION_MESSAGES)}
+@pytest.mark.parametrize("character", ["x", "\u8a9e"])
+async def test_a_claim_takes_no_more_large_messages_than_fit_an_answer(remote: RemoteWorker, character: str) -> None:
+    large = {"x": character * (MAX_CLAIM_BYTES // PORTION_MESSAGES // len(character.encode()) + 1)}
     for metadata in [large] * (PORTION_MESSAGES + 2) + [{}] * PORTION_MESSAGES:
         await remote.api.submit("x", agent="shout", metadata=metadata)
     assert len(await remote.claim(quantity=100)) == PORTION_MESSAGES

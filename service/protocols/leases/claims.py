@@ -157,7 +157,7 @@ class RemoteClaims:
 
 
 def _size_of(claim: RemoteClaim) -> int:
-    return len(claim.body) + len(claim.metadata) + len(claim.memory or "")
+    return sum(len(text.encode()) for text in (claim.body, claim.metadata, claim.memory or ""))
 
 
 async def _unless(

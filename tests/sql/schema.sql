@@ -1928,7 +1928,7 @@ CREATE FUNCTION treadle.take_incoming(taker uuid, lease uuid) RETURNS TABLE(mess
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
-    SET lock_timeout TO '2s'
+    SET lock_timeout TO '50ms'
     AS ...;
 COMMENT ON FUNCTION treadle.take_incoming(taker uuid, lease uuid) IS 'What clients have said to a running message since it began';
 CREATE FUNCTION treadle.tend_parents(ids uuid[] DEFAULT NULL::uuid[], quantity integer DEFAULT 1000, OUT admitted integer, OUT queues text[]) RETURNS record

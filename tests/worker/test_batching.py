@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from service import patience
 from service.batching import RESOLVED_AT_ONCE, Batcher, SharedReads
 from service.errors import Busy, Invalid, Unavailable
 from service.patience import Patience
@@ -243,25 +242,6 @@ async def test_items_that_need_a_held_thing_wait_behind_one_of_them_and_then_go_
     database.held = False
     assert await asyncio.gather(first, *others) == [2, 6, 10, 14]
     assert database.batches[-1] == [3, 5, 7]
-
-
-async def test_large_items_that_wait_for_a_held_thing_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Locked(Database):
-        held = True
-
-        def answer(self, item: int, patient: bool) -> Any:
-            return Busy("locked", held="tenant/") if self.held else item * 2
-
-    monkeypatch.setattr(patience, "MAX_LINE_CHARS", 3 * patience.CALLER_CHARS)
-    database = Locked()
-    batcher = Batcher(database.run, limit=100, patience=Patience(), measure=lambda item: item)
-    first = asyncio.create_task(batcher.submit(1))
-    await until(lambda: len(database.batches) > 1)
-    small = asyncio.create_task(batcher.submit(2))
-    with pytest.raises(Busy, match="many requests wait"):
-        await batcher.submit(3 * patience.CALLER_CHARS)
-    database.held = False
-    assert list(await asyncio.gather(first, small)) == [2, 4]
 
 
 async def test_an_item_whose_caller_is_cancelled_runs_only_if_it_has_begun() -> None:

@@ -1,11 +1,13 @@
 """Patience: callers wait for what others hold, in one line for each held thing, and delay no other caller."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from service import patience
+from service.batching import Batcher
 from service.errors import Busy, Conflict
 from service.patience import Patience
 from tests.support.waiting import let_the_loop_read, until
@@ -173,6 +175,22 @@ async def test_what_all_writers_of_a_tenant_share_has_room_for_each_of_them(monk
         await things.start(patient, "too many", "tenant/")
     things.held.clear()
     assert await asyncio.gather(*callers) == [str(n) for n in range(101)]
+
+
+async def test_large_items_of_a_batcher_that_wait_for_a_held_thing_are_bounded() -> None:
+    things = Things("tenant/")
+
+    async def run(batch: Sequence[int], _: bool) -> list[str | Exception]:
+        return [await things.call(str(item), "tenant/", False) for item in batch]
+
+    batcher = Batcher(run, limit=100, patience=Patience(), measure=lambda item: item)
+    first = asyncio.create_task(batcher.submit(1))
+    await until(lambda: len(things.calls) > 1)
+    small = asyncio.create_task(batcher.submit(2))
+    with pytest.raises(Busy, match="many requests wait"):
+        await batcher.submit(patience.MAX_LINE_CHARS)
+    things.held.clear()
+    assert list(await asyncio.gather(first, small)) == ["1", "2"]
 
 
 async def test_many_calls_of_one_group_delay_another_group_by_one_call() -> None:

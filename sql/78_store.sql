@@ -276,18 +276,6 @@ begin
     return to_jsonb(v_answers);
 end $$;
 
--- How many bytes the stores of a tenant have together, and may have (null: any number).
-create or replace function treadle.store_use(tenant text default 'default', out bytes bigint, out max_bytes bigint)
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-#variable_conflict use_variable
-begin
-    tenant := treadle._bound_tenant(tenant);
-    bytes := treadle._total_bytes(tenant);
-    max_bytes := treadle._store_bytes_of(tenant);
-end $$;
-comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';
-
 -- Make calls of the store of a principal: its subject's, or the tenant's. A principal that is restricted to agents, to
 -- a thread or to a message has none (TR403). A call that finds an item held by another transaction waits two seconds,
 -- not `patient` a moment, and then fails with lock_not_available (55P03).

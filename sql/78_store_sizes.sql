@@ -154,3 +154,15 @@ begin
     return v_deleted;
 end $$;
 comment on function treadle.purge_store_items is 'Delete a chunk of the items of stores that have expired';
+
+-- How many bytes the stores of a tenant have together, and may have (null: any number).
+create or replace function treadle.store_use(tenant text default 'default', out bytes bigint, out max_bytes bigint)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+#variable_conflict use_variable
+begin
+    tenant := treadle._bound_tenant(tenant);
+    bytes := treadle._total_bytes(tenant);
+    max_bytes := treadle._store_bytes_of(tenant);
+end $$;
+comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';

@@ -134,7 +134,6 @@ class Link:
         else:
             if self.ended.done():
                 self.server.close(reset=True)
-            self.client.catch_up()
 
     def _end(self, *reset: "Side") -> None:
         if not self.ended.done():
@@ -160,7 +159,9 @@ class Side(asyncio.Protocol):
         self._transport = transport
         if self._link.ended.done():  # it was cut before it was made
             transport.abort()
-        elif not self._answers:
+        elif self._answers:
+            self.other.catch_up()  # at once: what arrives next must not overtake it
+        else:
             self._link.begin()
 
     def data_received(self, data: bytes) -> None:

@@ -224,8 +224,10 @@ async def test_streams_survive_cuts_lost_workers_and_dead_replicas(
         scenes = [("plain", "echo", False), ("cut", "script", False), ("lost", "script", False)]
         scenes.append(("cancel", "script", True))
         names = [name for name, _, _ in scenes]
-        streams = [stream(python, f"py-{name}", agent, cancels=cancels) for name, agent, cancels in scenes]
-        told = asyncio.gather(play("langgraph", url=url), *streams)
+        told = asyncio.gather(
+            play("langgraph", url=url),
+            *(stream(python, f"py-{name}", agent, cancels=cancels) for name, agent, cancels in scenes),
+        )
 
         async def begun(thread: str) -> UUID:
             await until(lambda: client.threads.search(ids=[thread]), bool)

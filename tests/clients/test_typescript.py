@@ -70,10 +70,11 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connection) -> None:
     api = api_with_worker
+    program = node()  # before a server listens, which would be left
     proxy = Proxy(api.base_url.port or 0)
     await proxy.start()
     process = await asyncio.create_subprocess_exec(
-        *(node(), str(Path(__file__).with_name("typescript") / "calls.mjs"), (PACKAGE / "lib").as_uri()),
+        *(program, str(Path(__file__).with_name("typescript") / "calls.mjs"), (PACKAGE / "lib").as_uri()),
         *(str(api.base_url).rstrip("/"), f"http://127.0.0.1:{proxy.port}"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -103,13 +104,14 @@ async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connect
 async def test_a_chat_in_node_22_outlasts_refused_connections_and_refused_inputs(
     start_api: StartApi, start_worker: StartWorker
 ) -> None:
+    program = node22()  # before a server listens, which would be left
     await start_worker()
     api = await start_api(**CLOSED, max_body_bytes=1_000_000)
     proxy = Proxy(api.base_url.port or 0)
     await proxy.start()
     proxy.refuse()
     process = await asyncio.create_subprocess_exec(
-        *(node22(), str(Path(__file__).with_name("typescript") / "chat.mjs"), (PACKAGE / "lib").as_uri()),
+        *(program, str(Path(__file__).with_name("typescript") / "chat.mjs"), (PACKAGE / "lib").as_uri()),
         *(f"http://127.0.0.1:{proxy.port}", ROOT_KEY, "1000000"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

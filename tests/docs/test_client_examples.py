@@ -70,10 +70,10 @@ async def test_the_pages_of_clients_of_openai_run_as_written(start_api: StartApi
         return text.text
 
     runs = "".join(f"exec({code(page, 'python')!r}, {{}})\n" for page in pages)
+    said = [asyncio.create_task(run_program(code(page, "js"))) for page in of_node]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", runs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    said = [asyncio.create_task(run_program(code(page, "js"))) for page in of_node]
     output, errors = await process.communicate()
     assert (output.decode(), errors.decode()) == ("".join(map(shown, pages)), "")
     assert [await one for one in said] == [shown(page) for page in of_node]

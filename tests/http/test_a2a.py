@@ -199,7 +199,8 @@ async def test_cards_and_keys(
         )
         assert answer.status_code == status, (method, answer.text)
     assert (await api.post("/a2a", json=call, headers=VERSION)).status_code == 401
-    task = (await rpc(api, "SendMessage", message(), "/a2a/scene", **bearer(ROOT_KEY)))["task"]
+    ended = message() | {"configuration": {}}  # the answer comes when the task has ended
+    task = (await rpc(api, "SendMessage", ended, "/a2a/scene", **bearer(ROOT_KEY)))["task"]
     for method in ("GetTask", "CancelTask", "SubscribeToTask"):
         error = await rpc(api, method, {"id": task["id"]}, **limited)
         assert (error["code"], error["message"]) == (-32001, f"There is no task {task['id']!r}.")

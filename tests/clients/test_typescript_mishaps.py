@@ -9,6 +9,7 @@ import pytest
 
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.inputs import asked_input, give_input
 from tests.support.programs import node
 from tests.support.repository import ROOT
 from tests.support.waiting import until
@@ -46,6 +47,14 @@ const odd = async (context, how) => {
     await context.step(`commits ${context.attempt}`, () => null);
     if (context.attempt === 1) throw new RetryAfter(0);
     return sent;
+  }
+  if (how === "half a name") {
+    const half = "\\u{1F600}".slice(0, 1);
+    const paid = await context.step(`pay ${half}`, () => context.attempt);
+    const value = await context.step("value", () => ({ at: new Date(0), n: NaN, gone: undefined }));
+    if (context.attempt === 1) throw new RetryAfter(0);
+    const said = [await context.input(`really ${half}?`), await context.input("sure?", { name: `own ${half}` })];
+    return { paid, value, said };
   }
   if (how === "many events") {
     const events = [];
@@ -137,6 +146,17 @@ async def test_halves_of_pairs_are_replaced_and_no_pair_is_cut(api: Client) -> N
     assert (await api.settled(message_id))["result"] == ["\ufffd\ufffd", "\\ud800", {"a": "\U0001f600"}]
     chunks = [event.data["chunk"] for event in await api.events(message_id) if event.type == "chunk"]
     assert "".join(chunks) == "\ufffd" + "\U0001f600" * 29_998 + "\ufffd"
+
+
+async def test_names_and_questions_with_half_a_pair_are_found_in_a_later_attempt(api: Client, sql: Connection) -> None:
+    message_id = UUID(await api.submit("half a name", agent="odd"))
+    for count, name in ((1, "input 1"), (2, "own \ufffd")):
+        asked = await asked_input(sql, message_id, count)
+        assert asked["name"] == name
+        await give_input(sql, message_id, f"yes {count}")
+    result = (await api.settled(str(message_id)))["result"]
+    kept = {"at": "1970-01-01T00:00:00.000Z", "n": None}
+    assert result == {"paid": 1, "value": kept, "said": ["yes 1", "yes 2"]}
 
 
 STUBBORN = """

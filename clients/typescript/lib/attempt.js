@@ -137,7 +137,7 @@ export class Attempt {
         const questions = claim.questions;
         const begun = new Set();
         const begin = (kind, given, taken = () => false) => {
-            let name = given;
+            let name = given === undefined ? undefined : storable(given); // as the server stores it, and later attempts find it
             for (let number = 1; name === undefined; number++) {
                 const next = `${kind} ${number}`;
                 if (!begun.has(`${kind}/${next}`) && !taken(next))
@@ -185,12 +185,12 @@ export class Attempt {
             event: (type, data) => this.#put({ type, data }),
             step: async (name, run) => {
                 this.#requireRunning();
-                begin("step", name);
-                if (steps.has(name))
-                    return steps.get(name);
-                const result = await run({ usage: (counts) => this.#count(name, counts) });
-                const used = this.#counts.get(name);
-                const data = { name, result: result === undefined ? null : result, ...(used ? { usage: used } : {}) };
+                const own = begin("step", name);
+                if (steps.has(own))
+                    return steps.get(own);
+                const result = json(await run({ usage: (counts) => this.#count(own, counts) }), "The result of the step");
+                const used = this.#counts.get(own);
+                const data = { name: own, result, ...(used ? { usage: used } : {}) };
                 const event = { type: "step", data };
                 await this.#put(event, true, exactlyOnce ? undefined : this.#takeUnsent());
                 return result;
@@ -216,13 +216,14 @@ export class Attempt {
             },
             input: async (question, { name } = {}) => {
                 this.#requireRunning();
-                const differs = (one) => inputs.has(one) && one in questions && !same(questions[one], question);
+                const asked = plain(question ?? null, "The question");
+                const differs = (one) => inputs.has(one) && one in questions && !same(questions[one], asked);
                 const own = begin("input", name, differs);
                 if (differs(own))
                     throw new Rejected(`This attempt asks another question as ${own} than an earlier attempt did.`);
                 if (inputs.has(own))
                     return inputs.get(own);
-                this.stop(new Asked(own, question ?? null));
+                this.stop(new Asked(own, asked));
                 return new Promise(() => { }); // the attempt ends
             },
             history: async (options = {}) => (await this.#ask("/history", options)).exchanges,
@@ -391,6 +392,11 @@ function plain(value, what) {
     catch (error) {
         throw new Rejected(`${what} is not JSON: ${describe(error)}`);
     }
+}
+/** The value as a later attempt reads it: without what JSON does not have. Throws Rejected. */
+function json(value, what) {
+    const kept = plain(value, what);
+    return (kept === undefined ? null : JSON.parse(JSON.stringify(kept) ?? "null"));
 }
 /** Numbers are added, of other values the last one holds. */
 function total(usages) {

@@ -14,6 +14,14 @@ def clean(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
+def json_or_text(text: str) -> Any:
+    """The decoded JSON; the text itself if it is not JSON, or nested too deeply to be read."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+
+
 def encode_clean(value: Any) -> str:
     """JSON text. Raises TypeError, ValueError, OverflowError or RecursionError for values that are not JSON."""
     try:

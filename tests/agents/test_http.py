@@ -129,6 +129,20 @@ async def test_a_stream_that_ends_without_done_is_a_failure(sql: Connection, rem
     assert (first.body["attempt"], second.body["attempt"]) == (1, 2)
 
 
+async def test_json_that_is_too_deep_is_paid_for_once(sql: Connection, remote: Remote) -> None:
+    deep = b"[" * 3_000 + b"]" * 3_000
+    for reply, state, said in (
+        (answer(deep), "failed", "The agent's answer is nested too deeply."),
+        (answer(deep, "400 No"), "failed", f"The agent answered 400: {deep.decode()[:500]}."),
+        (stream(f"event: chunk\ndata: {deep.decode()}\n\nevent: done\ndata:\n\n"), "completed", deep.decode()),
+        (stream(f"event: own\ndata: {deep.decode()}\n\nevent: done\ndata: 1\n\n"), "completed", 1),
+    ):
+        remote.script.append(reply)
+        row = await ask(sql)
+        assert (row["state"], row["attempt"]) == (state, 1), row["error"]
+        assert said == (row["error"] or row["result"])
+
+
 async def test_an_error_event_decides_about_the_retry(sql: Connection, remote: Remote) -> None:
     for data, state, attempt, error in (
         ("boom", "completed", 2, "RuntimeError: boom"),

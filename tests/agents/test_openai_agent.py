@@ -133,6 +133,14 @@ async def test_calls_without_ids_get_different_ones(sql: Connection, api: FakeOp
     assert (asked, len(set(asked))) == (told, 2)
 
 
+async def test_arguments_that_are_too_deep_are_told_to_the_model(sql: Connection, api: FakeOpenAI) -> None:
+    asked = {"name": "measure", "arguments": "[" * 3_000}
+    part = {"index": 0, "id": "a", "type": "function", "function": asked}
+    api.script += [Reply(({"tool_calls": [part]},), "tool_calls"), Reply(({"content": "Done."},))]
+    row = await run(sql, "Hi", agent="desk")
+    assert (row["state"], row["attempt"], row["result"]) == ("completed", 1, "Done."), row["error"]
+
+
 async def test_an_output_is_a_form_that_the_answer_must_fit(sql: Connection, api: FakeOpenAI) -> None:
     api.script += [Reply(({"content": '{"place": 1}'},)), Reply(({"content": '{"place": "Rome", "degrees": [7]}'},))]
     row = await run(sql, "Rome?", agent="weather", thread_id="t")

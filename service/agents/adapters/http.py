@@ -21,6 +21,7 @@ from service.agents.contract import Context, Overloaded, Rejected, RetryAfter
 from service.agents.definition import Agent
 from service.agents.http_errors import asked_delay, error_for_answer
 from service.agents.limits import LimitOptions
+from service.agents.texts import json_or_text
 from service.agents.tool_events import write_chosen_event
 from service.limits import HISTORY_EXCHANGES, HISTORY_TOKENS
 
@@ -132,6 +133,8 @@ class _Remote:
             return _result(context, msgspec.json.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConnectionError(f"The agent's answer is not JSON: {error}.") from error
+        except RecursionError:
+            raise Rejected("The agent's answer is nested too deeply.") from None
 
 
 async def _read_stream(context: Context, response: "httpx2.Response") -> Any:
@@ -147,11 +150,11 @@ async def _read_stream(context: Context, response: "httpx2.Response") -> Any:
                     raise Rejected(f"The chunks of the agent have more than {MAX_ANSWER_BYTES} characters.")
                 await context.emit(pieces[-1])
             elif type == "done":
-                return _result(context, _decoded(data)) if data else "".join(pieces)
+                return _result(context, json_or_text(data)) if data else "".join(pieces)
             elif type == "error":
-                raise _error_of_event(_decoded(data))
+                raise _error_of_event(json_or_text(data))
             else:
-                await write_chosen_event(context, type, _decoded(data))
+                await write_chosen_event(context, type, json_or_text(data))
     raise ConnectionError("The agent's stream ended without a done event.")
 
 
@@ -230,7 +233,7 @@ def _result(context: Context, answer: Any) -> Any:
 
 def _chunk_text(data: str) -> str:
     """The text of a `chunk` event: a JSON text, the field `chunk` of an object, or the data unchanged."""
-    decoded = _decoded(data)
+    decoded = json_or_text(data)
     if isinstance(decoded, dict) and isinstance(decoded.get("chunk"), str):
         return str(decoded["chunk"])
     return decoded if isinstance(decoded, str) else data
@@ -249,17 +252,9 @@ def _error_of_event(data: Any) -> Exception:
 
 def _reason(body: bytes) -> str:
     """The reason in an error's body, on one line."""
-    value = _decoded(body.decode("utf-8", "replace"))
+    value = json_or_text(body.decode("utf-8", "replace"))
     for key in ("detail", "error", "message"):
         if isinstance(value, dict) and isinstance(value.get(key), str | dict):
             value = value[key]
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return " ".join(text.split())[:MAX_REASON_CHARS].rstrip(".")
-
-
-def _decoded(data: str) -> Any:
-    """The decoded JSON, or the text itself if it is not JSON."""
-    try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        return data

@@ -12,6 +12,7 @@ from service.agents.contract import Rejected
 from service.agents.http_errors import NO_MONEY_ERROR_TYPES
 from service.agents.rounds.errors import error_for_connection, error_for_status
 from service.agents.rounds.model import Call, CallResult, StreamTo
+from service.agents.texts import json_or_text
 
 SERVICE = "OpenAI"
 # The model stopped before the end of its answer, so that a tool call in it may be incomplete.
@@ -156,7 +157,7 @@ class _Reading:
             self._stop_reason,
             self._usage,
             [
-                Call(call["id"] or f"call_{uuid4().hex}", call["name"], _decoded(call["arguments"]))
+                Call(call["id"] or f"call_{uuid4().hex}", call["name"], json_or_text(call["arguments"] or "{}"))
                 for call in self._calls
             ],
             "".join(self._thinking),
@@ -171,14 +172,6 @@ def tokens_of(usage: Any) -> dict[str, int]:
     cached = getattr(details, "cached_tokens", None) or 0
     counts = {"input_tokens": (usage.prompt_tokens or 0) - cached, "output_tokens": usage.completion_tokens or 0}
     return counts | ({"cache_read_input_tokens": cached} if cached else {})
-
-
-def _decoded(arguments: str) -> Any:
-    """The arguments of a call; the text itself if it is no JSON, which the tool then refuses."""
-    try:
-        return msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
-        return arguments
 
 
 def _as_text(arguments: Any) -> str:

@@ -54,7 +54,7 @@ class OutputForm:
             if self._type is not None:
                 return msgspec.to_builtins(msgspec.json.decode(text, type=self._type))
             answer = msgspec.json.decode(text)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"The model's answer does not fit its output: {error}.") from None
         if misfit := next(self._validator.iter_errors(answer), None):
             raise ValueError(f"The model's answer does not fit its output: {misfit.message}.")

@@ -83,7 +83,7 @@ def _decoded(text: str) -> _RawPlan:
         if 0 <= start < end and not within:
             try:
                 raw = msgspec.json.decode(text[start : end + 1], type=_RawPlan | list[_RawTask])
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
                 problems.append(f"its JSON does not have the required form ({error})")
             else:
                 return _RawPlan(raw) if isinstance(raw, list) else raw

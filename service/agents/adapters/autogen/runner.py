@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
-import msgspec
-
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
 from service.agents.contract import Rejected
 from service.agents.http_errors import refuses_request
+from service.agents.texts import json_or_text
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 from service.waiting import retrieve_exception
 
@@ -131,7 +130,7 @@ class Runner:
                     await context.emit(item.content)
             case "ToolCallRequestEvent":
                 for call in item.content:
-                    event = ToolCall(call.id, call.name, _decoded_arguments(call.arguments), source)
+                    event = ToolCall(call.id, call.name, json_or_text(call.arguments), source)
                     await write_tool_event(context, event)
             case "ToolCallExecutionEvent":
                 for done in item.content:
@@ -164,11 +163,3 @@ def _count(tokens: Counter[str], item: Any) -> None:
     if item.models_usage is not None:
         tokens["prompt_tokens"] += item.models_usage.prompt_tokens
         tokens["completion_tokens"] += item.models_usage.completion_tokens
-
-
-def _decoded_arguments(arguments: str) -> Any:
-    """A tool call's arguments: JSON, or the text if the model wrote something else."""
-    try:
-        return msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
-        return arguments

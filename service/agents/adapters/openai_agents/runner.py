@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from agents import Agent, RunConfig, Runner
 
 from service.agents.adapters.approvals import ask_approval
 from service.agents.adapters.history import text_exchanges
 from service.agents.adapters.openai_agents.parts import Steps
 from service.agents.contract import Context
+from service.agents.texts import json_or_text
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 
 
@@ -100,10 +100,7 @@ def _approval(item: Any) -> ToolCall:
     """A call of a tool in the form of its event."""
     raw = item.raw_item
     arguments = _field(raw, "arguments")
-    try:
-        given = msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments
-    except msgspec.DecodeError:  # the model wrote something else
-        given = arguments
+    given = json_or_text(arguments) if isinstance(arguments, str) else arguments
     return ToolCall(
         str(_field(raw, "call_id") or _field(raw, "id") or ""), str(_field(raw, "name") or raw_type(raw)), given
     )

@@ -26,7 +26,14 @@ UNREACHABLE_ERRORS = {
     *("ConnectError", "ConnectTimeout"),  # httpx, httpx2, httpcore, requests
     *("NewConnectionError", "ConnectTimeoutError"),  # urllib3
     "ClientConnectorError",  # aiohttp
+    "EndpointConnectionError",  # botocore
 }
+# What AWS calls an overload, whatever its status is; in the middle of a stream it begins with a small letter.
+AWS_OVERLOADS = {
+    *("throttlingexception", "throttling", "toomanyrequestsexception", "requestlimitexceeded", "slowdown"),
+    *("serviceunavailableexception", "modelnotreadyexception", "provisionedthroughputexceededexception"),
+}
+GRPC_OVERLOADS = {"RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 MIN_RETRY_AFTER_SECONDS = 1.0
 MAX_RETRY_AFTER_SECONDS = 3600.0
 EARLIEST_EPOCH = 1_000_000_000.0  # a number of seconds from here on is a date (of 2001 or later), not a delay
@@ -57,7 +64,9 @@ def error_of_service(error: BaseException) -> BaseException:
         reason = f"{type(cause).__name__}: {said(cause)}"
         if _names_of(cause) & NO_MONEY_ERROR_TYPES:
             return Rejected(reason)
-        headers = _field(_field(cause, "response"), "headers") or _field(cause, "headers")
+        response = _field(cause, "response")
+        headers = _field(response, "headers") or _field(cause, "headers")
+        headers = headers or _part(response, "ResponseMetadata", "HTTPHeaders")
         delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
         if is_overload(cause) or cannot_be_reached(cause):
             return Overloaded(reason, delay or 0.0)
@@ -68,7 +77,10 @@ def error_of_service(error: BaseException) -> BaseException:
 
 def is_overload(error: Exception) -> bool:
     """Whether a client's error says that the service is overloaded: by its status, or by an error event in the middle
-    of a stream, whose status is 200."""
+    of a stream, whose status is 200. AWS and gRPC have names of their own for it."""
+    code = _part(_field(error, "response"), "Error", "Code")
+    if (isinstance(code, str) and code.lower() in AWS_OVERLOADS) or _grpc_code(error) in GRPC_OVERLOADS:
+        return True
     statuses = {status for status in _statuses(error) if status >= FIRST_ERROR_STATUS}
     if statuses:
         return bool(statuses & OVERLOAD_STATUSES)
@@ -92,12 +104,30 @@ def cannot_be_reached(error: Exception) -> bool:
 def _statuses(error: BaseException) -> set[int]:
     found = [_field(_field(error, "response"), "status_code")]
     found += [_field(error, name) for name in ("status_code", "status", "code")]
+    found.append(_part(_field(error, "response"), "ResponseMetadata", "HTTPStatusCode"))  # botocore
     return {status for status in found if isinstance(status, int)}
 
 
 def _names_of(error: Exception) -> set[str]:
     names = (_field(error, "type"), _field(error, "code"))
     return {name for name in names if isinstance(name, str)}
+
+
+def _grpc_code(error: BaseException) -> str | None:
+    """The name of the status with which a call of gRPC ended."""
+    if not any(kind.__name__ == "RpcError" for kind in type(error).__mro__):
+        return None
+    try:
+        return str(error.code().name)  # type: ignore[attr-defined]
+    except Exception:  # of the error's own code
+        return None
+
+
+def _part(value: Any, *names: str) -> Any:
+    """A part of nested objects; None where it is missing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _field(value: Any, name: str) -> Any:

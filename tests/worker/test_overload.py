@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import anthropic
@@ -224,6 +225,13 @@ OVERLOADS: dict[str, Callable[[], Exception]] = {
     "urllib, away": _refused_by_urllib,
     "urllib 503": lambda: urllib.error.HTTPError("http://x", 503, "busy", email.message.Message(), None),
     "pydantic_ai 529": lambda: pydantic_ai.ModelHTTPError(529, "model"),
+    "AWS 429": lambda: AwsError("ThrottlingException", 429),
+    "AWS 400": lambda: AwsError("ThrottlingException", 400),
+    "AWS 503": lambda: AwsError("503", 503),
+    "AWS, in a stream": lambda: AwsError("throttlingException"),
+    "AWS, in LangChain": lambda: _raised(ValueError("Error raised by bedrock service"), AwsError("Throttling", 400)),
+    "grpc, exhausted": lambda: RpcError("RESOURCE_EXHAUSTED"),
+    "grpc, away": lambda: RpcError("UNAVAILABLE"),
     "no such host": lambda: socket.gaierror(-2, "Name or service not known"),
     "one's own": lambda: _raised(RuntimeError("No answer."), httpx2.ConnectError("refused")),
     "in a group": lambda: ExceptionGroup("g", [ValueError(), httpx2.ConnectError("refused")]),
@@ -233,6 +241,27 @@ OVERLOADS: dict[str, Callable[[], Exception]] = {
 @pytest.mark.parametrize("name", OVERLOADS)
 def test_the_error_of_a_client_is_an_overload(name: str) -> None:
     assert failed(OVERLOADS[name](), CLAIM, SETTINGS).kind == "overloaded"
+
+
+class AwsError(Exception):
+    """As botocore's ClientError."""
+
+    def __init__(self, code: str, status: int | None = None, **headers: str) -> None:
+        super().__init__(f"An error occurred ({code}) when calling the Converse operation")
+        self.response: dict[str, Any] = {"Error": {"Code": code, "Message": "busy"}}
+        if status is not None:
+            self.response["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+
+
+class RpcError(Exception):
+    """As that of grpc."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._name = name
+
+    def code(self) -> Any:
+        return SimpleNamespace(name=self._name, value=(8, self._name.lower()))
 
 
 class Broken(Exception):
@@ -258,6 +287,8 @@ class Broken(Exception):
         (_raised(RetryAfter(5), httpx2.ConnectError("refused")), "error"),
         (QueueFull("The queue is full."), "error"),
         (Broken(), "error"),
+        (AwsError("ValidationException", 400), "error"),
+        (RpcError("INVALID_ARGUMENT"), "error"),
         (ConnectionError("cut"), "error"),
     ],
 )
@@ -266,8 +297,11 @@ def test_other_errors_are_none(error: Exception, kind: str) -> None:
 
 
 def test_a_client_s_retry_after_is_obeyed() -> None:
-    error = anthropic.RateLimitError("busy", response=_answered(429, **{"Retry-After": "100"}), body=None)
-    assert 100 <= (failed(error, CLAIM, SETTINGS).delay_seconds or 0) <= 110
+    for error in (
+        anthropic.RateLimitError("busy", response=_answered(429, **{"Retry-After": "100"}), body=None),
+        AwsError("ThrottlingException", 429, **{"retry-after": "100"}),
+    ):
+        assert 100 <= (failed(error, CLAIM, SETTINGS).delay_seconds or 0) <= 110
 
 
 async def test_an_unreachable_model_of_one_s_own_costs_no_failure(sql: Connection, start_worker: StartWorker) -> None:

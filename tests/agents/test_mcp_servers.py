@@ -15,6 +15,7 @@ from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.claude_runs import event_data, tool_results
 from tests.support.fake_anthropic import Answer, FakeAnthropic, tool_calls
+from tests.support.fake_mcp import FakeMcp, Refusal
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import run
 from tests.support.ports import free_port
@@ -76,6 +77,40 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
         assert f"The MCP server {gone} cannot be used" in row["error"]
         row = await run(sql, "Hi", agent="wrong")
         assert "has no tool 'other'" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "refusal", "attempt", "failures", "told"),
+    [
+        ("tools/call", Refusal(503, retry_after="1"), 2, 0, "seen"),
+        ("tools/call", Refusal(429, error="busy"), 2, 0, "seen"),
+        ("tools/call", Refusal(502), 2, 1, "seen"),
+        ("tools/call", Refusal(404), 2, 1, "seen"),  # a new release of the server does not know the session
+        ("tools/call", Refusal(500, error="The tool is broken."), 1, 0, "The tool is broken."),
+        ("tools/call", Refusal(403), 1, 0, "Server returned an error response"),
+        ("initialize", Refusal(429), 2, 0, "seen"),
+        ("tools/list", Refusal(503), 2, 0, "seen"),
+    ],
+)
+async def test_a_server_that_is_overloaded_or_away_is_no_failure_of_its_tool(
+    method: str,
+    refusal: Refusal,
+    attempt: int,
+    failures: int,
+    told: str,
+    sql: Connection,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake, FakeMcp().running() as server:
+        desk: Agent = claude_agent("desk", mcp_servers=[server.url], max_attempts=2).connect(Api("sk", fake.url, "m"))
+        await start_worker(desk)
+        server.script[method].append(refusal)
+        fake.script += [tool_calls(("a", "look", {})), Answer(("Done.",))]
+        row = await run(sql, "Hi", agent="desk")
+        assert (row["result"], row["attempt"], row["failures"]) == ("Done.", attempt, failures), row["error"]
+        assert told in tool_results(fake, 1)[0]["content"]
 
 
 def test_wrong_servers_are_refused_when_the_agent_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.agents.contract import Context, Rejected
 from service.agents.model_calls import model_call
+from service.agents.raised import decisive_of
 from service.agents.rounds.client_tools import ask_client
 from service.agents.rounds.conversation import Conversation
 from service.agents.rounds.errors import RequestRefused
@@ -118,7 +119,7 @@ class Attempt:
         results = await asyncio.gather(*own, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
-            raise next((error for error in errors if isinstance(error, Rejected)), errors[0])
+            raise decisive_of(errors)
         found = [result for result in results if not isinstance(result, BaseException)]
         if theirs := [call for call in calls if call.name in self._client_tools]:
             found += await ask_client(self._context, number, theirs)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from service.agents.contract import Context, Overloaded, Rejected
-from service.agents.rounds.mcp_bodies import bound_answer
+from service.agents.http_errors import error_for_answer
+from service.agents.rounds.mcp_bodies import RETRY_AFTER, STATUS, bound_answer
 from service.agents.rounds.mcp_lines import ENCODING
 from service.agents.rounds.mcp_server import McpServer
 from service.agents.rounds.options import ModelOptions
@@ -66,6 +67,8 @@ class RemoteTool:
         try:
             result = await self._client.call_tool(self.remote_name, given)
         except MCPError as error:
+            if _status_of(error) is not None:
+                raise _failure(self._server, error) from error
             return Output(f"{error}"[:MAX_ERROR_CHARS], failed=True)
         except Exception as error:
             raise _failure(self._server, error) from error
@@ -127,11 +130,23 @@ def _failure(server: McpServer, error: BaseException) -> Exception:
         return error
     import httpx2
 
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    status = _status_of(error)
+    said = str(error) if status is None else f"it answered {status}"
+    reason = " ".join(said.split()).rstrip(".") or type(error).__name__
     text = f"The MCP server {server.place} cannot be used: {reason}."
+    if status is not None:
+        headers = {"retry-after": str(error.data.get(RETRY_AFTER, ""))}  # type: ignore[attr-defined]
+        return ConnectionError(text) if status == 404 else error_for_answer(status, headers, text)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return Overloaded(text)
     return ConnectionError(text)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The status with which the server, or a proxy before it, answered in place of the call's answer."""
+    data = getattr(error, "data", None)
+    status = data.get(STATUS) if isinstance(data, dict) else None
+    return status if isinstance(status, int) else None
 
 
 def _text_of(result: Any) -> str:

@@ -3,14 +3,27 @@
 import asyncio
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from autogen_agentchat.messages import TextMessage
 from autogen_core import ClosureAgent, MessageContext, TopicId, TypeSubscription
+from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import BinaryContent, ToolReturn
+from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.anthropic import AnthropicProvider
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.settings import ModelSettings
 
-from treadle.adapters import Kit, autogen_core_agent, pydantic_ai_agent
+from tests.support.fake_anthropic import Answer, FakeAnthropic
+from tests.support.fake_openai import FakeOpenAI, Reply
+from treadle import Agent
+from treadle.adapters import Kit, autogen_core_agent, langgraph_agent, pydantic_ai_agent
 from treadle.testing import FakeContext
 
 
@@ -70,3 +83,43 @@ async def test_an_agent_of_autogen_core_that_fails_ends_the_answer_of_another() 
     async with asyncio.timeout(60):
         with pytest.raises(ValueError, match="The work fails"):
             await agent(FakeContext(), "Hi")
+
+
+def _graph(url: str) -> Agent:
+    model = ChatOpenAI(model="m", api_key="x", base_url=url, max_retries=0)  # type: ignore[arg-type]
+
+    async def say(state: MessagesState) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    graph = StateGraph(MessagesState).add_node("say", say).add_edge(START, "say")
+    return langgraph_agent("says", graph.compile(checkpointer=InMemorySaver()))
+
+
+def _pydantic(url: str) -> Agent:
+    client = openai.AsyncOpenAI(api_key="x", base_url=url, max_retries=0)
+    return pydantic_ai_agent("says", PydanticAgent(OpenAIChatModel("m", provider=OpenAIProvider(openai_client=client))))
+
+
+@pytest.mark.parametrize("make", [_graph, _pydantic], ids=["langgraph", "pydantic-ai"])
+async def test_an_answer_whose_stream_ends_early_is_not_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeOpenAI().running() as fake:
+        agent = make(fake.url)
+        fake.script += [Reply(({"content": "Do not"},), ends="early"), Reply(finish_reason="length")]
+        context = FakeContext()
+        with pytest.raises(ConnectionError, match="ended before its answer did"):
+            await agent(context, "Shall I?")
+        assert context.steps == {}
+        assert str(await agent(FakeContext(attempt=2), "Shall I?")) == "Hello, world"
+
+
+async def test_the_end_of_a_stream_of_anthropic_is_seen_by_pydantic_ai(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeAnthropic().running() as fake:
+        client = anthropic.AsyncAnthropic(api_key="x", base_url=fake.url, max_retries=0)
+        model = AnthropicModel("m", provider=AnthropicProvider(anthropic_client=client))
+        agent = pydantic_ai_agent("says", PydanticAgent(model, model_settings=ModelSettings(max_tokens=10)))
+        fake.script += [Answer(ends="early"), Answer(stop_reason="max_tokens")]
+        with pytest.raises(ConnectionError, match="ended before its answer did"):
+            await agent(FakeContext(), "Hi")
+        assert await agent(FakeContext(), "Hi") == "Hello, world"

@@ -164,6 +164,8 @@ class Attempt:
     async def _stream(self, start: Any, has_checkpoints: bool) -> tuple[Any, dict[str, str] | None]:
         """Run the graph until it ends or is interrupted. Returns its state, and for each interrupt's id the namespace
         of the graph whose node asked, None at its end."""
+        from service.agents.adapters.langgraph.whole_answers import WholeAnswers
+
         # `sync`: a super-step's checkpoint is stored before the next super-step begins.
         options: dict[str, Any] = {"durability": "sync"} if has_checkpoints else {}
         if self._asked is not None and self._asked.context is not None:
@@ -173,7 +175,8 @@ class Attempt:
         written: set[str] = set()  # the tool calls and results that have an event
         interrupted = False
         graphs: dict[str, str] = {}
-        stream = self._graph.astream(start, self._config, stream_mode=modes, subgraphs=True, **options)
+        graph = self._graph.with_config(callbacks=[WholeAnswers()])  # beside the graph's own
+        stream = graph.astream(start, self._config, stream_mode=modes, subgraphs=True, **options)
         async with contextlib.aclosing(stream):
             async for namespace, mode, data in stream:
                 if mode == "values":

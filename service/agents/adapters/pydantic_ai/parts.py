@@ -31,6 +31,7 @@ from service.agents.tool_events import ToolSteps, plain, write_event
 
 TOOL_RETURN = "pydantic_ai.ToolReturn"  # the name of its only field marks a result that is no plain JSON
 FILES = (BinaryContent, FileUrl)
+TELL_THE_END = ("pydantic_ai.models.openai", "pydantic_ai.models.anthropic")  # the clients that tell how a stream ended
 
 
 class StepModel(WrapperModel):
@@ -74,6 +75,8 @@ class StepModel(WrapperModel):
                 async for event in streamed:
                     await self._pass_on(event)
                 response = streamed.get()
+                if _is_cut(streamed, response):
+                    raise ConnectionError("The model's stream ended before its answer did.")
             await self._tell_thoughts(response)
             return response
 
@@ -201,6 +204,14 @@ def _load(stored: Any) -> Any:
     [part] = request.parts
     assert isinstance(part, UserPromptPart | ToolReturnPart)
     return part.content
+
+
+def _is_cut(streamed: StreamedResponse, response: ModelResponse) -> bool:
+    """Whether the connection was closed before the answer ended: Pydantic AI takes that for its end, if the connection
+    was closed cleanly."""
+    details = response.provider_details or {}
+    has_end = "finish_reason" in details or "refusal" in details
+    return type(streamed).__module__.startswith(TELL_THE_END) and response.state == "complete" and not has_end
 
 
 def _text_of(part: Any) -> str:

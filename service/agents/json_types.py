@@ -1,4 +1,4 @@
-"""The JSON that a function returns, as its annotation declares it."""
+"""The JSON that a function returns, as its annotation declares it, and whether two values are the same JSON."""
 
 import functools
 import inspect
@@ -86,3 +86,24 @@ def read(text: str, declared: Any) -> Any:
         return msgspec.json.decode(text, type=declared, dec_hook=from_json)
     except msgspec.ValidationError as error:
         raise TypeError(str(error)) from error
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two decoded values are the same JSON, also where PostgreSQL has stored one of them: it writes 1e23 with
+    all its digits, which Python reads as a whole number, and another one than the float."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or (type(one) is not type(other) and _as_float(one) == _as_float(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _as_float(number: float) -> float | None:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number beyond 1.8e308
+        return None

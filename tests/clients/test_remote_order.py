@@ -6,6 +6,7 @@ from uuid import UUID
 
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
 from tests.support.serving import serving, url_of
 from treadle import Context, RetryAfter, Worker, agent
@@ -32,6 +33,21 @@ async def turns(context: Context, how: str) -> Any:
     if context.attempt < 3:
         raise RetryAfter(0, "once more")
     return sorted(put_ones)
+
+
+@agent("asks")
+async def asks(context: Context, text: str) -> Any:
+    return [await context.input({"n": 1e23}), await context.input("Sure?", name="sure\ud800\x00")]
+
+
+async def test_a_question_and_its_name_are_found_as_they_are_stored(api_with_worker: Client, sql: Connection) -> None:
+    async with serving(Worker(asks, url=url_of(api_with_worker))):
+        message_id = UUID(await api_with_worker.submit("x", agent="asks"))
+        for count, name in ((1, "input 1"), (2, "sure\ufffd\ufffd")):
+            assert (await asked_input(sql, message_id, count))["name"] == name
+            await give_input(sql, message_id, count)
+        status = await api_with_worker.settled(str(message_id))
+        assert (status["state"], status["result"]) == ("completed", [1, 2]), status["error"]
 
 
 async def test_they_are_found_by_their_content(api_with_worker: Client, sql: Connection) -> None:

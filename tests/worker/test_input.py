@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from service.agents.json_types import same_json
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
+from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
 from tests.support.messages import log, overview, settled, submit
 from tests.support.waiting import until
@@ -38,6 +40,47 @@ async def test_a_sync_agent_is_parked_too(sql: Connection, start_worker: StartWo
     row = await settled(sql, message_id)
     assert (row["result"], row["attempt"]) == (["xx", "yes"], 3)
     assert await sql.fetchval("select memory from treadle.threads") == {"asked": True}
+
+
+QUESTIONS: dict[str, Any] = {
+    "1e23": {"n": 1e23},  # PostgreSQL writes all digits, which are another number in Python
+    "1e300": [1e300, -1e-300, 2**70],
+    "half a pair": "x\ud800",
+    "numbers as names": {"a": {1: True}},
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_a_later_attempt_knows_its_question(sql: Connection, start_worker: StartWorker, name: str) -> None:
+    @agent("asks")
+    async def asks(context: Context, text: str) -> Any:
+        return await context.input(QUESTIONS[name])
+
+    await start_worker(asks)
+    message_id = await submit(sql, "x", agent="asks")
+    await asked_input(sql, message_id)
+    await give_input(sql, message_id, "yes")
+    row = await settled(sql, message_id)
+    assert (row["state"], row["result"]) == ("completed", "yes"), row["error"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (1e23, 10**23, True),
+        (10**23, 10**23 + 1, False),
+        (1.0, 1, True),
+        (True, 1, False),
+        ({"a": [True]}, {"a": [1]}, False),
+        (1e308, 9 * 10**308, False),
+        ("1", 1, False),
+        (None, {}, False),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ([1, 2], [1], False),
+    ],
+)
+def test_equal_json_is_the_same(one: Any, other: Any, same: bool) -> None:
+    assert (same_json(one, other), same_json(other, one)) == (same, same)
 
 
 async def test_an_answer_resumes_the_message(sql: Connection, start_worker: StartWorker) -> None:

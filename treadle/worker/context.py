@@ -12,7 +12,7 @@ import msgspec
 from service.agents.client_state import state_of_client
 from service.agents.contract import ChildFailed, Exchange, Rejected, Unacceptable
 from service.agents.exchanges import fitting, given_with, tokens
-from service.agents.json_types import read, return_type, unreadable
+from service.agents.json_types import read, return_type, same_json, unreadable
 from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import call_anywhere, require_loop
 from service.agents.usage import Usage
@@ -249,7 +249,7 @@ class RemoteContext:
         def compare(name: str) -> bool | None:
             if name not in self._claim.inputs:
                 return None
-            return name not in self._claim.questions or bool(self._claim.questions[name] == asked)
+            return name not in self._claim.questions or same_json(self._claim.questions[name], asked)
 
         return self._names.claim("input", name, compare)
 

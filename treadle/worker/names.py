@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from service.agents.contract import Rejected, Unacceptable
+from service.agents.texts import clean
 
 MAX_NAME_CHARS = 200
 
@@ -51,8 +52,10 @@ class Names:
             name = self._number(kind, used, compare)
         elif not name or len(name) > MAX_NAME_CHARS:
             raise Unacceptable(f"The name of a {kind} has 1 to {MAX_NAME_CHARS} characters.")
-        elif compare(name) is False:
-            raise _differs(kind, name)
+        else:
+            name = clean(name)
+            if compare(name) is False:
+                raise _differs(kind, name)
         if name in used:
             raise ValueError(f"this attempt has already begun the {kind} {name!r}: give each {kind} its own name")
         used.add(name)

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.agents.contract import ChildFailed, Unacceptable
+from service.agents.json_types import same_json
 from service.leases.model import Outcome, ParkKind, SentMessage
 from service.worker.context.scope import AttemptScope
 
@@ -38,7 +39,7 @@ async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread
         if name not in earlier.inputs:
             return None
         before = earlier.questions.get(name)
-        return before is None or bool(msgspec.json.decode(before) == asked)
+        return before is None or same_json(msgspec.json.decode(before), asked)
 
     name = scope.claim_name("input", name, compare)
     answer = earlier.inputs.get(name)

@@ -1,5 +1,5 @@
--- The checks of a submit. It refuses values that are not acceptable and unknown agents (TR422), messages that were
--- deleted (TR409), and messages for a full queue (TR429).
+-- The checks of a submit. It refuses values that are not acceptable and unknown agents (TR422), ids of messages that
+-- were deleted or stand earlier in the call (TR409), and messages for a full queue (TR429).
 --
 -- A message whose id is already there is marked `known`: it is not written again, and not refused, however full its
 -- queue is by now.
@@ -21,6 +21,31 @@ begin
             v_one.refusal := format('The message_id %s was used before: choose another one.', v_one.message_id);
         elsif v_one.message_id = any(known) then
             v_one.state := 'known';
+        end if;
+        v_all := v_all || v_one;
+    end loop;
+    return v_all;
+end $$;
+
+-- Refuse each submission whose id an earlier one of the call has.
+create or replace function treadle._refuse_repeated_ids(submissions treadle.submission[])
+returns treadle.submission[] language plpgsql as $$
+declare
+    v_all treadle.submission[] := '{}';
+    v_one treadle.submission;
+    v record;
+begin
+    for v in
+        select s as submission, row_number() over (partition by s.message_id, s.state order by s.n) as place
+        from unnest(submissions) s
+        order by s.n
+    loop
+        v_one := v.submission;
+        if v_one.state is null and v.place > 1 then
+            v_one.state := 'refused';
+            v_one.refusal_code := 'TR409';
+            v_one.refusal := format(
+                'The message_id %s belongs to an earlier message of this call: choose another one.', v_one.message_id);
         end if;
         v_all := v_all || v_one;
     end loop;
@@ -151,19 +176,13 @@ end $$;
 
 -- Decode the messages, and say of each whether it is to be written. `strict`: raise the first refusal.
 create or replace function treadle._check_submissions(
-    messages jsonb,
-    tenant text,
-    reach jsonb,
-    max_queue_size integer,
-    limits jsonb,
-    strict boolean,
-    at timestamptz,
-    out submissions treadle.submission[],
-    out threaded boolean)
+    messages jsonb, tenant text, reach jsonb, max_queue_size integer, limits jsonb, strict boolean, at timestamptz,
+    out submissions treadle.submission[], out threaded boolean)
 language plpgsql as $$
 declare
     v_sizes jsonb;
     v_ids uuid[];
+    v_ids_differ boolean := true;
     v_existing record;
 begin
     reach := treadle._checked_reach(reach);
@@ -182,8 +201,8 @@ begin
         v_ids := array[submissions[1].message_id];
         threaded := submissions[1].thread_id is not null;
     else
-        select array_agg(s.message_id), bool_or(s.thread_id is not null)
-            into v_ids, threaded
+        select array_agg(s.message_id), bool_or(s.thread_id is not null), count(distinct s.message_id) = count(*)
+            into v_ids, threaded, v_ids_differ
             from unnest(submissions) s;
     end if;
     if exists (select from treadle.messages m where m.message_id = any(v_ids))
@@ -192,6 +211,9 @@ begin
         v_existing := treadle._existing(ids => v_ids, tenant => tenant, reach => reach);
         submissions := treadle._mark_known(
             submissions => submissions, known => v_existing.known, used => v_existing.used);
+    end if;
+    if not v_ids_differ then
+        submissions := treadle._refuse_repeated_ids(submissions);
     end if;
     if reach ?| array['thread_id', 'message_id'] then
         submissions := treadle._refuse_outside(submissions => submissions, reach => reach);

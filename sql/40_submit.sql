@@ -15,9 +15,12 @@
 -- A message whose id is already there is not written again: the answer is its present state, however full the queue is
 -- by now.
 --
--- A message can be refused: a value is not acceptable or its agent unknown (TR422), its id was used before by
--- another message (TR409), its thread belongs to another owner (TR404, as if it did not exist), its queue is full
--- (TR429). All are refused if the tenant is unknown (TR404) or suspended (TR403).
+-- Of two calls at once with one new id, the second waits for the first and raises 23505 (unique_violation): repeated,
+-- it finds the message. (Another error would cost each call a subtransaction.)
+--
+-- A message can be refused: a value is not acceptable or its agent unknown (TR422), its id was used before by another
+-- message or stands twice in the call (TR409), its thread belongs to another owner (TR404, as if it did not exist), its
+-- queue is full (TR429). All are refused if the tenant is unknown (TR404) or suspended (TR403).
 --   strict (the default)   the first refused message raises its refusal (of several, with its place as in
 --                          `messages[1]: `), and nothing is written
 --   not strict             it comes back with the state `refused`, refusal_code and refusal; the others are written

@@ -67,6 +67,29 @@ async def test_each_kind_of_refusal_refuses_its_message_only(sql_client: SqlClie
     await sql_client.sql.execute("delete from treadle.trash")  # it had no events
 
 
+async def test_an_id_that_stands_twice_is_refused_the_second_time(sql_client: SqlClient) -> None:
+    known, twice, faulty = str(await sql_client.submit("known")), str(uuid7()), str(uuid7())
+    messages = [
+        {"message": "first", "message_id": twice, "thread_id": "t"},
+        {"message": "", "message_id": faulty},
+        {"message": "second", "message_id": twice},
+        {"message": "again", "message_id": known},
+        {"message": "third", "message_id": twice, "thread_id": "t"},
+        {"message": "again", "message_id": known},
+        {"message": "mended", "message_id": faulty},
+    ]
+    sentence = f"The message_id {twice} belongs to an earlier message of this call: choose another one."
+    repeated = ("refused", "TR409", sentence)
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await sql_client.submit_many(*messages[:1], *messages[2:])
+    assert (raised.value.sqlstate, str(raised.value)) == ("TR409", f"messages[1]: {sentence}")
+    assert await bodies(sql_client) == {"known"}
+    empty = ("refused", "TR422", "message must not be empty.")
+    assert await outcomes(sql_client, *messages) == [WRITTEN, empty, repeated, WRITTEN, repeated, WRITTEN, WRITTEN]
+    assert await bodies(sql_client) == {"known", "first", "mended"}
+    assert (await sql_client.thread("t"))["last_ord"] == 1
+
+
 async def test_what_cannot_be_decoded_is_refused_by_itself(sql_client: SqlClient) -> None:
     """An element that is no object, and fields of another type."""
     faulty = {

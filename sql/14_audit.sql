@@ -12,7 +12,8 @@ begin
     insert into treadle.audit (at, tenant, principal, action, target, details)
     values (
         treadle.clock(), tenant,
-        coalesce(case when treadle._session_tenant() is null then actor end, 'role ' || session_user), action, target,
+        coalesce(case when treadle._session_tenant() is null then actor end, 'role ' || session_user), action,
+        coalesce(target, ''),
         details);
 end $$;
 

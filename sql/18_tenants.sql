@@ -20,6 +20,7 @@ begin
     if (case when jsonb_typeof(reach) = 'object' then
         reach - c_names = '{}'
         and coalesce(jsonb_typeof(reach -> 'owner') in ('string', 'null'), true)
+        and coalesce(length(reach ->> 'owner') between 1 and 255, true)
         and coalesce(jsonb_typeof(reach -> 'agents') = 'array', true)
         and coalesce(not reach @? 'strict $.agents[*] ? (@.type() != "string")', true)
         and coalesce(jsonb_typeof(reach -> 'thread_id') = 'string', true)
@@ -29,8 +30,8 @@ begin
     end if;
     raise exception using
         errcode = 'TR422',
-        message = 'reach must be null, or an object with some of owner (a text, or null), agents (a list of texts), '
-            'thread_id (a text) and message_id (a UUID).';
+        message = 'reach must be null, or an object with some of owner (a text of 1 to 255 characters, or null), '
+            'agents (a list of texts), thread_id (a text) and message_id (a UUID).';
 end $$;
 
 -- Whether the principal sees a message. (Stable and one expression, so that the planner inlines it.)

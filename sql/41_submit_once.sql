@@ -1,5 +1,21 @@
 -- Submit once: under an Idempotency-Key, a call that is repeated receives the first answer.
 
+-- Raises TR422 for a key or a hash that cannot be kept. (A login of a tenant chooses both.)
+create or replace function treadle._check_once(key text, request_hash bytea) returns void
+language plpgsql immutable as $$
+declare
+    c_problem constant text := case
+        when coalesce(length(key) not between 1 and 255, true)
+            then 'Idempotency-Key must be a text of 1 to 255 characters.'
+        when coalesce(octet_length(request_hash) > 64, true)
+            then 'request_hash must be a hash of the request, such as its SHA-256: at most 64 bytes.'
+    end;
+begin
+    if c_problem is not null then
+        raise exception using errcode = 'TR422', message = c_problem;
+    end if;
+end $$;
+
 -- Submit under an Idempotency-Key of the principal: the first call's answer is kept for 24 hours, and a caller that
 -- repeats the call receives it again. A call that finds the first one still running, or a thread held, waits two
 -- seconds for it, then fails with lock_not_available (55P03). Not `patient`: it waits a moment for the first one, and
@@ -25,6 +41,7 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
+    perform treadle._check_once(key => key, request_hash => request_hash);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;

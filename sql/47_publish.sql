@@ -246,7 +246,7 @@ comment on function treadle.publish is 'Publish one record; it is sent when your
 -- The hash that is kept of a publish, so that it differs from that of a submit, or for another topic.
 create or replace function treadle._publish_hash(topic text, request_hash bytea) returns bytea
 language sql immutable parallel safe as $$
-    select sha256(convert_to('publish ' || topic, 'UTF8') || request_hash)
+    select sha256(convert_to('publish ' || coalesce(topic, ''), 'UTF8') || request_hash)
 $$;
 
 -- The answer to the first publish under an Idempotency-Key: see treadle.first_answer.
@@ -281,6 +281,7 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
+    perform treadle._check_once(key => key, request_hash => request_hash);
     if not patient then
         perform treadle._set_lock_timeout('50ms');
     end if;

@@ -144,7 +144,8 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
-    perform treadle._check_changes(priority => null, delay_seconds => null, metadata => metadata);
+    perform treadle._check_changes(
+        priority => null, delay_seconds => null, metadata => coalesce(change_thread.metadata, 'null'));
     select t.id
     into v_thread
     from treadle.threads t

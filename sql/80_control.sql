@@ -161,14 +161,17 @@ language sql stable as $$
             and e.data ->> 'key' = _has_answer.key)
 $$;
 
--- Raises TR422 for an answer that cannot be stored.
-create or replace function treadle._check_input(input jsonb) returns void
+-- Raises TR422 for an answer, or a key of it, that cannot be stored.
+create or replace function treadle._check_answer(input jsonb, key text) returns void
 language plpgsql stable as $$
 begin
     if input is null or treadle._json_problem(input) is not null then
         raise exception using
             errcode = 'TR422', message = 'input ' || coalesce(treadle._json_problem(input), 'must be given.');
+    elsif length(key) not between 1 and 255 then
+        raise exception using errcode = 'TR422', message = 'key must be a text of 1 to 255 characters.';
     end if;
+    perform treadle._refuse_large(input, 'input');
 end $$;
 
 -- Answer the question that a message waits with (hold = input), and admit the message. `name`: the question that the
@@ -186,8 +189,7 @@ declare
     v_question text;
     m treadle.messages;
 begin
-    perform treadle._check_input(_give_input.input);
-    perform treadle._refuse_large(_give_input.input, 'input');
+    perform treadle._check_answer(input => _give_input.input, key => _give_input.key);
     select s.state
     into v_state
     from treadle._state_under_lock(id => p_id, tenant => tenant, reach => reach, patient => patient) s;

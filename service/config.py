@@ -102,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tenant_queued: AtLeastOne | None = None  # messages
     tenant_running: AtLeastOne | None = None  # messages, on all workers together
     tenant_per_minute: AtLeastOne | None = None  # messages submitted
-    tenant_bytes_per_day: AtLeastOne | None = None  # of submitted messages, in a UTC day
+    tenant_bytes_per_day: AtLeastOne | None = None  # of messages, records, metadata, answers and schemas, in a UTC day
     tenant_store_bytes: AtLeastOne | None = None  # in all stores together; unset: 10 GB
     max_message_chars: AtLeastOne = 100_000
     max_body_bytes: AtLeastOne = 10_000_000

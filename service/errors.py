@@ -226,9 +226,10 @@ class TooManyRequests(Refused):
 
 
 class LimitReached(Refused):
-    """The tenant has reached one of its limits (sql/42_limits.sql), whose sentence says when to try again.
+    """The tenant has reached one of its limits; the sentence says when to try again.
 
-    `policy` and `state` are the values of the headers RateLimit-Policy and RateLimit.
+    The limits are those of sql/42_limits.sql. `policy` and `state` are the values of the headers RateLimit-Policy and
+    RateLimit.
     """
 
     status = 429

@@ -44,7 +44,7 @@ def problem_of(error: Refused | Unavailable | SchemaError) -> Plain:
 
 def refusals(*errors: Refusal) -> dict[int, ResponseSpec]:
     """The answers of a route that raises these errors. `api.description` adds those of every route."""
-    return {error.status: describe(error.__doc__ or "") for error in errors}
+    return {error.status: describe((error.__doc__ or "").partition("\n\n")[0]) for error in errors}
 
 
 def describe(text: str) -> ResponseSpec:

@@ -11,6 +11,9 @@
 -- A record that a client publishes counts as a message of the minute, and its bytes as those of the day. Publishes are
 -- charged when they commit, so that publishers do not wait for each other while they write.
 --
+-- The bytes of a day also have what clients store by other calls: metadata and memory of threads, metadata of messages,
+-- answers to questions, and schemas. The store has a limit of its own (77_store_calls.sql).
+--
 -- The rate is a theoretical arrival time (GCRA): each message moves `arrival` on by its part of the minute. A message
 -- may come while that is at most a minute ahead, so a tenant that was quiet can submit a minute's worth at once. An
 -- arrival further ahead was written before the clock was set back, and counts for nothing.

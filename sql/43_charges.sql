@@ -1,10 +1,11 @@
 -- Charges: what a tenant wrote counts for its limits (42_limits.sql), at once or with the commit.
 
--- How many bytes count for a submitted message.
+-- How many bytes count for a submitted message: of its input, its metadata, and those of its thread.
 create or replace function treadle._submitted_bytes(message jsonb) returns bigint
 language sql immutable parallel safe as $$
     select coalesce(octet_length((message -> 'message')::text), 0)
         + coalesce(octet_length((message -> 'metadata')::text), 0)::bigint
+        + coalesce(octet_length((message -> 'thread_metadata')::text), 0)
 $$;
 
 -- Charge a tenant for what this transaction wrote, and raise TR430 if it is beyond a limit, TR422 if it always will be.
@@ -47,8 +48,8 @@ begin
     perform treadle._set_lock_timeout(v_former_timeout);
     v := treadle._use_of(tenant => _charge_tenant.tenant, at => at);
     v_problem := treadle._limit_problem(
-        tenant => _charge_tenant.tenant, limits => c_limits, queued => v.queued, ahead => v.ahead, bytes => v.bytes,
-        at => at);
+        tenant => _charge_tenant.tenant, limits => c_limits, queued => v.queued, bytes => v.bytes, at => at,
+        ahead => case when messages + records > 0 then v.ahead else 0 end);
     if v_problem is not null then
         raise exception using errcode = 'TR430', message = v_problem;
     end if;
@@ -108,6 +109,39 @@ begin
     insert into treadle.late_charges (xid, tenant, messages, records, bytes)
         values (pg_current_xact_id()::text::bigint, _charge_publish.tenant, 0, _charge_publish.records,
             _charge_publish.bytes);
+end $$;
+
+-- Charge a tenant for bytes that a call stores, which is no submit and no publish: metadata, a memory, an answer, a
+-- schema. Not `patient`: now, because the transaction ends with the call; else when it commits. Raises TR422, TR430.
+create or replace function treadle._charge_bytes(tenant text, bytes bigint, patient boolean) returns void
+language plpgsql as $$
+declare
+    c_now constant timestamptz := treadle.clock();
+    c_limits constant jsonb := (
+        select jsonb_build_object('bytes_per_day', t.in_force -> 'bytes_per_day')
+        from treadle.tenants t
+        where t.tenant = _charge_bytes.tenant and t.in_force ? 'bytes_per_day');
+    v_problem text;
+begin
+    if c_limits is null or coalesce(bytes, 0) = 0 then
+        return;
+    end if;
+    v_problem := treadle._size_problem(tenant => tenant, limits => c_limits, messages => 0, bytes => bytes);
+    if v_problem is not null then
+        raise exception using errcode = 'TR422', message = v_problem;
+    elsif not patient and treadle._session_tenant() is null then
+        perform treadle._charge_tenant(
+            tenant => tenant, messages => 0, records => 0, bytes => bytes, at => c_now, lock_timeout => '20ms');
+        return;
+    end if;
+    v_problem := treadle._limit_problem(
+        tenant => tenant, limits => c_limits, queued => 0, ahead => 0, at => c_now,
+        bytes => (treadle._use_of(tenant => tenant, at => c_now)).bytes + _charge_bytes.bytes);
+    if v_problem is not null then
+        raise exception using errcode = 'TR430', message = v_problem;
+    end if;
+    insert into treadle.late_charges (xid, tenant, messages, records, bytes)
+        values (pg_current_xact_id()::text::bigint, _charge_bytes.tenant, 0, 0, _charge_bytes.bytes);
 end $$;
 
 -- The trigger of treadle.late_charges. The first call of a transaction charges all of them, tenant by tenant; the next

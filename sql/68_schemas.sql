@@ -138,6 +138,9 @@ begin
     where v.tenant = register_schema.tenant
         and v.subject = register_schema.subject
     returning schema_versions.version into version;
+    perform treadle._charge_bytes(
+        tenant => register_schema.tenant, patient => false,
+        bytes => octet_length(body) + coalesce(octet_length(descriptor), 0));
 end $$;
 comment on function treadle.register_schema
     is 'Make a schema, which the service has checked, the next version of a subject';

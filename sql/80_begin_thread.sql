@@ -42,6 +42,9 @@ begin
     perform treadle._audit(
         actor => actor, action => 'thread.change', target => thread_id, tenant => tenant)
         where not v_new;
+    perform treadle._charge_bytes(
+        tenant => tenant, patient => patient,
+        bytes => octet_length(items::text) + coalesce(octet_length(metadata::text), 0));
     return v_list;
 end $$;
 comment on function treadle.begin_thread is 'Let a thread without messages begin with items in its metadata';

@@ -129,6 +129,7 @@ begin
     end if;
     perform treadle._hint_each('treadle_work', treadle._queues_of(
         array(select t.turn from treadle._turns_of(m.thread) t) || p_id));
+    perform treadle._charge_bytes(tenant => tenant, bytes => octet_length(metadata::text), patient => patient);
 end $$;
 comment on function treadle.change_message is 'Change the priority, the delay or the metadata of a queued message';
 
@@ -162,5 +163,6 @@ begin
     end if;
     perform treadle._audit(
         actor => actor, action => 'thread.change', target => thread_id, tenant => tenant);
+    perform treadle._charge_bytes(tenant => tenant, bytes => octet_length(metadata::text), patient => patient);
 end $$;
 comment on function treadle.change_thread is 'Change the metadata of a thread';

@@ -231,6 +231,8 @@ begin
     perform treadle._admit(ids => array[p_id], at => v_now, returned => true);
     perform treadle._hint('treadle_work', m.queue);
     perform treadle._notify_events(p_id, m.thread);
+    perform treadle._charge_bytes(
+        tenant => tenant, bytes => octet_length(_give_input.input::text), patient => patient);
     return 'queued';
 end $$;
 

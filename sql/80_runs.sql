@@ -50,6 +50,9 @@ begin
             values (v_created, create_thread.tenant, v_now);
         insert into treadle.thread_log (thread, tenant, last_pos)
             values (v_created, create_thread.tenant, 0);
+        perform treadle._charge_bytes(
+            tenant => tenant, patient => patient,
+            bytes => octet_length(metadata::text) + coalesce(octet_length(memory::text), 0));
         return true;
     end if;
     v_sees := (

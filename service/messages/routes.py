@@ -13,7 +13,7 @@ from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from service.access.authenticator import require
 from service.access.principal import Principal
 from service.config import Settings
-from service.errors import Conflict, NotFound, QueueFull, Unauthorized
+from service.errors import Conflict, LimitReached, NotFound, QueueFull, Unauthorized
 from service.limits import MAX_BATCH_MESSAGES, MAX_WAIT_SECONDS, WAIT_RULE
 from service.messages.model import (
     Accepted,
@@ -158,7 +158,7 @@ async def explain(
     scope="submit",
     summary="Change the priority, the delay or the metadata of a queued message",
     description="409: the message is not queued, or has begun and is to be delayed.",
-    responses=refusals(NotFound, Conflict),
+    responses=refusals(NotFound, Conflict, LimitReached),
 )
 async def change(
     message_id: MessageId,
@@ -201,7 +201,7 @@ async def cancel(
     status_code=202,
     summary="Answer the question of a message that waits for input",
     description="409: the message does not wait for input, or asks another question than the one named.",
-    responses=refusals(NotFound, Conflict),
+    responses=refusals(NotFound, Conflict, LimitReached),
 )
 async def give_input(
     message_id: MessageId,

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from service.access.principal import Principal
 from service.cursors import format_position, parse_cursor, parse_position
-from service.errors import Conflict, NotFound, Unprocessable
+from service.errors import Conflict, LimitReached, NotFound, Unprocessable
 from service.limits import PAGE_ITEMS
 from service.messages.store import MessageStore
 from service.messages.validation import validate_metadata
@@ -112,7 +112,7 @@ async def list_messages(
     operation_id="changeThread",
     scope="submit",
     summary="Change the metadata of a thread",
-    responses=refusals(NotFound, Conflict),
+    responses=refusals(NotFound, Conflict, LimitReached),
 )
 async def change_thread(
     thread_id: FromPath[str],

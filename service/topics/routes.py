@@ -19,7 +19,7 @@ from service.limits import (
     START_RULE,
 )
 from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
-from service.refusals import describe, refusals
+from service.refusals import refusals
 from service.schemas.records import RecordSchemas
 from service.sse_frames import MEDIA_TYPE, reconnect_later
 from service.streams import sse
@@ -90,10 +90,7 @@ async def delete_topic(
     status_code=202,
     summary=f"Publish a record, or up to {MAX_BATCH_RECORDS:,}: all of them or none",
     description="The answer follows the commit. The offset of each record follows within moments: GET /records/{id}.",
-    responses={
-        **refusals(NotFound, Conflict),
-        LimitReached.status: describe("The tenant has reached one of its limits; the sentence says when to try again."),
-    },
+    responses=refusals(NotFound, Conflict, LimitReached),
     decompress=bodies.decompress,
     read_other=bodies.read_other,
 )

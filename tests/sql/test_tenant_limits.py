@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -22,6 +23,19 @@ async def submitted(client: SqlClient, quantity: int, **arguments: Any) -> list[
     """The states of so many messages, each refused or accepted by itself."""
     rows = await client.submit_many(*({} for _ in range(quantity)), strict=False, autocommit=True, **arguments)
     return [row["state"] for row in rows]
+
+
+async def asking_message(client: SqlClient) -> UUID:
+    """A message that waits for input."""
+    message_id = await client.submit()
+    [claim] = await client.claim(1)
+    await client.sql.execute(
+        "select treadle.conclude($1, $2, 'input', '{}', null, null, null, null, $3, '{}', '{}', 3, null, null, null)",
+        claim.message_id,
+        claim.lease,
+        claim.last_seq + 1,
+    )
+    return message_id
 
 
 async def refusal(client: SqlClient, *messages: dict[str, Any]) -> LimitReached:
@@ -62,6 +76,48 @@ async def test_a_tenant_submits_so_many_bytes_a_day(sql_client: SqlClient) -> No
     await sql_client.submit("x" * 50)
     await sql_client.shift_clock(86400)
     await sql_client.submit("x" * 900)
+
+
+@pytest.mark.parametrize("patient", ["true", "false"])
+async def test_what_other_calls_store_counts_for_the_bytes_of_a_day(sql_client: SqlClient, patient: str) -> None:
+    held = await sql_client.submit(thread_id="t", delay_seconds=600)
+    asking = await asking_message(sql_client)
+    object, charges = "jsonb_build_object('x', repeat('x', {0}))", []
+    for call in (
+        f"change_thread('t', {object}, patient => {patient})",
+        f"change_message('{held}', metadata => {object}, patient => {patient})",
+        f"create_thread('a{{0}}', {object}, patient => {patient})",
+        f"create_thread('b{{0}}', memory => {object}, patient => {patient})",
+        f"begin_thread('c{{0}}', 'items', '[]', {object}, 1, 9999, patient => {patient})",
+        f"input('{asking}', {object}, patient => {patient})",
+        "register_schema('s{0}', 'JSON', repeat('x', {0}), treadle.uuid7(), latest => 0)",
+        f"submit('x', thread_id => 'd{{0}}', thread_metadata => {object})",
+    ):
+        await limit(sql_client, bytes_per_day=1000)
+        with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds, and never") as never:
+            await sql_client.sql.execute(f"select treadle.{call.format(1001)}")
+        assert never.value.sqlstate == "TR422"
+        await sql_client.submit_many({"message": "x" * 198})
+        with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds: try again") as now:
+            await sql_client.sql.execute(f"select treadle.{call.format(901)}")
+        assert now.value.sqlstate == "TR430"
+        await sql_client.sql.execute(f"select treadle.{call.format(700)}")
+        charges.append(await sql_client.sql.fetchval("select bytes from treadle.tenant_use") - 200)
+        await sql_client.shift_clock(86400 * len(charges))
+    assert [charge in range(700, 730) for charge in charges] == [True] * 8, charges
+
+
+async def test_an_open_transaction_is_charged_for_metadata_at_its_commit(sql_client: SqlClient) -> None:
+    await sql_client.submit(thread_id="t")
+    await limit(sql_client, bytes_per_day=1000)
+    other = await sql_client.connect()
+    transaction = sql_client.sql.transaction()
+    await transaction.start()
+    await sql_client.sql.execute("select treadle.change_thread('t', jsonb_build_object('x', repeat('x', 700)))")
+    await other.submit("x" * 700)
+    with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds: try again"):
+        await transaction.commit()
+    assert (await sql_client.thread("t"))["metadata"] == {}
 
 
 async def test_what_a_limit_never_allows_is_not_told_to_wait(sql_client: SqlClient) -> None:

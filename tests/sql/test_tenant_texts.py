@@ -1,5 +1,5 @@
-"""What a login role of a tenant passes to the functions that are granted to it: what is kept of it is bounded, and what
-is not acceptable is refused by an error of ours.
+"""The texts that a login role of a tenant passes to the functions that are granted to it: the rows that they leave are
+bounded, and those that are not acceptable are refused by an error of ours.
 
 The walk goes over all functions that write, and passes each text, JSON and binary argument (of JSON also each field)
 twice: huge, and null.
@@ -106,7 +106,7 @@ async def test_the_walk_knows_each_function_that_writes(sql_client: SqlClient) -
 
 
 @pytest.mark.parametrize("function", ARGUMENTS)
-async def test_what_is_kept_is_bounded(function: str, sql_client: SqlClient, acme: Connection) -> None:
+async def test_it_leaves_no_large_row(function: str, sql_client: SqlClient, acme: Connection) -> None:
     asking = await asking_message(sql_client)
     await sql_client.sql.execute("select treadle.create_topic('t', tenant => 'acme'), treadle.create_queue('webhooks')")
     kept = await sql_client.sql.fetchval(KEEPERS)

@@ -13,63 +13,21 @@
 -- `= any(array[...])`, which leaves the planner nothing but to look them up: for a plain comparison it may read a whole
 -- index.
 
--- Start an attempt of each of these messages: `entries` are their `started` events, lane_ids their lane rows, in the
--- same order.
-create or replace function treadle._start_attempts(
-    entries treadle.entry[],
-    lane_ids bigint[],
-    worker text,
-    queue text,
-    lane text,
-    at timestamptz,
-    until timestamptz)
-returns uuid[] language plpgsql as $$
-#variable_conflict use_column
-declare
-    v_ids constant uuid[] := array(select e.message_id from unnest(entries) e);
-    v_secret constant bytea := uuid_send(gen_random_uuid());  -- drawn once, because that is slow
-begin
-    update treadle.messages m
-        set state = 'processing', attempt = m.attempt + 1, started_at = at, worker_id = worker
-        where m.message_id = any(v_ids);
-    insert into treadle.leases (message_id, tenant, lease, worker_id, thread, last_seq, claimed_at, expires_at)
-        select e.message_id, e.tenant,
-            encode(substr(sha256(v_secret || uuid_send(e.message_id)), 1, 16), 'hex')::uuid,
-            worker, e.thread, e.seq, at, until
-        from unnest(entries) e;
-    perform treadle._log(entries => entries, at => at), treadle._lane_hide(
-        queue => _start_attempts.queue, lane => _start_attempts.lane, ids => lane_ids, at => at, until => until);
-    insert into treadle.counters (tenant, queue, slot, queued, processing)
-        select e.tenant, _start_attempts.queue, treadle._slot(at), -count(*), count(*)
-        from unnest(entries) e
-        group by e.tenant;
-    if treadle._sharing() then
-        perform treadle._refill(
-            tenants => array(select e.tenant from unnest(entries) e), lane_ids => lane_ids,
-            queue => _start_attempts.queue, lane => _start_attempts.lane, at => at);
-    end if;
-    return v_ids;
-end $$;
-
--- Take the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages
--- they name. Adds to `at_limit` the tenants of which no further message may run.
-create or replace function treadle._take_messages(
-    lane_ids bigint[], named uuid[], worker text, queue text, lane text, at timestamptz, until timestamptz,
-    inout at_limit text[], out taken uuid[])
+-- Lock the messages that can be taken of these lane rows, which this transaction holds locked; `named` are the messages
+-- they name. `entries` are their `started` events. `bytes`: about how many a worker receives with them, at the most.
+create or replace function treadle._lock_messages(
+    queue text, lane text, named uuid[], inout lane_ids bigint[], out entries treadle.entry[], out bytes bigint)
 language plpgsql as $$
 #variable_conflict use_column
-declare
-    v_entries treadle.entry[];
-    v_lane_ids bigint[];
 begin
-    taken := '{}';
     with locked as (
-        select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq
+        select m.message_id, m.tenant, m.lane_id, m.thread, m.attempt, m.last_seq,
+            treadle._bytes(m.body) + treadle._bytes(m.metadata) as bytes
         from unnest(lane_ids, named) r (lane_id, message_id)
         join treadle.messages m on m.message_id = any(array[r.message_id])
         where m.state = 'queued'
-            and m.queue = _take_messages.queue
-            and m.lane = _take_messages.lane
+            and m.queue = _lock_messages.queue
+            and m.lane = _lock_messages.lane
             and m.lane_id = r.lane_id
             and m.tenant <> all(array(  -- in line, because a function would be planned at every call
                 select s.tenant
@@ -77,10 +35,10 @@ begin
                 where s.suspended_at is not null or s.deleted_at is not null))
         for update of m skip locked
     ), free as (  -- threads that no other transaction holds, nor their logs
-        select k.thread
+        select k.thread, t.bytes
         from (select distinct k.thread from locked k where k.thread is not null) k
         cross join lateral (
-            select
+            select treadle._bytes(t.memory) as bytes
             from treadle.threads t
             where t.id = k.thread
             for no key update skip locked
@@ -97,21 +55,11 @@ begin
             array_agg(row(
                 k.message_id, k.last_seq + 1, k.thread, 'started', jsonb_build_object('attempt', k.attempt + 1),
                 k.tenant)::treadle.entry order by k.lane_id),
-            array_agg(k.lane_id order by k.lane_id)
-        into v_entries, v_lane_ids
+            array_agg(k.lane_id order by k.lane_id),
+            coalesce(sum(k.bytes), 0) + count(k.thread) * coalesce((select max(f.bytes) from free f), 0)
+        into entries, lane_ids, bytes
         from locked k
         where k.thread is null or k.thread in (select f.thread from free f);
-    if v_entries is not null and treadle._limiting() then
-        select k.entries, k.lane_ids, k.at_limit
-            into v_entries, v_lane_ids, at_limit
-            from treadle._keep_running_limits(
-                queue => _take_messages.queue, entries => v_entries, lane_ids => v_lane_ids, at_limit => at_limit) k;
-    end if;
-    if v_entries is not null then
-        taken := treadle._start_attempts(
-            entries => v_entries, lane_ids => v_lane_ids, worker => worker, queue => _take_messages.queue,
-            lane => _take_messages.lane, at => at, until => until);
-    end if;
 end $$;
 
 -- How many lane rows the claims of this transaction have passed over: other transactions hold their messages or
@@ -123,6 +71,12 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
 $$;
 comment on function treadle.passed_rows
     is 'How many lane rows the claims of this transaction have passed over, because other transactions hold them';
+
+-- Whether a claim of this transaction ended because its bytes were used up: there may be more messages for the next.
+create or replace function treadle._claim_is_filled() returns boolean
+language sql stable as $$
+    select coalesce(current_setting('treadle.filled_bytes', true) = 'yes', false)
+$$;
 
 -- Clear the lane rows, locked by this transaction, whose message was not taken: rows that name no message of ours go to
 -- the dead letters, rows of a message that is elsewhere by now are deleted, rows of a message that runs are hidden
@@ -180,7 +134,7 @@ end $$;
 
 -- Take up to `quantity` messages of these tenants and for these agents (null: of or for all) from a lane. Rows whose
 -- message or thread is locked are skipped, however many they are, and so are those of tenants `at_limit`. Of a stopped
--- tenant's messages a part is set aside: the next claim goes on.
+-- tenant's messages a part is set aside: the next claim goes on. It ends when `room_bytes` are used up.
 create or replace function treadle._claim_lane(
     queue text,
     lane text,
@@ -191,33 +145,46 @@ create or replace function treadle._claim_lane(
     at timestamptz,
     until timestamptz,
     inout at_limit text[],
+    inout room_bytes bigint default null,
     out taken uuid[])
 language plpgsql as $$
 declare
-    v_newly record;
+    v_newly uuid[];
     v_wanted integer;
     v_after bigint := treadle._first_returned_id();
     v_aside integer := 0;
     v_rows record;
+    v_found record;
 begin
     taken := '{}';
     loop
         v_wanted := quantity - cardinality(taken);
-        exit when v_wanted <= 0;
+        exit when v_wanted <= 0 or room_bytes <= 0;
         v_rows := treadle._lane_peek(
             queue => queue, lane => lane, after => v_after, quantity => v_wanted, at => at, tenants => tenants,
             agents => agents, passed_over => at_limit);
         exit when v_rows.lane_ids is null;
-        v_newly := treadle._take_messages(
-            lane_ids => v_rows.lane_ids, named => v_rows.message_ids, worker => worker, queue => queue, lane => lane,
-            at => at, until => until, at_limit => at_limit);
-        at_limit := v_newly.at_limit;
-        if cardinality(v_newly.taken) < cardinality(v_rows.lane_ids) then
-            v_aside := v_aside + treadle._clear_lane(
-                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly.taken, queue => queue,
+        v_found := treadle._lock_messages(
+            queue => queue, lane => lane, named => v_rows.message_ids, lane_ids => v_rows.lane_ids);
+        if treadle._limiting() or v_found.bytes >= room_bytes then
+            v_found := treadle._keep_allowed(
+                queue => queue, room_bytes => room_bytes, entries => v_found.entries, lane_ids => v_found.lane_ids,
+                bytes => v_found.bytes, at_limit => at_limit);
+            at_limit := v_found.at_limit;
+        end if;
+        room_bytes := room_bytes - v_found.bytes;
+        v_newly := '{}';
+        if v_found.entries is not null then
+            v_newly := treadle._start_attempts(
+                entries => v_found.entries, lane_ids => v_found.lane_ids, worker => worker, queue => queue,
                 lane => lane, at => at, until => until);
         end if;
-        taken := taken || v_newly.taken;
+        if cardinality(v_newly) < cardinality(v_rows.lane_ids) then
+            v_aside := v_aside + treadle._clear_lane(
+                lane_ids => v_rows.lane_ids, named => v_rows.message_ids, taken => v_newly, queue => queue,
+                lane => lane, at => at, until => until);
+        end if;
+        taken := taken || v_newly;
         exit when cardinality(v_rows.lane_ids) < v_wanted or v_aside >= (treadle._set_aside_limits()).in_all;
         v_after := v_rows.lane_ids[v_wanted];
     end loop;
@@ -240,10 +207,11 @@ end $$;
 
 -- From each lane in turn, `first_lane` before the others, it takes of the queues in the order of the array. So that no
 -- lane and no queue starves, a worker changes both from claim to claim. `tenants`: only of these (null: of all).
--- `agents`: only for these (null: for all).
+-- `agents`: only for these (null: for all). `room_bytes`: about so many bytes of bodies, metadata and memories (null:
+-- any number); the last message may exceed them. treadle._claim_is_filled tells that they are used up.
 create or replace function treadle.claim(
     worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text default 'high',
-    tenants text[] default null, agents text[] default null)
+    tenants text[] default null, agents text[] default null, room_bytes bigint default null)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text,
@@ -275,15 +243,16 @@ begin
     foreach v_lane in array v_lanes loop
         for i in 1 .. coalesce(cardinality(v_queues), 0) loop
             v_room := quantity - cardinality(v_taken);
-            exit when v_room <= 0;
+            exit when v_room <= 0 or room_bytes <= 0;
             if v_concurrencies[i] is not null then
                 v_room := least(
                     v_room, treadle._concurrency_room(queue => v_queues[i], concurrency => v_concurrencies[i]));
             end if;
             v_newly := treadle._claim_lane(
                 queue => v_queues[i], lane => v_lane, quantity => v_room, tenants => tenants, agents => agents,
-                worker => worker, at => v_now, until => v_until, at_limit => v_at_limit);
+                worker => worker, at => v_now, until => v_until, at_limit => v_at_limit, room_bytes => room_bytes);
             v_at_limit := v_newly.at_limit;
+            room_bytes := v_newly.room_bytes;
             v_taken := v_taken || v_newly.taken;
         end loop;
     end loop;

@@ -85,11 +85,13 @@ begin
 end $$;
 comment on function treadle.remote_worker is 'The queues and agents of a remote worker; raises TR404';
 
--- Take up to `quantity` messages of the worker's tenant for its agents. The columns are those of treadle.claim. The
--- row of the worker stays locked until the commit: a worker that signs off meanwhile gives these messages back too, and
--- the claim of one that signs off, or has signed off, raises TR404. So no lease is left behind without its worker.
+-- Take up to `quantity` messages of the worker's tenant for its agents. The columns and room_bytes are those of
+-- treadle.claim. The row of the worker stays locked until the commit: a worker that signs off meanwhile gives these
+-- messages back too, and the claim of one that signs off, or has signed off, raises TR404. So no lease is left behind
+-- without its worker.
 create or replace function treadle.remote_claim(
-    of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text default 'high')
+    of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text default 'high',
+    room_bytes bigint default null)
 returns table (message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text,
     priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer,
     timeout_seconds double precision, last_seq integer, created_at timestamptz, aside boolean, parent uuid, memory text,
@@ -107,7 +109,8 @@ begin
         select c.*
         from treadle.claim(
             worker => v_worker.worker_id, queues => v_queues, quantity => quantity, lease_seconds => lease_seconds,
-            first_lane => first_lane, tenants => array[v_worker.serves], agents => v_worker.agents) c;
+            first_lane => first_lane, tenants => array[v_worker.serves], agents => v_worker.agents,
+            room_bytes => room_bytes) c;
     if found then
         perform from treadle.workers w  -- without a wait: a sign-off may wait for what was claimed
             where w.worker_id = v_worker.worker_id

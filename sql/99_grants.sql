@@ -206,6 +206,7 @@ declare
         _keep_hints          app worker
         _keep_hint           app worker
         _kept_hints          app worker
+        _claim_is_filled     worker
         _hint_limit          app worker
         _bytes               app tenant
         _preview             app tenant

@@ -67,6 +67,10 @@ class Claim(Struct, frozen=True):
     tenant: str = "default"
 
     @property
+    def characters(self) -> int:
+        return len(self.body) + len(self.metadata) + len(self.memory or "")
+
+    @property
     def subscription(self) -> str | None:
         """The subscription that delivered it, as `tenant/subscription`."""
         record = self._record
@@ -104,10 +108,11 @@ class RemoteClaim(Claim, frozen=True):
 
 class Claimed(Struct, frozen=True):
     """The answer to a claim. `passed_rows`: how many lane rows it passed over, because other transactions hold their
-    messages or threads."""
+    messages or threads. `is_filled`: it ended because its bytes were used up."""
 
     claims: list[Claim]
     passed_rows: int = 0
+    is_filled: bool = False
 
 
 class EventToAppend(Struct, frozen=True):

@@ -33,9 +33,9 @@ SLOWEST_LINE_CHARACTERS_PER_SECOND = 200_000
 # One row without a message where nothing was claimed. The last columns are computed once, when the claim has ended.
 CLAIM_SQL = f"""
     select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, (select treadle._kept_hints()),
-        (select treadle.passed_rows())
+        (select treadle.passed_rows()), (select treadle._claim_is_filled())
     from (values (1)) v left join treadle.claim(
-        $1, $2, $3, treadle._keep_hints($4::float8), $5, $6, $7) c on true"""
+        $1, $2, $3, treadle._keep_hints($4::float8), $5, $6, $7, $8) c on true"""
 APPEND_SQL = f"""
     select {", ".join(Appended.__struct_fields__)}
     from treadle.append(
@@ -102,9 +102,11 @@ class LeaseStore:
         first_lane: Priority,
         tenants: Sequence[str] = (),
         agents: Sequence[str] | None = None,
+        room_bytes: int | None = None,
     ) -> Claimed:
         """Lease up to `quantity` messages: lane by lane, `first_lane` before the others; in a lane queue by queue.
-        `tenants`: only of these; empty: of all. `agents`: only for these; None: for all."""
+        `tenants`: only of these; empty: of all. `agents`: only for these; None: for all. `room_bytes`: about so many
+        bytes, which only the last message exceeds; None: any number."""
         rows = await self._database.fetch(
             CLAIM_SQL,
             worker,
@@ -114,11 +116,13 @@ class LeaseStore:
             first_lane,
             tenants or None,
             agents,
+            room_bytes,
             repeatable=False,  # if the answer is lost, the next heartbeat releases the claimed messages
         )
-        self._hint_kept(rows[0][-2])
-        claims = [Claim(*row[:-2]) for row in rows if row[0] is not None]
-        return Claimed(claims, rows[0][-1])
+        *_, kept_hints, passed_rows, is_filled = rows[0]
+        self._hint_kept(kept_hints)
+        claims = [Claim(*row[:-3]) for row in rows if row[0] is not None]
+        return Claimed(claims, passed_rows, is_filled)
 
     async def append(self, appends: Sequence[Append], patient: bool, hint: str | None = None) -> list[Appended]:
         """Write events to the logs. `patient`: wait a moment for locks instead of answering `busy`. `hint`: a payload

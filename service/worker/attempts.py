@@ -15,6 +15,8 @@ from service.worker.writer import Writer
 
 log = logging.getLogger(__name__)
 
+MAX_HELD_CHARACTERS = 200_000_000  # of messages and memories; a claim that begins below it may exceed it
+
 
 class Attempts:
     """Implements service.worker.attempt.AttemptOwner.
@@ -39,6 +41,7 @@ class Attempts:
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._tasks: set[asyncio.Task[None]] = set()
         self._running_agents = 0  # the other attempts wait for their finish
+        self._held_characters = 0
         self._releasing = False
         self.leases: dict[UUID, UUID] = {}  # by message; the heartbeat's thread copies it
         self.wake_for_room = False  # set `work` as soon as an attempt ends, because the last claim had too little room
@@ -52,12 +55,17 @@ class Attempts:
         running = self._running_agents + self._services.threads.abandoned
         return min(self._concurrency - running, 2 * self._concurrency - len(self._attempts))
 
+    def room_bytes(self) -> int:
+        """How many bytes of messages to claim at most, about: they stay in memory until their attempts end."""
+        return MAX_HELD_CHARACTERS - self._held_characters
+
     def start(self, claim: Claim) -> None:
         if earlier := self._attempts.get(claim.message_id):
             earlier.stop("lost")  # its lease was lost, and this worker has claimed the message again
         attempt = Attempt(claim, self._services, self._writer, self)
         self._running_agents += 1
         self._attempts[claim.message_id] = attempt
+        self._held_characters += claim.characters
         if self._releasing:
             attempt.stop("released")
         self._writer.hint_started(claim)
@@ -117,6 +125,7 @@ class Attempts:
 
     def _forget(self, attempt: Attempt) -> None:
         message_id = attempt.claim.message_id
+        self._held_characters -= attempt.claim.characters
         if self._attempts.get(message_id) is attempt:  # else another attempt has the message by now
             del self._attempts[message_id]
             self.leases.pop(message_id, None)

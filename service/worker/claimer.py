@@ -20,6 +20,7 @@ from service.worker.traces import Traces
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
+CLAIM_BATCH_BYTES = 50_000_000  # about (treadle._bytes); what is left comes with the next claim
 # While several tenants share the lanes, claims are small: a message that goes before a flood waits for a fraction of
 # the time that a hundred of the flood's take. Smaller ones, or two at a time, cost more than they spare.
 SHARED_CLAIM_BATCH_MESSAGES = 35
@@ -77,16 +78,18 @@ class Claimer:
         self._work.clear()
         is_shared = len(self._seen) > 1
         room = min(SHARED_CLAIM_BATCH_MESSAGES if is_shared else CLAIM_BATCH_MESSAGES, self._attempts.room())
-        claimed = await self._claim(room) if room > 0 else Claimed([])
+        room_bytes = min(CLAIM_BATCH_BYTES, self._attempts.room_bytes())
+        has_room = room > 0 and room_bytes > 0
+        claimed = await self._claim(room, room_bytes) if has_room else Claimed([])
         await self._traces.begin(claimed.claims)
         for claim in claimed.claims:
             self._attempts.start(claim)
         self._see({claim.tenant for claim in claimed.claims})
-        lacks_room = len(claimed.claims) >= room  # there may be more to claim
+        lacks_room = not has_room or claimed.is_filled or len(claimed.claims) >= room  # there may be more to claim
         self._attempts.wake_for_room = lacks_room
         if pause := pause_after(claimed.passed_rows, len(claimed.claims)):
             await wait_for(self._stopped, min(pause, self._settings.poll_interval))
-        return None if lacks_room and room > 0 else claimed.passed_rows
+        return None if lacks_room and has_room else claimed.passed_rows
 
     def _see(self, tenants: Collection[str]) -> None:
         now = time.monotonic()
@@ -119,7 +122,7 @@ class Claimer:
         self._claims_from[first_lane] += 1
         return first_lane, [*self._settings.queues[first_queue:], *self._settings.queues[:first_queue]]
 
-    async def _claim(self, room: int) -> Claimed:
+    async def _claim(self, room: int, room_bytes: int) -> Claimed:
         first_lane, queues = self._next_order()
         began = time.monotonic()
         claimed = Claimed([])
@@ -133,6 +136,7 @@ class Claimer:
                 first_lane=first_lane,
                 tenants=self._settings.tenants,
                 agents=await self._agent_filter.agents(),
+                room_bytes=room_bytes,
             )
             # While `is_claiming` is true: the heartbeat's thread then reads the one or the other.
             self._attempts.leases |= {claim.message_id: claim.lease for claim in claimed.claims}

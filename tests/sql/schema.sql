@@ -681,7 +681,7 @@ CREATE FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity 
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.chores_due(janitor text, OUT names text[], OUT activity bigint) IS 'The chores that would find something to do, and a number that grows whenever messages change their state';
-CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[], agents text[] DEFAULT NULL::text[]) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
+CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, tenants text[] DEFAULT NULL::text[], agents text[] DEFAULT NULL::text[], room_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
@@ -693,7 +693,7 @@ CREATE FUNCTION treadle.claim(worker text, queues text[], quantity integer, leas
     SET enable_hashjoin TO 'off'
     SET enable_memoize TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[], agents text[]) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
+COMMENT ON FUNCTION treadle.claim(worker text, queues text[], quantity integer, lease_seconds double precision, first_lane text, tenants text[], agents text[], room_bytes bigint) IS 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';
 CREATE FUNCTION treadle.clock() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS ...;
@@ -1608,13 +1608,13 @@ CREATE FUNCTION treadle.remote_children(tenant text, worker text, message_id uui
     SET enable_bitmapscan TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.remote_children(tenant text, worker text, message_id uuid, lease uuid, message_ids uuid[]) IS 'State and outcome of messages that a remote worker''s message waits for';
-CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
+CREATE FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text DEFAULT 'high'::text, room_bytes bigint DEFAULT NULL::bigint) RETURNS TABLE(message_id uuid, lease uuid, thread bigint, thread_id text, ord bigint, queue text, agent text, priority text, body text, metadata text, attempt integer, max_attempts integer, failures integer, losses integer, timeout_seconds double precision, last_seq integer, created_at timestamp with time zone, aside boolean, parent uuid, memory text, overloaded_seconds double precision, depth integer, tenant text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text) IS 'Take messages of its tenant, for its agents, for a remote worker';
+COMMENT ON FUNCTION treadle.remote_claim(of_tenant text, worker text, quantity integer, lease_seconds double precision, first_lane text, room_bytes bigint) IS 'Take messages of its tenant, for its agents, for a remote worker';
 CREATE FUNCTION treadle.remote_conclude_attempt(tenant text, worker text, message_id uuid, lease uuid, attempt integer, outcome text, result text, usage text, first_seq integer, event_types text[], event_datas text[], max_losses integer, messages text, memory text, children uuid[], max_queue_size integer, patient boolean, OUT status text, OUT thread bigint, OUT queue text, OUT subscription text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -283,7 +283,7 @@ async def test_a_plain_pgmq_client_that_writes_to_the_lanes_of_another_queue(sql
 async def test_a_claim_counts_the_rows_that_it_passes_over(sql_client: SqlClient) -> None:
     async def claim() -> tuple[int, int]:
         """How many messages it finds, and how many rows it passes over."""
-        rows = await sql_client.sql.fetch(CLAIM_SQL, "w", ["default"], 10, 60.0, "high", None, None)
+        rows = await sql_client.sql.fetch(CLAIM_SQL, "w", ["default"], 10, 60.0, "high", None, None, None)
         return len([row for row in rows if row["message_id"] is not None]), rows[0]["passed_rows"]
 
     for n in range(3):

@@ -85,9 +85,16 @@ class WorkerCalls(SqlSession):
         queues: Sequence[str] = ("default",),
         lease_seconds: float = 60,
         first_lane: str = "high",
+        room_bytes: int | None = None,
     ) -> list[Claim]:
         rows = await self.sql.fetch(
-            "select * from treadle.claim($1, $2, $3, $4, $5)", worker, queues, quantity, lease_seconds, first_lane
+            "select * from treadle.claim($1, $2, $3, $4, $5, room_bytes => $6)",
+            worker,
+            queues,
+            quantity,
+            lease_seconds,
+            first_lane,
+            room_bytes,
         )
         return msgspec.convert(rows, list[Claim])
 

@@ -30,6 +30,9 @@ class Attempts:
     def room(self) -> int:
         return self._room
 
+    def room_bytes(self) -> int:
+        return 1_000_000
+
     def start(self, claim: Any) -> None: ...
 
 

@@ -235,7 +235,7 @@ async def test_every_queue_is_the_first_in_its_turn_from_every_lane(settings: Se
         claimer = Claimer(worker="w", settings=own, lease_seconds=60.0, work=asyncio.Event(), **parts)
         begun.clear()
         for _ in range(16 * quantity):
-            await claimer._claim(1)
+            await claimer._claim(1, 1)
         counts = Counter(begun)
         for name in names:
             assert [counts[lane, name] for lane in ("high", "normal", "low")] == [14, 1, 1]

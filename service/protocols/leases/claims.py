@@ -121,7 +121,7 @@ class RemoteClaims:
         while len(claims) < quantity and size_bytes < MAX_CLAIM_BYTES:
             asked = min(PORTION_MESSAGES, quantity - len(claims))
             try:
-                found = await self._claim(tenant, worker, asked)
+                found = await self._claim(tenant, worker, asked, MAX_CLAIM_BYTES - size_bytes)
             except (NotFound, Unavailable):
                 if not claims:
                     raise
@@ -132,7 +132,7 @@ class RemoteClaims:
                 break
         return claims
 
-    async def _claim(self, tenant: str, worker: str, quantity: int) -> list[RemoteClaim]:
+    async def _claim(self, tenant: str, worker: str, quantity: int, room_bytes: int) -> list[RemoteClaim]:
         began = time.monotonic()
         claims = await self._store.claim(
             tenant=tenant,
@@ -140,6 +140,7 @@ class RemoteClaims:
             quantity=quantity,
             lease_seconds=self._lease_seconds,
             first_lane=OTHER_FIRST_LANES.get(next(self._numbers) % CLAIMS_PER_ROUND, "high"),
+            room_bytes=room_bytes,
         )
         self._moments.claimed(claims, quantity, began)
         return claims

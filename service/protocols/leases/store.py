@@ -28,7 +28,7 @@ from service.protocols.leases.model import HeldLease, LeaseVerdict
 CLAIM_SQL = f"""
     select {", ".join(f"c.{name}" for name in Claim.__struct_fields__)}, treadle.remote_trace_parent(c.message_id),
         treadle._kept_hints()
-    from (values (1)) v left join treadle.remote_claim($1, $2, $3, treadle._keep_hints($4::float8), $5) c on true"""
+    from (values (1)) v left join treadle.remote_claim($1, $2, $3, treadle._keep_hints($4::float8), $5, $6) c on true"""
 APPEND_SQL = """
     select status, cancel_requested, thread, former_seq, seconds, queue, agent, attempt, created_at
     from treadle.remote_append_events($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
@@ -176,9 +176,17 @@ class RemoteLeaseStore:
         return tuple(row["queues"]), tuple(row["agents"])
 
     async def claim(
-        self, *, tenant: str, worker: str, quantity: int, lease_seconds: float, first_lane: Priority
+        self,
+        *,
+        tenant: str,
+        worker: str,
+        quantity: int,
+        lease_seconds: float,
+        first_lane: Priority,
+        room_bytes: int | None = None,
     ) -> list[RemoteClaim]:
-        """Raises NotFound for a worker that is not registered."""
+        """About `room_bytes`, which only the last message exceeds; None: any number. Raises NotFound for a worker that
+        is not registered."""
         rows = await self._database.fetch(
             CLAIM_SQL,
             tenant,
@@ -186,6 +194,7 @@ class RemoteLeaseStore:
             quantity,
             lease_seconds,
             first_lane,
+            room_bytes,
             repeatable=False,  # if the answer is lost, a heartbeat releases the claimed messages
         )
         self._notifier.hint_kept(rows[0][-1])

@@ -59,6 +59,9 @@ REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
 TENANT_NAME_RULE = "1 to 40 of a-z, 0-9, _ and -, beginning with a letter or a digit"
+# The id of a JSON-RPC request, and what names its progress: each event of the answer repeats it.
+MAX_REQUEST_ID_CHARS = 255
+REQUEST_ID_RULE = f"a number or a text, of at most {MAX_REQUEST_ID_CHARS} characters"
 KEY_RULE = f"a text of 1 to {MAX_KEY_CHARS} characters"
 
 # Topics
@@ -124,6 +127,10 @@ _THREAD_ID = re.compile(THREAD_ID_PATTERN)
 def is_agent_name(text: str) -> bool:
     """Whether a new agent may have the name. One that was registered before this rule keeps it."""
     return 1 <= len(text) <= MAX_AGENT_NAME_CHARS and _THREAD_ID.match(text) is not None
+
+
+def is_request_id(value: str | int) -> bool:
+    return len(str(value)) <= MAX_REQUEST_ID_CHARS
 
 
 def is_thread_id(text: str) -> bool:

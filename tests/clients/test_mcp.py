@@ -125,6 +125,38 @@ async def test_a_call_goes_on_at_another_replica(apis: list[Client], script: Scr
     problem(await apis[0].get("/mcp", headers={"Last-Event-ID": "1"}), 400, "Last-Event-ID")
 
 
+LONGEST = "\x01" * 254  # six bytes a character in JSON
+
+
+async def test_requests_that_differ_in_a_long_id_or_session_are_two(apis: list[Client]) -> None:
+    for session, ids in (("s", (f"{LONGEST}1", f"{LONGEST}2")), ("y" * 200, (1, "1")), ("y" * 200 + "z", (1, "1"))):
+        for id in ids:
+            answer = await apis[0].post("/mcp", json=call("echo", "x", id=id), headers={"Mcp-Session-Id": session})
+            assert answer.json()["id"] == id
+    assert len((await apis[0].get("/messages")).json()["messages"]) == 6
+
+
+async def test_the_stream_of_the_longest_id_is_resumed(apis: list[Client]) -> None:
+    body = call("echo", "x", id=f"{LONGEST}1", token=f"{LONGEST}2")
+    async with apis[0].stream("POST", "/mcp", json=body, headers={"Accept": "text/event-stream"}) as answer:
+        seen = [each async for each in frames(answer)]
+    async with apis[1].stream("GET", "/mcp", headers={"Last-Event-ID": seen[0][0]}) as answer:
+        again = [each async for each in frames(answer)]
+    assert (again[-1][1]["id"], again[-2][1]["params"]["progressToken"]) == (f"{LONGEST}1", f"{LONGEST}2")
+    assert again[1:] == seen[1:]
+
+
+@pytest.mark.parametrize("id", ["x" * 256, 10**255])
+async def test_an_id_that_is_too_long_is_refused(apis: list[Client], id: Any) -> None:
+    rule = "must be a number or a text, of at most 255 characters."
+    for method in ("tools/call", "initialize", "ping"):
+        answer = (await apis[0].post("/mcp", json=request(method, id))).json()
+        assert answer == {"jsonrpc": "2.0", "id": id, "error": {"code": -32600, "message": f"id {rule}"}}
+    error = await ask(apis[0], call("echo", "x", token=id))
+    assert error == {"code": -32602, "message": f"progressToken {rule}"}
+    assert (await apis[0].get("/messages")).json()["messages"] == []
+
+
 def message_of(place: str) -> str:
     found = place.partition(".")[0]
     return "-".join((found[:8], found[8:12], found[12:16], found[16:20], found[20:]))

@@ -139,6 +139,7 @@ async def test_errors_have_their_code_and_reason_in_both_bindings(apis: list[Cli
         (b"[]", -32600),
         (b'{"method": "x"}', -32600),
         (b'{"jsonrpc": "1", "method": "x"}', -32600),
+        (b'{"jsonrpc": "2.0", "method": "GetTask", "id": "%s"}' % (b"x" * 256), -32600),  # each event would repeat it
     )
     for body, code in unread:
         answer = await api.post("/a2a", content=body, headers=VERSION | {"Content-Type": "application/json"})

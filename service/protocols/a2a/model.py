@@ -4,11 +4,11 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.limits import MAX_URL_CHARS, PRINTABLE_PATTERN
+from service.limits import MAX_REQUEST_ID_CHARS, MAX_URL_CHARS, PRINTABLE_PATTERN, REQUEST_ID_RULE
 
 VERSION = "1.0"
 Json: TypeAlias = dict[str, Any]
-RequestId: TypeAlias = str | int | float | None
+RequestId: TypeAlias = Annotated[str, Meta(max_length=MAX_REQUEST_ID_CHARS)] | int | float | None
 
 # The descriptions end the sentence "<field> must be ..." (json_input).
 Text: TypeAlias = Annotated[str | None, Meta(description="a text")]
@@ -116,7 +116,7 @@ class Call(Struct, frozen=True):
 
     jsonrpc: Annotated[str, Meta(pattern="^2[.]0$", description="2.0")]
     method: Annotated[str, Meta(description="a text")]
-    id: Annotated[RequestId, Meta(description="a text or a number")] = None
+    id: Annotated[RequestId, Meta(description=REQUEST_ID_RULE)] = None
     params: Any = None
 
 

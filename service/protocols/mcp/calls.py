@@ -1,6 +1,7 @@
 """Calls of tools: each is a message. Its log becomes progress notifications and the result."""
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -20,8 +21,6 @@ from service.protocols.mcp.translate import Place, ToolCall, progress_of, read_c
 from service.sse_frames import KEEPALIVE, RECONNECT, encode, guarded
 
 log = logging.getLogger(__name__)
-
-MAX_SESSION_CHARS = 100
 
 
 async def begin(services: McpServices, principal: Principal, call: Call, session: str | None) -> Place:
@@ -107,8 +106,8 @@ def _message(asked: ToolCall) -> NewMessage:
 
 
 def _key(session: str, request: RequestId) -> str:
-    """The Idempotency-Key of a request: apart from those of POST /messages."""
-    return f"mcp {session[:MAX_SESSION_CHARS]} {msgspec.json.encode(request).decode()}"[:255]
+    """The Idempotency-Key of a request, apart from those of POST /messages. The client chooses both parts."""
+    return f"mcp {hashlib.sha256(msgspec.json.encode([session, request])).hexdigest()}"
 
 
 def _frame(value: Any, place: Place) -> bytes:

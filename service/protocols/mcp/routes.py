@@ -11,8 +11,9 @@ from litestar.params import JSONBody
 
 from service.access.principal import Principal
 from service.errors import Busy, LimitReached, QueueFull, Refused, Unavailable
+from service.limits import REQUEST_ID_RULE, is_request_id
 from service.protocols.mcp import calls, resources
-from service.protocols.mcp.model import METHOD_NOT_FOUND, Answer, Call, CallRefused
+from service.protocols.mcp.model import INVALID_REQUEST, METHOD_NOT_FOUND, Answer, Call, CallRefused
 from service.protocols.mcp.services import McpServices
 from service.protocols.mcp.translate import parse_place, tool_of
 from service.sse_frames import MEDIA_TYPE
@@ -38,9 +39,11 @@ async def call_method(
         if data.method == "notifications/cancelled":
             await calls.cancel(mcp, principal, data.params or {}, session)
         return Response(None, status_code=202)
-    if data.method == "initialize":
-        return Response(Answer(data.id, result=_initialize(data.params or {})), headers={SESSION: uuid4().hex})
     try:
+        if not is_request_id(data.id):
+            raise CallRefused(INVALID_REQUEST, f"id must be {REQUEST_ID_RULE}.")
+        if data.method == "initialize":
+            return Response(Answer(data.id, result=_initialize(data.params or {})), headers={SESSION: uuid4().hex})
         if data.method != "tools/call":
             return Response(Answer(data.id, result=await _result(mcp, principal, data.method, data.params or {})))
         place = await calls.begin(mcp, principal, data, session)

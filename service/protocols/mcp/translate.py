@@ -9,13 +9,13 @@ import msgspec
 
 from service.errors import Invalid
 from service.events.model import Entry
-from service.limits import MAX_SEQ
+from service.limits import MAX_SEQ, REQUEST_ID_RULE, is_request_id
 from service.protocols.mcp.model import INVALID_PARAMS, CallRefused, Notification, RequestId
 from service.queues.model import Agent
 
 THREAD = {"type": "string", "description": "The conversation that the message belongs to. Without one it stands alone."}
 TEXT = {"type": "string", "minLength": 1, "description": "The request, in plain text."}
-_EVENT_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,10})\.([A-Za-z0-9_-]{1,2000})")
+_EVENT_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,10})\.([A-Za-z0-9_-]{1,4100})")  # two ids of six bytes a character
 
 
 class Place(NamedTuple):
@@ -85,9 +85,12 @@ class ToolCall(msgspec.Struct, frozen=True):
 def read_call(params: dict[str, Any]) -> ToolCall:
     """Raises CallRefused."""
     try:
-        return msgspec.convert(params, ToolCall)
+        call = msgspec.convert(params, ToolCall)
     except msgspec.ValidationError as error:
         raise CallRefused(INVALID_PARAMS, f"The call of the tool cannot be read: {error}.") from None
+    if call.token is not None and not is_request_id(call.token):
+        raise CallRefused(INVALID_PARAMS, f"progressToken must be {REQUEST_ID_RULE}.")
+    return call
 
 
 class _Data(msgspec.Struct):

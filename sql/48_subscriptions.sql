@@ -28,6 +28,9 @@ declare
         when jsonb_typeof(s.filter) <> 'object' or s.filter - 'value' - 'headers' <> '{}'
             then 'filter must be an object with value, headers or both.'
         when octet_length(s.filter::text) > 10000 then 'filter must have at most 10000 bytes.'
+        -- Each of them is compared with each value of a record's arrays, which can be half a million.
+        when (select count(*) > 20 from jsonb_path_query(s.filter, 'strict $.** ? (@.type() == "array")[*]'))
+            then 'The arrays of a filter must have at most 20 values together.'
     end;
 begin
     if c_problem is not null then

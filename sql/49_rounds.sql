@@ -35,7 +35,8 @@ language sql stable as $$
 $$;
 
 -- Deliver the next records of subscriptions that are behind: of those of these topics and those with these names
--- (tenant/subscription); both null: of all. It ends after about `quantity` records.
+-- (tenant/subscription); both null: of all. It ends after about `quantity` records or a second. One that is far behind
+-- delays the others by its part of a round: each gets the same part, in an order that differs from round to round.
 --   delivered  how many records it passed
 --   queues     that got messages
 --   again      the subscriptions that are still behind, or hold records, and have room
@@ -50,6 +51,8 @@ set enable_memoize = off as $$
 #variable_conflict use_column
 declare
     c_now constant timestamptz := treadle.clock();
+    c_least constant integer := least(quantity, 100);  -- of a subscription: a part costs some milliseconds by itself
+    c_end constant timestamptz := clock_timestamp() + interval '1 second';
     v_behind record;
     v treadle.subscriptions;
     v_room bigint;
@@ -57,14 +60,15 @@ declare
 begin
     delivered := 0;
     for v_behind in
-        select b.*
+        select b.*, greatest(quantity / count(*) over (), c_least) as part
         from treadle._subscriptions_behind(topics, names) b
+        order by random()
     loop
         select s.* into v
             from treadle.subscriptions s
             where s.id = v_behind.id and not s.paused
             for update skip locked;
-        if not found or delivered >= quantity then
+        if not found or delivered >= quantity or clock_timestamp() > c_end then
             again := again || v_behind.name;
             continue;
         end if;
@@ -73,7 +77,7 @@ begin
             waiting := waiting || v_behind.name;
             continue;
         end if;
-        v_passed := treadle._deliver_to(s => v, quantity => least(v_room, quantity), at => c_now);
+        v_passed := treadle._deliver_to(s => v, quantity => least(v_room, v_behind.part), at => c_now);
         delivered := delivered + v_passed;
         if v_passed > 0 then
             queues := queues || (select a.queue from treadle.agents a where a.agent = v.agent);

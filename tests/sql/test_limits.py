@@ -154,6 +154,10 @@ async def test_the_filter_of_a_subscription_has_a_limit(session: Connection) -> 
         text = json.dumps({"value": ""})
         text = json.dumps({"value": "x" * (limits.MAX_FILTER_BYTES - len(text) + more)})
         assert await accepts(session, create, text) == accepted
+    for more, accepted in ((0, True), (1, False)):
+        values = list(range(limits.MAX_FILTER_VALUES - 1 + more))
+        for value in ([*values, 1], {"a": [{"b": [*values]}]}, {"a": values, "b": [1]}):
+            assert await accepts(session, create, json.dumps({"value": value})) == accepted, value
 
 
 async def test_tenants_keep_the_rule_of_their_names(session: Connection) -> None:

@@ -100,6 +100,31 @@ async def test_a_filter_leaves_records_out(topics: Topics) -> None:
     assert (await topics.overview())["filtered"] == 3
 
 
+async def test_a_subscription_that_is_far_behind_delays_no_other(topics: Topics) -> None:
+    await topics.subscribe("behind", filter='{"value": "none"}')
+    await topics.subscribe("busy")
+    await topics.publish("t", *range(300))
+    await topics.create("u")
+    await topics.subscribe("fresh", "u")
+    await topics.publish("u", "x")
+    while await topics.sql.fetchval("select more from treadle.sequence_records()"):
+        pass
+    call = "select delivered, again from treadle.deliver_records(quantity => 300)"
+    row = await topics.row(call)
+    assert (await topics.overview("fresh"))["open"] == 1
+    assert (row["delivered"], sorted(row["again"])) == (201, ["default/behind", "default/busy"])
+    # More subscriptions than a round has parts for: each is served in its turn.
+    for n in range(9):
+        await topics.subscribe(f"s{n}")
+    served: set[str] = set()
+    rounds = 0
+    while len(served) < 9:
+        rounds += 1
+        await topics.row(call)
+        served |= {f"s{n}" for n in range(9) if (await topics.overview(f"s{n}"))["lag"] < 300}
+    assert rounds > 2
+
+
 async def test_a_paused_subscription_goes_on_where_it_was(topics: Topics) -> None:
     await topics.subscribe()
     await topics.subscribe("other")

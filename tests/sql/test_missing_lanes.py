@@ -83,3 +83,21 @@ async def test_a_purge_of_a_restored_lane_is_noticed(sql_client: SqlClient, dsn:
     await sql_client.sql.execute("select pgmq.purge_queue('default_normal')")
     await sql_client.sql.execute("select treadle.sweep()")
     assert [claim.message_id for claim in await sql_client.claim(10)] == [message_id]
+
+
+async def test_a_publication_of_all_tables_refuses_no_change_of_rows(sql_client: SqlClient) -> None:
+    """As capture of changes makes it: PostgreSQL refuses to delete from a published table whose rows have no name."""
+    await sql_client.sql.execute("create publication everything for all tables")
+    nameless = await sql_client.sql.fetch(
+        "select c.oid::regclass::text as name from pg_class c where c.relkind in ('r', 'p') and c.relreplident <> 'f'"
+        " and (c.relnamespace = 'treadle'::regnamespace or c.oid in (select format('pgmq.%I', 'q_' || q.queue_name)"
+        "   ::regclass from pgmq.list_queues() q))"
+        " and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)"
+    )
+    assert [row["name"] for row in nameless] == []
+    message_id = await sql_client.submit()
+    await sql_client.sql.execute("select pgmq.purge_queue('default_normal')")
+    await sql_client.sql.execute("select treadle.sweep()")
+    [claim] = await sql_client.claim()
+    assert claim.message_id == message_id
+    await sql_client.finish(claim)

@@ -24,6 +24,7 @@ from service.access.tenant_cache import TenantCache
 from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.api.services import find_service
 from service.config import Settings
+from service.db.fair import tenant_of_request
 from service.db.pool import Database
 from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
 from service.hosts import is_loopback
@@ -92,6 +93,7 @@ class Authentication:
                         raise
                     await _send_reconnect(send)
                     return
+                tenant_of_request.set(scope["user"].tenant)
         await self._app(scope, receive, send)
 
     async def _principal(self, scope: Any, options: dict[str, Any]) -> Principal:

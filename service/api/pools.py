@@ -1,15 +1,18 @@
 """The connections of an API process: a pool for each kind of call, so that slow calls of one kind delay no other."""
 
 import asyncio
+from typing import Any
 
 from service.config import Settings
 from service.db.availability import Availability
+from service.db.fair import FairDatabase
 from service.db.patient import PatientDatabase
 from service.db.pool import Database
 
 CALL_CONNECTIONS = 10
 READ_CONNECTIONS = 4
-LIST_CONNECTIONS = 3
+LIST_CONNECTIONS = 4
+LISTS_OF_TENANT = 3  # so that one is left to other tenants
 HEALTH_CONNECTIONS = 2
 WORK_CONNECTIONS = 4
 CHANGE_CONNECTIONS = 3
@@ -29,8 +32,9 @@ class Pools:
 
     `calls`: what writes messages, threads and records, and what open streams read. `changes`: what changes topics,
     subscriptions, webhooks, keys, schemas, tenants and queues, and may find it held. `reads`: single messages. `lists`:
-    threads, messages of a thread, queues, events; `streams`: where a stream begins; these two have a limit on each
-    statement. `health`: the health check. `work`: what remote workers call.
+    threads, messages of a thread, queues, events (one tenant takes at most LISTS_OF_TENANT connections); `streams`:
+    where a stream begins; these two have a limit on each statement. `health`: the health check. `work`: what remote
+    workers call.
     """
 
     def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
@@ -39,7 +43,9 @@ class Pools:
         self._availability = availability
         self.calls = self._pool("api", CALL_CONNECTIONS)
         self.reads = self._pool("api reads", READ_CONNECTIONS)
-        self.lists = self._pool("api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS)
+        self.lists = self._pool(
+            "api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS, kind=FairDatabase, of_tenant=LISTS_OF_TENANT
+        )
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
         self.streams = self._pool("api streams", STREAM_CONNECTIONS, seconds=LIST_SECONDS)
         self.work = self._pool("api work", WORK_CONNECTIONS)
@@ -52,7 +58,9 @@ class Pools:
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.all))
 
-    def _pool(self, name: str, size: int, *, seconds: float | None = None, kind: type[Database] = Database) -> Database:
+    def _pool(
+        self, name: str, size: int, *, seconds: float | None = None, kind: type[Database] = Database, **options: Any
+    ) -> Database:
         limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
         return kind(
             self._dsn,
@@ -62,4 +70,5 @@ class Pools:
             pooler=self._pooler,
             availability=self._availability,
             **limits,
+            **options,
         )

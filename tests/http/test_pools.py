@@ -6,6 +6,7 @@ import pytest
 
 from service.api import pools
 from service.db.pool import Connection
+from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, status_with
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.waiting import until
@@ -63,3 +64,23 @@ async def test_a_list_that_takes_too_long_is_503(
         assert int(answer.headers["retry-after"]) >= 1
     # A list has its connections again, and where the machine is busy only some are read in 0.2 seconds.
     await until(lambda: api.get("/threads"), lambda answer: answer.status_code == 200)
+
+
+async def test_slow_lists_of_a_tenant_leave_a_connection_to_others(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "LIST_SECONDS", 600.0)
+    await register_agents()
+    api = await start_api(**CLOSED)
+    await sql.execute("select treadle.create_tenant('acme')")
+    key = str((await create_key(api, "read", tenant="acme"))["key"])
+    await api.post("/messages", json={"message": "x", "thread_id": "t"}, headers=bearer(ROOT_KEY))
+    await sql.execute(SLOW["a list"][0])
+    slow = [asyncio.create_task(api.get("/threads/t/usage", headers=bearer(ROOT_KEY))) for _ in range(SLOW_READS)]
+    busy = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+    await until(lambda: sql.fetchval(busy), lambda count: count == pools.LISTS_OF_TENANT)
+    assert await status_with(api, key) == 200
+    assert not any(task.done() for task in slow)
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)

@@ -7,8 +7,8 @@ declare
     c_problem constant text := case
         when coalesce(length(key) not between 1 and 255, true)
             then 'Idempotency-Key must be a text of 1 to 255 characters.'
-        when coalesce(octet_length(request_hash) > 64, true)
-            then 'request_hash must be a hash of the request, such as its SHA-256: at most 64 bytes.'
+        when coalesce(octet_length(request_hash) > 1024, true)
+            then 'request_hash must be a hash of the request, such as its SHA-256: at most 1024 bytes.'
     end;
 begin
     if c_problem is not null then

@@ -20,7 +20,7 @@ from service.worker.traces import Traces
 log = logging.getLogger(__name__)
 
 CLAIM_BATCH_MESSAGES = 100
-CLAIM_BATCH_BYTES = 50_000_000  # about (treadle._bytes); what is left comes with the next claim
+CLAIM_BATCH_BYTES = 50_000_000  # about (treadle._bytes); the rest comes with the next claim
 # While several tenants share the lanes, claims are small: a message that goes before a flood waits for a fraction of
 # the time that a hundred of the flood's take. Smaller ones, or two at a time, cost more than they spare.
 SHARED_CLAIM_BATCH_MESSAGES = 35

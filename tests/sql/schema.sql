@@ -3335,6 +3335,7 @@ CREATE TABLE treadle.lost_rows (
     lane text NOT NULL,
     lane_id bigint NOT NULL
 );
+ALTER TABLE ONLY treadle.lost_rows REPLICA IDENTITY FULL;
 COMMENT ON TABLE treadle.lost_rows IS 'Lane rows that a truncate (pgmq.purge_queue) removed; the janitor gives their messages new ones';
 CREATE VIEW treadle.message_overview WITH (security_invoker='true') AS
  SELECT m.message_id,

@@ -86,7 +86,9 @@ class Sandbox:
     async def _answer(self, child: "_Child", question: bytes) -> bytes:
         self._busy.add(child)
         try:
-            answer = await child.answer(question)
+            if self._closed:  # while the child started
+                raise SandboxAway("This process is ending: try again.")
+            return await child.answer(question)
         except _Died as died:
             if self._closed:
                 raise SandboxAway("This process is ending: try again.") from None
@@ -95,10 +97,10 @@ class Sandbox:
             raise BeyondLimits(f"it takes more than {self._cpu_seconds} seconds of processor time") from None
         finally:
             self._busy.discard(child)
-            if not child.is_free:
+            if child.is_free and not self._closed:
+                self._free.append(child)
+            else:
                 await child.end()
-        self._free.append(child)
-        return answer
 
 
 class _Died(Exception):

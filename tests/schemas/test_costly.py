@@ -164,3 +164,18 @@ async def test_a_value_that_takes_too_long_is_refused_over_http(
     assert (await api.put("/topics/t", json={"schema_subject": "s"})).status_code == 201
     told = "Values of the schema 's' cannot be checked here: it takes more than 1 seconds of processor time."
     problem(await api.post("/topics/t/records", json={"value": 1}), 422, told)
+
+
+async def test_a_child_that_answers_while_the_process_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = sandbox._Child.answer
+
+    async def answer_at_the_end(child: sandbox._Child, question: bytes) -> bytes:
+        answered = await answer(child, question)
+        await checks.close()
+        return answered
+
+    monkeypatch.setattr(sandbox._Child, "answer", answer_at_the_end)
+    async with SchemaChecks() as checks:
+        with pytest.raises(SandboxAway):
+            await first_misfit(checks, INT, 1)
+        assert checks._checking._free == []  # a child that waits there is never ended

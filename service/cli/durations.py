@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_DAYS = 36_500  # a date as far away is one that Python can write
 
 
 class Duration(click.ParamType[float]):
@@ -17,4 +18,7 @@ class Duration(click.ParamType[float]):
         found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
         if found is None:
             self.fail(f"{value!r} is no duration: send one such as 90d, 12h, 30m or 45s.", param, ctx)
-        return float(found[1]) * SECONDS[found[2]]
+        seconds = float(found[1]) * SECONDS[found[2]]
+        if seconds > MAX_DAYS * SECONDS["d"]:
+            self.fail(f"{value!r} is more than {MAX_DAYS}d.", param, ctx)
+        return seconds

@@ -57,6 +57,7 @@ async def test_a_key_is_created_rotated_and_revoked(cli: Cli, database: Database
         (("--scope", "nonsense"), "scopes must be a list of"),
         (("--scope", ""), "scopes must be a list"),
         (("--scope", "read", "--expires", "soon"), "no duration"),
+        (("--scope", "read", "--expires", "99999999d"), "more than 36500d"),  # dates end before it
         (("--scope", "read", "--expires", "9999d"), "expires_in must be a number of seconds"),
         (("--scope", "read", "--name", "x" * 101), "name must be a text"),
     ],

@@ -6,6 +6,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from agents import Agent as SdkAgent
+from agents import RunConfig, function_tool
 from autogen_agentchat.messages import TextMessage
 from autogen_core import ClosureAgent, MessageContext, TopicId, TypeSubscription
 from langchain_openai import ChatOpenAI
@@ -20,10 +22,13 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 
+from service.agents.contract import Unacceptable
+from service.agents.raised import decisive
 from tests.support.fake_anthropic import Answer, FakeAnthropic
 from tests.support.fake_openai import FakeOpenAI, Reply
-from treadle import Agent
-from treadle.adapters import Kit, autogen_core_agent, langgraph_agent, pydantic_ai_agent
+from tests.support.framework_models import Script, SdkModel
+from treadle import Agent, Overloaded, Rejected, RetryAfter
+from treadle.adapters import Kit, autogen_core_agent, langgraph_agent, openai_agents_agent, pydantic_ai_agent
 from treadle.testing import FakeContext
 
 
@@ -123,3 +128,38 @@ async def test_the_end_of_a_stream_of_anthropic_is_seen_by_pydantic_ai(monkeypat
         with pytest.raises(ConnectionError, match="ended before its answer did"):
             await agent(FakeContext(), "Hi")
         assert await agent(FakeContext(), "Hi") == "Hello, world"
+
+
+@pytest.mark.parametrize(
+    "error", [Rejected("No."), Overloaded("Busy."), ExceptionGroup("g", [RetryAfter(5, "Later.")])]
+)
+async def test_what_a_tool_of_the_agents_sdk_raises_decides(error: Exception) -> None:
+    """The SDK makes a text for the model of it, which would be kept as the result."""
+
+    async def buy(what: str) -> str:
+        raise error
+
+    script = Script(("buy", '{"what": "it"}'), "Bought.")
+    made = SdkAgent[Any](name="Desk", tools=[function_tool(buy)], model=SdkModel(script))
+    context = FakeContext()
+    with pytest.raises((Rejected, RetryAfter), match=str(decisive(error))):
+        await openai_agents_agent("buys", made)(context, "Buy it")
+    assert list(context.steps) == ["model 1"]
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), Unacceptable("too large")])
+async def test_other_errors_of_its_tools_are_told_to_the_model(error: Exception) -> None:
+    """By the formatter of the author, if there is one."""
+
+    def look(what: str) -> str:
+        raise error
+
+    async def said(raised: Any) -> str | None:
+        return f"It says {type(raised.error).__name__}."
+
+    script = Script(("look", '{"what": "it"}'), "Sorry.")
+    made = SdkAgent[Any](name="Desk", tools=[function_tool(look)], model=SdkModel(script))
+    config = RunConfig(tracing_disabled=True, tool_error_formatter=said)
+    context = FakeContext()
+    answer = await openai_agents_agent("looks", made, run_config=config)(context, "Look")
+    assert (str(answer).strip(), context.steps["tool look c1"]) == ("Sorry.", f"It says {type(error).__name__}.")

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agents import Agent, FunctionTool, Model, ModelProvider, ModelResponse, Usage
+from agents.run_config import ToolErrorFormatter, ToolErrorFormatterArgs
 from openai.types.responses import Response, ResponseCompletedEvent, ResponseOutputItem
 from pydantic import TypeAdapter
 
-from service.agents.contract import Context
+from service.agents.contract import Context, Rejected, RetryAfter, Unacceptable
+from service.agents.raised import decisive
 from service.agents.tool_events import ToolSteps, plain
 
 OUTPUT: TypeAdapter[Any] = TypeAdapter(list[ResponseOutputItem])
@@ -20,6 +22,8 @@ class Steps:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.failure: Exception | None = None  # of a tool, if it decides about the message
+        self._failures: dict[str, Exception] = {}  # the same, by the id of its call
         self._tools = ToolSteps()
         self._calls = 0
         self._needs_blank_line = False
@@ -57,6 +61,18 @@ class Steps:
 
         return copied(agent)
 
+    def formatter(self, author: ToolErrorFormatter | None) -> ToolErrorFormatter:
+        """Notes what a tool has raised: the SDK makes a text for the model of every exception."""
+
+        def note(raised: ToolErrorFormatterArgs[Any]) -> Any:
+            decision = None if raised.error is None else decisive(raised.error)
+            # The model can mend what it has made a tool hand to the context.
+            if isinstance(decision, Rejected | RetryAfter) and not isinstance(decision, Unacceptable):
+                self._failures[raised.call_id] = decision
+            return None if author is None else author(raised)
+
+        return note
+
     def _tool(self, tool: Any) -> Any:
         if not isinstance(tool, FunctionTool):
             return tool
@@ -69,9 +85,16 @@ class Steps:
             async def step() -> Any:
                 nonlocal result, ran_now
                 result, ran_now = await invoke(context, given), True
+                if (failure := self._failures.pop(call, None)) is not None:
+                    raise failure
                 return plain(result)
 
-            stored = await self.context.step(self._tools.name(tool.name, str(context.tool_call_id)), step)
+            call = str(context.tool_call_id)
+            try:
+                stored = await self.context.step(self._tools.name(tool.name, call), step)
+            except (Rejected, RetryAfter) as error:
+                self.failure = self.failure or error
+                raise
             return result if ran_now else stored
 
         own.on_invoke_tool = on_invoke_tool

@@ -1,5 +1,6 @@
 """Runs an agent of the Agents SDK for one attempt, and writes its tool calls into the log."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +22,10 @@ class AgentRunner:
         self._context = context
         self._run_context = run_context
         self._max_turns = max_turns
-        self._config = run_config or RunConfig(tracing_disabled=True)
         self._steps = Steps(context)
+        config = run_config or RunConfig(tracing_disabled=True)
+        note_failures = self._steps.formatter(config.tool_error_formatter)
+        self._config = dataclasses.replace(config, tool_error_formatter=note_failures)
         self._agent = self._steps.copy_of(agent, self._config.model_provider)
         self._names: dict[str, str] = {}  # of the tools, by the id of a call
 
@@ -70,6 +73,10 @@ class AgentRunner:
                     await self._write(event.item)
                 elif event.type == "agent_updated_stream_event" and event.new_agent is not self._agent:
                     await write_event(self._context, "progress", agent=event.new_agent.name)
+        except Exception as error:
+            if (failure := self._steps.failure) is None or failure is error:
+                raise
+            raise failure from error
         finally:
             result.cancel()  # ends the run that goes on beside the stream
         return result

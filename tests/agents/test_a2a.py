@@ -79,6 +79,29 @@ async def test_a_lost_attempt_goes_on_with_the_same_task(api: Client, script: Sc
     await until(lambda: tasks(api, "script"), lambda found: found[0]["state"] == "cancelled")
 
 
+async def test_a_redrive_begins_another_task(api: Client, script: ScriptedAgent) -> None:
+    """The one before would stay as it is."""
+    message_id = await api.submit("trouble", agent="a2a_scene")
+    for count in (1, 2):
+        found = await api.settled(message_id)
+        assert (found["state"], "ended as failed: No trouble" in found["error"]) == ("failed", True)
+        assert len(await tasks(api, "scene")) == count
+        await api.post(f"/messages/{message_id}/redrive")
+
+
+async def test_a_task_that_was_forgotten_is_begun_again_by_a_redrive(fake: FakeA2A) -> None:
+    fake.answers["GetTask"] += [
+        {"error": {"code": -32001, "message": "Task not found"}},
+        {**task("COMPLETED", "Well.")},
+    ]
+    context = FakeContext()
+    partner = Remote("p", fake.url, {})
+    with pytest.raises(Rejected, match="not found"):
+        await run(partner, context)
+    assert await run(partner, FakeContext(steps=context.steps, attempt=2)) == "Well."
+    assert fake.methods == ["SendStreamingMessage", "GetTask"] * 2
+
+
 async def test_errors_say_whether_another_attempt_may_help(api: Client) -> None:
     rejected = await api.settled(await api.submit("x", agent="a2a_missing"))
     assert (rejected["state"], rejected["attempt"], "404" in rejected["error"]) == ("failed", 1, True)

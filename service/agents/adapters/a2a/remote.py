@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -24,7 +25,7 @@ from a2a.types import (
     TaskState,
     TaskStatus,
 )
-from a2a.utils.errors import A2AError
+from a2a.utils.errors import A2AError, TaskNotFoundError
 
 from service.agents.adapters.a2a.connection import connected
 from service.agents.adapters.a2a.errors import mapped
@@ -35,6 +36,17 @@ from service.agents.contract import Context, Rejected, RetryAfter
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
 CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
 MAX_CANCEL_SECONDS = 30.0  # after which a cancel is given up
+
+
+class _Ended(Rejected):
+    """The task is over, and has no result."""
+
+
+class _Completed(Exception):
+    """Carries the result out of its step, so that the step stores nothing: completing the message stores it."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
 
 
 class Remote:
@@ -50,29 +62,41 @@ class Remote:
             client = await stack.enter_async_context(self._client())
             sending: asyncio.Task[dict[str, Any]] | None = None
             begun: dict[str, Any] = {}
+            has_followed = False
 
             async def begin() -> dict[str, Any]:
                 nonlocal sending
-                sending = asyncio.create_task(self._begin(client, context, message))
+                sending = asyncio.create_task(self._begin(client, context, message, number))
                 stack.push_async_callback(_end, sending)
                 return await asyncio.shield(sending)
 
+            async def follow() -> str:
+                nonlocal has_followed
+                has_followed = True
+                return await self._how_it_ended(client, context, begun)
+
             try:
-                begun = await context.step("a2a task", begin)
-                if "message" in begun:
-                    return begun["message"]
-                self._keep_context(context, begun["context"])
-                with mapped():
-                    return await self._follow(client, context, begun, Shown(context))
+                for number in itertools.count(1):  # a redrive begins another task in place of one that has failed
+                    begun, step = {}, "a2a task" if number == 1 else f"a2a task {number}"
+                    begun = await context.step(step, begin)
+                    if "message" in begun:
+                        return begun["message"]
+                    self._keep_context(context, begun["context"])
+                    how = await context.step(f"{step} ended", follow)
+                    if has_followed:
+                        raise Rejected(how)
+            except _Completed as completed:
+                return completed.result
             except asyncio.CancelledError as error:
                 if error.args[:1] == ("cancelled",):
                     await self._cancel(client, begun or sending, stack.pop_all())
                 raise
 
-    async def _begin(self, client: Client, context: Context, message: Any) -> dict[str, Any]:
+    async def _begin(self, client: Client, context: Context, message: Any, number: int) -> dict[str, Any]:
         """The ids of the new task, or the answer of an agent that makes none."""
+        named = context.message_id if number == 1 else f"{context.message_id} task {number}"
         said = Message(
-            message_id=context.message_id,  # the same in each attempt: an answer may have been lost
+            message_id=named,  # the same in each attempt: an answer may have been lost
             role=Role.ROLE_USER,
             parts=make_parts(message),
             context_id=self._kept_context(context),
@@ -87,15 +111,26 @@ class Remote:
                         return {"message": read_parts(event.message.parts)}
         raise ConnectionError("The agent did not say which task it began.")
 
+    async def _how_it_ended(self, client: Client, context: Context, begun: dict[str, Any]) -> str:
+        """Of a task without a result: it will stay so. Raises _Completed, and what another attempt may change."""
+        try:
+            with mapped():
+                result = await self._follow(client, context, begun, Shown(context))
+        except Rejected as error:
+            if isinstance(error, _Ended) or isinstance(error.__cause__, TaskNotFoundError):
+                return str(error)
+            raise
+        raise _Completed(result)
+
     async def _follow(self, client: Client, context: Context, begun: dict[str, Any], shown: Shown) -> Any:
-        """The result, once the task has one. Raises Rejected."""
+        """The result, once the task has one. Raises _Ended, Rejected."""
         while True:
             task = await self._until_settled(client, begun["task"], shown)
             state = TaskState.Name(task.status.state)
             if state == "TASK_STATE_COMPLETED":
                 return shown.result(task.status.message.parts)
             if state != "TASK_STATE_INPUT_REQUIRED":
-                raise Rejected(_how_it_ended(state, task.status))
+                raise _Ended(_said_at_the_end(state, task.status))
             await self._ask(client, context, begun, task.status)
 
     async def _ask(self, client: Client, context: Context, begun: dict[str, Any], status: TaskStatus) -> None:
@@ -232,7 +267,7 @@ def _is_settled(status: TaskStatus) -> bool:
     )
 
 
-def _how_it_ended(state: str, status: TaskStatus) -> str:
+def _said_at_the_end(state: str, status: TaskStatus) -> str:
     what = state.removeprefix("TASK_STATE_").lower().replace("_", " ")
     said = read_parts(status.message.parts)
     reason = f": {said}".rstrip(".") if said else ""

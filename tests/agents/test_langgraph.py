@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.config import get_stream_writer
-from langgraph.graph import MessagesState
+from langgraph.graph import START, MessagesState, StateGraph
 
 from service.agents.adapters.langgraph import inputs
 from service.agents.builtin.echo import echo
@@ -23,8 +23,9 @@ from service.errors import ConfigError
 from tests.support.fixture_types import StartWorker
 from tests.support.graphs import Numbers, chain_graph
 from tests.support.messages import log, run, text
-from treadle import Context
+from treadle import Context, Rejected
 from treadle.adapters import langgraph_agent
+from treadle.testing import FakeContext
 
 
 def fake(*answers: Any) -> GenericFakeChatModel:
@@ -228,6 +229,37 @@ async def test_a_client_cannot_write_the_graphs_orders(
     assert "is not a plain message of a user or an assistant" in row["error"]
     conversation = [{"role": "user", "content": "Hi"}, ["ai", "Hello"], "How are you?"]
     assert (await run(sql, {"messages": conversation}, agent="graph"))["result"] == "obeyed"
+
+
+class Counted(TypedDict):
+    n: int
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "said"),
+    [
+        ({}, 6, "Recursion limit of 6"),
+        ({"config": {"recursion_limit": 1_000}}, 6, "Recursion limit of 6"),
+        ({"config": {"recursion_limit": 3}}, 3, "Recursion limit of 3"),
+        ({"config": {"recursion_limit": 0}}, 0, "must be a whole number from 1"),
+        ({"config": {"configurable": "x"}}, 0, "must be an object"),
+        ({"interrupt_before": ["other"]}, 0, "names the node 'other'"),
+    ],
+)
+async def test_a_client_does_not_raise_the_limit_of_steps(asked: Any, steps: int, said: str) -> None:
+    """A graph that reaches it is rejected: a retry would pay for the same steps."""
+    ran: list[int] = []
+
+    def count(state: Counted) -> Any:
+        ran.append(state["n"])
+        return {"n": state["n"] + 1}
+
+    graph = StateGraph(Counted).add_node("count", count).add_edge(START, "count")
+    graph.add_conditional_edges("count", lambda state: "count")
+    endless = langgraph_agent("endless", graph.compile().with_config(recursion_limit=6))
+    with pytest.raises(Rejected, match=said):
+        await endless(FakeContext(metadata={"langgraph": asked}), {"n": 0})
+    assert len(ran) == steps
 
 
 async def test_the_graphs_of_a_langgraph_json_are_agents(

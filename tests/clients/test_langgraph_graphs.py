@@ -66,6 +66,9 @@ async def test_a_graph_streams_in_all_modes_and_keeps_its_state(start_api: Start
         for command in wrong:
             with pytest.raises(UnprocessableEntityError, match="command"):
                 await client.runs.create(thread, "speaker", command=command)
+        for config in ({"recursion_limit": 0}, {"recursion_limit": True}, {"configurable": "x"}):
+            with pytest.raises(UnprocessableEntityError, match="config"):
+                await client.runs.create(thread, "speaker", input={"count": 1}, config=config)
         hidden = [["messages", order["messages"]], ["messages", []]]
         for unknown in ({"goto": "missing"}, {"update": order}, {"update": hidden}):
             with pytest.raises(Exception, match=r"missing|plain message"):

@@ -11,7 +11,7 @@ from service.messages.model import NewInput, NewMessage, OnBusy, labels
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key, parse_thread_id
 from service.protocols.langgraph.checkpoints import NO_INPUT_HERE, Base, find_base, named_checkpoint, repeated_input
-from service.protocols.langgraph.commands import check_command
+from service.protocols.langgraph.commands import check_command, check_config
 from service.protocols.langgraph.conversation import read_told
 from service.protocols.langgraph.find import Found, find_run
 from service.protocols.langgraph.ids import RunId, assistant_id
@@ -156,6 +156,7 @@ def _message(
 ) -> NewMessage:
     """Raises Unprocessable."""
     is_graph = "graph" in agent.settings
+    check_config(request.config or {})
     kept = Kept(
         stream_mode=tuple(modes),
         stream_subgraphs=bool(request.stream_subgraphs),

@@ -1,4 +1,4 @@
-"""Checks the command of a run: what a client sends in place of an input. Pure functions."""
+"""Checks the command of a run, which a client sends in place of an input, and its config. Pure functions."""
 
 from typing import Any
 
@@ -11,6 +11,19 @@ UPDATE = "command.update must be an object, or a list of pairs of a name and a v
 GOTO = (
     f"command.goto must be the name of a node, an object with node and input, or a list of them (at most {MAX_PLACES})."
 )
+
+
+CONFIGURABLE = "config.configurable must be an object."
+RECURSION_LIMIT = "config.recursion_limit must be a whole number from 1."
+
+
+def check_config(config: Json) -> None:
+    """Raises Unprocessable."""
+    if not isinstance(config.get("configurable") or {}, dict):
+        raise Unprocessable(CONFIGURABLE)
+    limit = config.get("recursion_limit")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise Unprocessable(RECURSION_LIMIT)
 
 
 def check_command(command: Json) -> None:

@@ -29,6 +29,14 @@ class Asked(msgspec.Struct, frozen=True):
     checkpoint: str | None = None  # the message after whose state it begins (empty: no state); None: the last one
     resumes: bool = False  # it has no input: the graph goes on with the nodes that are due
 
+    def __post_init__(self) -> None:
+        given = self.config or {}
+        if not isinstance(given.get("configurable") or {}, dict):
+            raise ValueError("config.configurable must be an object")
+        limit = given.get("recursion_limit")
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ValueError("config.recursion_limit must be a whole number from 1")
+
     @property
     def modes(self) -> list[str]:
         return [mode for mode in PASSED_ON if mode in self.stream_mode]
@@ -52,11 +60,15 @@ class Asked(msgspec.Struct, frozen=True):
             if name not in RESERVED and not name.startswith(RESERVED_PREFIXES)
         }
         limit = given.get("recursion_limit")
-        return {"configurable": configurable} | ({"recursion_limit": limit} if isinstance(limit, int) else {})
+        return {"configurable": configurable} | ({} if limit is None else {"recursion_limit": limit})
 
-    @property
-    def breakpoints(self) -> dict[str, Any]:
+    def breakpoints(self, graph: Any) -> dict[str, Any]:
+        """Raises Rejected for a node that the graph does not have."""
         given = {"interrupt_before_nodes": self.interrupt_before, "interrupt_after_nodes": self.interrupt_after}
+        for nodes in given.values():
+            for node in nodes if isinstance(nodes, list) else ():
+                if node not in graph.nodes:
+                    raise Rejected(f"A breakpoint names the node {node!r}, which the graph does not have.")
         return {name: nodes for name, nodes in given.items() if nodes}
 
     def start(self, graph: Any) -> Any:

@@ -1,6 +1,7 @@
 """One run of a graph: from its input or its last checkpoint, to its end or to a question for a person."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.agents.adapters.langgraph.asked import SEED, Asked
@@ -58,6 +59,9 @@ class Attempt:
         given: dict[str, Any] = asked.options if asked is not None else {"configurable": {}}
         place = {**given["configurable"], "thread_id": context.message_id}
         self._config = {**given, "configurable": place}
+        own_limit = (getattr(graph, "config", None) or {}).get("recursion_limit")
+        if own_limit is not None and given.get("recursion_limit", 0) > own_limit:  # each step may cost money
+            self._config["recursion_limit"] = own_limit
 
     async def run(self, *, has_checkpoints: bool, outlast_worker: bool) -> Any:
         """Run the graph from its last checkpoint, or from its input, to its end."""
@@ -96,7 +100,7 @@ class Attempt:
             turns = ToolTurns(one_by_one=one_by_one)
             continues = began = True
             try:
-                with turns.in_force():
+                with turns.in_force(), _within_limit():
                     state, graphs = await self._stream(start, has_checkpoints)
             except Exception as error:
                 if not pauses.refuse(error, answers):
@@ -205,3 +209,14 @@ class Attempt:
         await self._events.message(message, metadata, has_text=bool(text))
         if text:
             await self._context.emit(text)
+
+
+@contextlib.contextmanager
+def _within_limit() -> Iterator[None]:
+    """Raises Rejected where the graph reaches its recursion_limit: another attempt would pay for the same steps."""
+    from langgraph.errors import GraphRecursionError
+
+    try:
+        yield
+    except GraphRecursionError as error:
+        raise Rejected(str(error)) from error

@@ -48,7 +48,7 @@ class Runner:
             self._keep_state or asked is not None or self._name in context.memory.get(MEMORY_KEY, {})
         )
         async with self._with_checkpointer(context, asked) as found:
-            graph = found.copy(asked.breakpoints) if asked is not None and asked.breakpoints else found
+            graph = found.copy(stops) if asked is not None and (stops := asked.breakpoints(found)) else found
             has_checkpoints, outlast_worker = _checkpoints(graph)
             if not keeps_state and asked is None:
                 attempt = Attempt(self, context, message, graph)

@@ -42,6 +42,23 @@ async def test_a_retry_repeats_no_finished_model_call(
     assert row["usage"]["completion_tokens"] == 4  # of all calls, whichever attempt made them
 
 
+@pytest.mark.parametrize("stores", [True, False], ids=["kit", "bare"])
+async def test_the_tokens_of_a_team_that_fails_are_counted(
+    sql: Connection, start_worker: StartWorker, stores: bool
+) -> None:
+    answers = ["one", "two", RuntimeError("broken"), *([] if stores else ["one"]), RuntimeError("broken")]
+    model = ReplayModel(*answers)
+
+    def make(kit: Kit) -> RoundRobinGroupChat:
+        own = kit.model(model) if stores else model
+        return RoundRobinGroupChat([assistant("a", own), assistant("b", own)], max_turns=4)
+
+    await start_worker(autogen_agent("pair", make))
+    row = await run(sql, "Write.", agent="pair", max_attempts=2)
+    assert (row["state"], row["attempt"]) == ("failed", 2)
+    assert row["usage"]["completion_tokens"] == (2 if stores else 3)
+
+
 async def test_an_answer_that_cannot_be_stored_is_paid_for_once(sql: Connection, start_worker: StartWorker) -> None:
     model = ReplayModel("x" * 2000, "APPROVE", "APPROVE")
     await start_worker(autogen_agent("pair", writer_and_critic(model)), max_event_bytes=1000)

@@ -40,11 +40,11 @@ class StepClient(ChatCompletionClient):
                 extra_create_args=extra_create_args,
                 cancellation_token=cancellation_token,
             )
-            return answer.model_dump(mode="json")
+            return self._paid(answer)
 
         arguments = _arguments(messages, tools, tool_choice, json_output, extra_create_args)
         task = self._step(arguments, call_model, cancellation_token)
-        return CreateResult.model_validate(await task)
+        return self._told(await task)
 
     async def create_stream(
         self,
@@ -74,7 +74,7 @@ class StepClient(ChatCompletionClient):
                     answer = item
             if answer is None:
                 raise ConnectionError("The model's stream ended before its answer did.")
-            return answer.model_dump(mode="json")
+            return self._paid(answer)
 
         arguments = _arguments(messages, tools, tool_choice, json_output, extra_create_args)
         task = self._step(arguments, call_model, cancellation_token)
@@ -84,12 +84,24 @@ class StepClient(ChatCompletionClient):
             while (piece := await pieces.get()) is not None:
                 streamed = True
                 yield piece
-            answer = CreateResult.model_validate(await task)
+            answer = self._told(await task)
         finally:
             task.cancel()
         if not streamed and isinstance(answer.content, str) and answer.content:
             yield answer.content  # from an earlier attempt: this one has not streamed it yet
         yield answer
+
+    def _paid(self, answer: CreateResult) -> Any:
+        """Count a new answer, in its step: it was paid for though the attempt may fail, and a later one does not count
+        it again."""
+        self._kit.context.usage(**tokens_of(answer.usage))
+        return answer.model_dump(mode="json")
+
+    def _told(self, stored: Any) -> CreateResult:
+        """An answer, new or of an earlier attempt, as the team receives it."""
+        answer = CreateResult.model_validate(stored)
+        self._kit.tokens.update(tokens_of(answer.usage))
+        return answer
 
     def _step(
         self, arguments: Any, call_model: Callable[[], Awaitable[Any]], token: CancellationToken | None
@@ -128,6 +140,10 @@ class StepClient(ChatCompletionClient):
     @property
     def model_info(self) -> ModelInfo:
         return self._client.model_info
+
+
+def tokens_of(usage: RequestUsage) -> dict[str, int]:
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
 def _arguments(

@@ -114,12 +114,17 @@ class Runner:
                 await asyncio.wait({closing}, timeout=CANCEL_SECONDS)
             finally:
                 closing.cancel()
+            self._context.usage(**self._uncounted(tokens))
             if not isinstance(error, Exception) or (cause := self._cause(error)) is error:
                 raise
             # The cause of a model's error stays: it tells whether the model can be reached.
             raise cause from (cause.__cause__ if cause is self._kit.last_model_error else error)
-        self._context.usage(**tokens, stop_reason=result.stop_reason)
+        self._context.usage(**self._uncounted(tokens), stop_reason=result.stop_reason)
         return result
+
+    def _uncounted(self, tokens: Counter[str]) -> dict[str, int]:
+        """Of the tokens that the team tells, those of models without the kit's wrapper."""
+        return {name: max(0, count - self._kit.tokens[name]) for name, count in tokens.items()}
 
     async def _write(self, item: Any) -> None:
         """Write the event for a message or an event of the team."""

@@ -55,17 +55,31 @@ def is_http_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
 
 
 def _is_readable(url: str) -> bool:
-    """Whether the HTTP clients of agents can read the URL."""
+    """Whether httpx2 can read the URL. It takes names that the domain name system has and IDNA 2008 has not, such as
+    xn--ls8h.la, as they are."""
     import httpx2  # takes long
-    import idna  # of httpx2
 
     try:
         host = httpx2.URL(url).host
-        if host.startswith("xn--"):  # httpx2 takes it as it is, and httpx, which A2A uses, does not
-            idna.decode(host)
-        return bool(host)
+        return bool(host) and "xn--" not in host.split(".")
     except (httpx2.InvalidURL, UnicodeError):  # UnicodeError: a name that IDNA does not have
         return False
+
+
+def _is_readable_by_all(url: str) -> bool:
+    """Whether httpx, which A2A uses, can read it as well."""
+    import httpx2
+    import idna  # of httpx2
+
+    if not _is_readable(url):
+        return False
+    host = httpx2.URL(url).raw_host.decode("ascii")
+    try:
+        if host.startswith("xn--"):
+            idna.decode(host)
+    except UnicodeError:
+        return False
+    return True
 
 
 def _check_file(name: str, path: str) -> None:
@@ -86,22 +100,32 @@ def _check_file(name: str, path: str) -> None:
 
 
 def _check_proxy(variable: str, proxy: str) -> None:
-    if not is_http_url(proxy, PROXY_SCHEMES):
+    if not is_http_url(proxy, PROXY_SCHEMES) or not _is_readable_by_all(proxy):
         schemes = ", ".join(f"{scheme}://" for scheme in PROXY_SCHEMES)
         raise ConfigError(f"{variable}: Expected an address such as http://proxy.example:3128, with one of {schemes}.")
 
 
 def _usable_exception(entry: str) -> str | None:
     """An entry of NO_PROXY as every client reads it; None where some client cannot."""
+    entry = _with_scheme(entry)
     if re.fullmatch(r"\*|(\*?\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]{1,5})?", entry):
         # Clients read it with and without what stands for all names below it.
         bare = entry.removeprefix("*").removeprefix(".")
-        return entry if not bare or all(_is_readable(f"all://{start}{bare}") for start in ("", "*", "*.")) else None
+        return (
+            entry if not bare or all(_is_readable_by_all(f"all://{start}{bare}") for start in ("", "*", "*.")) else None
+        )
     if is_http_url(entry, ("all", "http", "https")):
-        return entry
+        return entry if _is_readable_by_all(entry) else None
     with suppress(ValueError):
         return str(ipaddress.IPv4Network(entry, strict=False))
     with suppress(ValueError):
         address = ipaddress.IPv6Address(entry.removeprefix("[").removesuffix("]"))
         return None if address.scope_id else str(address)
     return None
+
+
+def _with_scheme(entry: str) -> str:
+    """A name with letters beyond ASCII, in Unicode or in punycode, as the URL of that host: the clients fail for the
+    bare name, because they put an asterisk before it. Names below it have no form that they read."""
+    is_international = not entry.isascii() or entry.lower().startswith("xn--") or ".xn--" in entry.lower()
+    return f"all://{entry}" if is_international and "://" not in entry else entry

@@ -41,6 +41,11 @@ async def api(start_api: StartApi, start_worker: StartWorker, script: ScriptedAg
     return api
 
 
+async def test_a_host_that_the_client_cannot_read_ends_the_message() -> None:
+    with pytest.raises(Rejected, match="The agent URL is invalid"):
+        await a2a_agent("away", "http://xn--ls8h.la/")(FakeContext(), "x")
+
+
 async def tasks(api: Client, agent: str) -> list[dict[str, Any]]:
     """The messages of the agent of the other system, the newest first."""
     return list((await api.get("/messages", params={"agent": agent})).json()["messages"])

@@ -3,12 +3,15 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import anthropic
+import httpx
 import httpx2
 import pytest
 
 from service import config, outbound
+from service.agents.rounds.mcp_server import McpServer
 from service.errors import ConfigError
 from tests.support.cli_runner import Cli, error_sentence
 
@@ -33,6 +36,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         {"HTTP_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "10.0.0.0/99, a b,*.corp,[fe80::1%eth0],https://x:y,"},
         {"HTTP_PROXY": "socks4://x:y", "http_proxy": ""},
         {"NO_PROXY": "xn--,xn--a.b,xn--zzzzzzz,.xn--,*.xn--a.b,http://[v1.x],all://xn--", "ALL_PROXY": "http://h:1"},
+        {"NO_PROXY": "münchen.de,xn--ls8h.la,.xn--mnchen-3ya.de,http://xn--ls8h.la", "ALL_PROXY": "http://h:1"},
         {"NO_PROXY": "*", "ALL_PROXY": "socks5://127.0.0.1:1080"},
     ],
 )
@@ -66,6 +70,7 @@ async def test_clients_can_be_made_with_every_accepted_environment(
         ("HTTP_PROXY", "http://[v1.x]:80"),
         ("ALL_PROXY", "http://☃:80"),
         ("HTTPS_PROXY", "http://xn--:80"),
+        ("HTTPS_PROXY", "http://xn--ls8h.la:80"),  # httpx fails for it
     ],
 )
 async def test_an_environment_without_a_client_is_one_sentence(
@@ -91,6 +96,35 @@ def test_a_wrong_address_of_the_model_is_one_sentence(name: str, url: str) -> No
         config.load({name: url})
 
 
+@pytest.mark.parametrize("host", ["münchen.de", "xn--mnchen-3ya.de", "xn--ls8h.la"])
+def test_a_name_in_unicode_or_punycode_is_an_address(host: str) -> None:
+    url = f"https://{host}/v1"
+    assert config.load({"OPENAI_BASE_URL": url}).openai_base_url == url
+    assert McpServer(url=url).place == url
+
+
+@pytest.mark.parametrize("client", [httpx2.AsyncClient, httpx.AsyncClient])
+@pytest.mark.parametrize("excepted", ["münchen.invalid", "xn--mnchen-3ya.invalid"])
+async def test_no_proxy_excepts_a_name_in_both_spellings(
+    environ: pytest.MonkeyPatch, excepted: str, client: Any
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        environ.setenv("ALL_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        environ.setenv("NO_PROXY", excepted)
+        outbound.prepare(os.environ)
+        async with client() as http:
+            assert (await http.get("http://other.invalid/")).status_code == 200
+            for host in ("münchen.invalid", "xn--mnchen-3ya.invalid"):
+                with pytest.raises((httpx2.ConnectError, httpx.ConnectError)):  # no server has such a name
+                    await http.get(f"http://{host}/")
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
@@ -98,6 +132,10 @@ def test_a_wrong_address_of_the_model_is_one_sentence(name: str, url: str) -> No
         (
             "10.0.0.0/8,10.0.0.0/99,a b,*.corp,.corp,[fe80::1%eth0],https://x:y,https://x:1",
             "10.0.0.0/8,*.corp,.corp,https://x:1",
+        ),
+        (
+            "münchen.de:80,www.xn--mnchen-3ya.de,*.münchen.de,.xn--mnchen-3ya.de,xn--ls8h.la",
+            "all://münchen.de:80,all://www.xn--mnchen-3ya.de",
         ),
         ("*", "*"),
         ("", ""),

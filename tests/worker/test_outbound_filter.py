@@ -86,10 +86,28 @@ def test_other_urls_are_accepted() -> None:
         "https://example.com",
         "https://example.com:8443/a?b=c#d",
         "https://bücher.example/",
+        "https://xn--bcher-kva.example/",
+        "https://xn--ls8h.la/",
         "https://8.8.8.8",
     ):
         OutboundFilter().check_url(url)
     OutboundFilter(http=True).check_url("http://example.com:8080/")
+
+
+@pytest.mark.parametrize("host", ["bücher.example", "xn--bcher-kva.example"])
+async def test_the_addresses_of_a_name_in_both_spellings_are_checked(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    asked: list[str] = []
+
+    def resolve(name: str, *_: Any, **__: Any) -> Any:
+        asked.append(name)
+        return resolves_to("10.0.0.1")()
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(AddressRefused, match="no public address"):
+        await OutboundFilter().post(f"https://{host}/", b"{}", {}, tenant="a", seconds=5)
+    assert asked == ["xn--bcher-kva.example"]
 
 
 async def test_the_name_is_resolved_once_and_the_checked_address_is_connected_to(

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import httpx
+import idna
 from a2a.client.errors import A2AClientError, AgentCardResolutionError
 from a2a.utils.errors import A2AError, InternalError, InvalidAgentResponseError
 
@@ -21,6 +22,8 @@ def mapped() -> Iterator[None]:
         yield
     except (A2AError, A2AClientError, httpx.HTTPError, httpx.InvalidURL) as error:
         raise _exception(error) from error
+    except idna.IDNAError as error:  # httpx raises it for a host such as xn--ls8h.la
+        raise Rejected(f"The agent URL is invalid: {error}.") from error
 
 
 def _exception(error: Exception) -> Exception:

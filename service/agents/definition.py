@@ -20,7 +20,8 @@ def agent(name: str, **limits: Unpack[LimitOptions]) -> Callable[[Callable[..., 
     """Make a function an agent: `@agent("summarise", timeout=60)`.
 
     `name` is what clients ask for: 1 to 100 characters, none of them a control character or a slash, and neither "."
-    nor "..". The keyword arguments are explained at `Limits`.
+    nor "..". With `topics`: 1 to 100 of letters, digits, ".", "_" and "-", and neither "." nor "..". The keyword
+    arguments are explained at `Limits`.
     Raises ValueError or TypeError if the name, a limit or the function cannot make an agent.
     """
 

@@ -20,7 +20,7 @@ from service.cli.wiring import build_worker
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import ConfigError
-from service.limits import MAX_DELAY_SECONDS
+from service.limits import AGENT_NAME_RULE, MAX_DELAY_SECONDS, SUBSCRIPTION_NAME_RULE
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, submit_many, text, types
 from tests.support.waiting import until
@@ -131,6 +131,14 @@ def test_an_agent_without_annotations_takes_text() -> None:
     assert plain.limits.description == "Says it differently."
     assert plain.input_schema is None
     assert plain.decode("text") == "text"
+
+
+def test_the_rules_of_names_are_said_the_same_everywhere() -> None:
+    guide = (ROOT / "docs" / "agents" / "writing.md").read_text(encoding="utf-8")
+    [row] = [line for line in guide.splitlines() if line.startswith("| `name`")]
+    for said in (row.replace("`", '"'), " ".join((agent.__doc__ or "").split())):
+        for rule in (AGENT_NAME_RULE.removeprefix("a text of "), SUBSCRIPTION_NAME_RULE):
+            assert rule in said
 
 
 def _unreadable(context: Context, request: Callable[[], None]) -> None: ...

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.agents.contract import Exchange, UnderWay
+from service.agents.step_names import within_step
 from service.agents.thread_bridge import ThreadBridge
 from service.limits import HISTORY_EXCHANGES
 from service.worker.context.attempt_context import AttemptContext
-from service.worker.context.scope import within_step
 
 
 class SyncContext:

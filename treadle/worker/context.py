@@ -13,12 +13,12 @@ from service.agents.client_state import state_of_client
 from service.agents.contract import ChildFailed, Exchange, Rejected, Unacceptable
 from service.agents.exchanges import fitting, given_with, tokens
 from service.agents.json_types import read, return_type, same_json, unreadable
+from service.agents.step_names import Names, prefix_of, running_step, within_step
 from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import call_anywhere, require_loop
 from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.names import Names, prefix_of, running_step, within_step
 from treadle.worker.protocol import Claim, Event, Placed, Unsent, WaitedMessage
 
 log = logging.getLogger("treadle.agent")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.agents.contract import Exchange
+from service.agents.step_names import within_step
 from service.agents.thread_bridge import ThreadBridge
 from treadle.worker.context import RemoteContext
-from treadle.worker.names import within_step
 
 
 class SyncContext:

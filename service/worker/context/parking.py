@@ -41,7 +41,7 @@ async def ask(scope: AttemptScope, question: Any, name: str | None, *, in_thread
         before = earlier.questions.get(name)
         return before is None or same_json(msgspec.json.decode(before), asked)
 
-    name = scope.claim_name("input", name, compare)
+    name = scope.names.claim("input", name, compare)
     answer = earlier.inputs.get(name)
     if answer is None:
         await _park(scope, "input", {"name": name, "question": question}, in_thread=in_thread)

@@ -47,7 +47,7 @@ async def send(
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
     place = Place(scope.claim.message_id, content, await scope.earlier_results())
-    child = place.child(scope.claim_name("send", name, place.is_same))
+    child = place.child(scope.names.claim("send", name, place.is_same))
     is_new = child not in place.earlier.sent
     if is_new and (misfit := await scope.backend.queries.misfit(agent, content["message"])):
         raise Rejected(f"A message to send is refused: {misfit}")
@@ -86,7 +86,7 @@ async def publish(
         scope.fit({k: v for k, v in given.items() if v is not None or k == "value"}, "a record")
     )
     place = Place(scope.claim.message_id, content, await scope.earlier_results())
-    own_name = scope.claim_name("publish", name, lambda name: place.is_same(f"record {name}"))
+    own_name = scope.names.claim("publish", name, lambda name: place.is_same(f"record {name}"))
     record = place.child(f"record {own_name}")
     if record not in place.earlier.sent:
         checked = await scope.backend.queries.check_record(scope.claim.tenant, topic, content["value"])

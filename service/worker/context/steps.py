@@ -9,9 +9,10 @@ import msgspec
 from service import telemetry
 from service.agents.contract import Rejected
 from service.agents.json_types import read, return_type, unreadable
+from service.agents.step_names import within_step
 from service.agents.thread_bridge import call_anywhere
 from service.leases.model import EventToAppend
-from service.worker.context.scope import AttemptScope, within_step
+from service.worker.context.scope import AttemptScope
 from service.worker.outcome import encode_once
 
 
@@ -30,7 +31,7 @@ class Step:
     async def find(self) -> str | None:
         """The result as JSON text if an earlier attempt finished the step. Claims the step's name."""
         await self._scope.require_running()
-        self._name = self._scope.claim_name("step", self._name)
+        self._name = self._scope.names.claim("step", self._name)
         return (await self._scope.earlier_results()).steps.get(self._name)
 
     @property

@@ -120,5 +120,5 @@ SEQUENCES = """{treadle.leases_id_seq, treadle.counters_id_seq, pgmq.q_default_h
     pgmq.q_default_normal_msg_id_seq, pgmq.q_side_low_msg_id_seq}"""
 # Chores that change nothing that a client sees.
 CHORES = ("fold_counters(3)", "fold_counters()", "sweep()", "sweep('infinity')", "ensure_partitions()")
-# Draws ids that no row gets, so that the low-water marks can rise.
-DRAW_IDS = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 1500)"
+# Draws ids that no row gets, so that the low-water marks can rise, also above rows of a transaction that stays open.
+DRAW_IDS = f"select nextval(s) from unnest('{SEQUENCES}'::text[]) s, generate_series(1, 10500)"

@@ -34,6 +34,14 @@ const odd = async (context, how) => {
   if (how === "publish, unknown") await context.publish("nosuch", 1);
   if (how === "input") await context.input(text(2));
   if (how === "busy" && context.attempt === 1) throw new Overloaded("busy");
+  if (how.startsWith("client ") && context.attempt === 1) {
+    const headers = how === "client 429" ? new Headers({ "Retry-After": "1" }) : { "retry-after": "soon" };
+    const status = Number(how.slice(7));
+    const money = { status: 429, code: "insufficient_quota" };
+    const fields = { "client away": { code: "ECONNREFUSED" }, "client money": money }[how] ?? { status, headers };
+    throw new Error("The agent failed.", { cause: Object.assign(new Error("busy"), fields) });
+  }
+  if (how.startsWith("client ")) return "well";
   if (how === "busy") return [Infinity, -1, NaN].map((seconds) => new RetryAfter(seconds).seconds);
   if (how === "usage") {
     const step = (n) => context.step(`step ${n}`, (own) => own.usage({ tokens: 10, model: "m" }));
@@ -123,6 +131,21 @@ async def test_events_that_no_single_call_takes_are_in_the_log_before_the_end(ap
 async def test_an_overload_is_no_failure_and_delays_are_bounded(api: Client) -> None:
     status = await api.settled(await api.submit("busy", agent="odd", max_attempts=1))
     assert (status["result"], status["attempt"]) == ([366 * 86_400, 0, 0], 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [
+        ("client 429", "completed"),
+        ("client 529", "completed"),
+        ("client away", "completed"),
+        ("client 500", "failed"),
+        ("client money", "failed"),
+    ],
+)
+async def test_the_overload_of_a_client_is_no_failure(how: str, state: str, api: Client) -> None:
+    status = await api.settled(await api.submit(how, agent="odd", max_attempts=1))
+    assert status["state"] == state, status["error"]
 
 
 async def test_sends_in_another_order_are_found_by_their_content(api: Client, sql: Connection) -> None:

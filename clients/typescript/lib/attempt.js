@@ -2,6 +2,7 @@ import { ChildFailed, Overloaded, Rejected, RetryAfter } from "./agent.js";
 import { segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
 import { same, storable } from "./json.js";
+import { meaning } from "./overload.js";
 /** The question of an attempt that ends until a person answers. */
 class Asked {
     name;
@@ -106,7 +107,8 @@ export class Attempt {
             const ending = { outcome: "completed", result: result === undefined ? null : result };
             return { ...plain(ending, "The agent's result"), ...this.#changedMemory() };
         }
-        catch (error) {
+        catch (thrown) {
+            const error = this.#reason === undefined ? meaning(thrown, describe(thrown)) : thrown;
             if (this.#reason === "released")
                 return { outcome: "released" };
             if (this.#reason instanceof Asked)

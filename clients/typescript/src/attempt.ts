@@ -3,6 +3,7 @@ import { type Connection, segment, sleep } from "./connection.js";
 import { ApiError, LeaseLost, Unavailable } from "./errors.js";
 import { same, storable } from "./json.js";
 import type { components } from "./openapi.js";
+import { meaning } from "./overload.js";
 
 type Schemas = components["schemas"];
 type NewEvent = Schemas["NewEvent"];
@@ -126,7 +127,8 @@ export class Attempt {
       const result = await Promise.race([Promise.resolve(this.#run(this.#context(), this.#claim.message)), stopped]);
       const ending = { outcome: "completed" as const, result: result === undefined ? null : result };
       return { ...plain(ending, "The agent's result"), ...this.#changedMemory() };
-    } catch (error) {
+    } catch (thrown) {
+      const error = this.#reason === undefined ? meaning(thrown, describe(thrown)) : thrown;
       if (this.#reason === "released") return { outcome: "released" };
       if (this.#reason instanceof Asked) return { outcome: "input", question: { ...this.#reason } };
       if (this.#reason instanceof Waiting) return { outcome: "children", children: this.#reason.children };

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
@@ -81,6 +81,17 @@ async def call_in_thread(function: Callable[..., Answer], *args: Any) -> Answer:
     context.run(_in_thread.set, True)
     call = functools.partial(context.run, function, *args)
     return await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+class LoopExecutor(Executor):
+    """For frameworks that ask for an executor, and would otherwise use threads of their own: that of the loop.
+
+    Only for `run_in_executor` of the running loop, which takes the future of asyncio as it is.
+    """
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        call = functools.partial(function, *args, **kwargs)
+        return asyncio.get_running_loop().run_in_executor(None, call)
 
 
 async def call_anywhere(function: Callable[[], Any]) -> Any:

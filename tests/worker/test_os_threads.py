@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic_ai import Agent as PydanticAgent
+from pydantic_ai.models.test import TestModel
 
 from service.agents.os_threads import Threads, WorkerThreads
 from service.agents.thread_bridge import ThreadBridge, call_in_thread
@@ -14,6 +16,7 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit
 from tests.support.waiting import until, wait_for
 from treadle import Context, agent
+from treadle.adapters import pydantic_ai_agent
 
 
 @pytest.fixture
@@ -132,7 +135,7 @@ async def test_a_shut_down_pool_waits_for_no_function(let_go: threading.Event) -
         pool.submit(lambda: None)
 
 
-@pytest.mark.parametrize("how", ["step", "instance", "to_thread", "agent"])
+@pytest.mark.parametrize("how", ["step", "instance", "to_thread", "agent", "pydantic_ai"])
 async def test_hung_functions_are_counted_and_let_others_run(
     how: str, sql: Connection, start_worker: StartWorker, let_go: threading.Event
 ) -> None:
@@ -154,7 +157,13 @@ async def test_hung_functions_are_counted_and_let_others_run(
     async def works(context: Context, text: str) -> Any:
         return await context.step("works", text.upper)
 
-    worker = await start_worker(hangs_sync if how == "agent" else hangs, works, worker_concurrency=4)
+    def hang() -> str:
+        return str(let_go.wait(60))
+
+    framework = PydanticAgent(TestModel(), tools=[hang])
+    of_framework = pydantic_ai_agent("hangs", framework, timeout=0.5, max_attempts=1)
+    hanging = {"agent": hangs_sync, "pydantic_ai": of_framework}.get(how, hangs)
+    worker = await start_worker(hanging, works, worker_concurrency=4)
     while worker._services.threads.abandoned < 3:  # an attempt may end before its thread begins
         assert "took longer than" in (await run(sql, "x", agent="hangs"))["error"]
     assert worker._services.threads.abandoned == 3

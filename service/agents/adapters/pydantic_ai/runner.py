@@ -23,6 +23,7 @@ from service.agents.adapters.approvals import ask_approval
 from service.agents.adapters.history import text_exchanges
 from service.agents.adapters.pydantic_ai.parts import StepModel, StepToolset
 from service.agents.contract import Context, Rejected
+from service.agents.thread_bridge import LoopExecutor
 from service.agents.tool_events import ToolCall, ToolResult, ToolSteps, plain, write_tool_event
 
 
@@ -64,7 +65,9 @@ class Runner:
         kinds = list(declared) if isinstance(declared, list | tuple) else [declared]
         if DeferredToolRequests not in kinds:
             kinds.append(DeferredToolRequests)
-        with self._agent.override(model=self._model, toolsets=self._toolsets, tools=[]):
+        # In the forty threads of Pydantic AI, as many hung sync tools would stop all others, uncounted.
+        threads = self._agent.using_thread_executor(LoopExecutor())
+        with threads, self._agent.override(model=self._model, toolsets=self._toolsets, tools=[]):
             return await self._agent.run(
                 prompt,
                 output_type=kinds,

@@ -48,6 +48,22 @@ async def test_the_messages_of_a_thread_are_paged_by_bytes(api: Client) -> None:
     assert (len(one["messages"]), one["next_cursor"]) == (1, "1")
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_the_items_of_a_conversation_are_paged_by_bytes(api: Client, order: str) -> None:
+    texts = [incompressible(90_000) for _ in range(25)]
+    for text in texts:
+        await api.submit(text, thread_id="t")
+    found: list[str] = []
+    page: dict[str, Any] = {"has_more": True, "last_id": ""}
+    while page["has_more"]:
+        after = {"after": page["last_id"]} if page["last_id"] else {}
+        got = await api.get("/v1/conversations/t/items", params={"limit": 1000, "order": order, **after})
+        assert len(got.content) < PAGE
+        page = got.json()
+        found += [item["content"][0]["text"] for item in page["data"]]
+    assert found == (texts if order == "asc" else texts[::-1])
+
+
 async def test_an_item_larger_than_a_page_is_a_page(api: Client) -> None:
     large = incompressible(2 * JSON_PAGE_BYTES)
     for metadata in ({}, {"x": large}, {}):

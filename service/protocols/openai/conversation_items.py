@@ -99,27 +99,25 @@ async def page_of(
     limit: int,
     *,
     newest_first: bool,
-) -> list[Item]:
-    """More than `limit` items after the one with the id `after`, where there are so many. Raises NotFound,
-    Unprocessable."""
+) -> tuple[list[Item], bool]:
+    """Items after the one with the id `after`, and whether there are more: more than `limit` of them where there are so
+    many, unless they have more than about JSON_PAGE_BYTES bytes. Raises NotFound, Unprocessable."""
     begin = await begin_of(services, principal, conversation)
     first = first_items(conversation, begin.first)
     thread = (await services.threads.key(principal, conversation))[0] if begin.exists else None
     named = next((number for number, item in enumerate(first) if item["id"] == after), None)
     if named is not None:
         if newest_first:
-            return first[:named][::-1]
-        return first[named + 1 :] + await _of_messages(services, thread, None, limit, newest_first=False)
+            return first[:named][::-1], False
+        found, more = await _of_messages(services, thread, None, limit, newest_first=False)
+        return first[named + 1 :] + found, more
     if thread is None:
-        return []
+        return [], False
     start = await _place_of(services, principal, thread, after) if after else None
-    found = await _of_messages(services, thread, start, limit, newest_first=newest_first)
-    if after is not None:
-        ids = [item["id"] for item in found]
-        found = found[ids.index(after) + 1 :] if after in ids else found
+    found, more = await _of_messages(services, thread, start, limit, newest_first=newest_first, after=after)
     if newest_first:
-        return found + (first[::-1] if len(found) <= limit else [])
-    return found if after else first + found
+        return found + ([] if more else first[::-1]), more
+    return (found if after else first + found), more
 
 
 async def item_of(services: OpenAIServices, principal: Principal, conversation: str, item_id: str) -> Item:
@@ -151,9 +149,16 @@ async def _place_of(services: OpenAIServices, principal: Principal, thread: int,
 
 
 async def _of_messages(
-    services: OpenAIServices, thread: int | None, start: int | None, limit: int, *, newest_first: bool
-) -> list[Item]:
-    """More than `limit` + 1 items from the message at a place on (None: from the begin)."""
+    services: OpenAIServices,
+    thread: int | None,
+    start: int | None,
+    limit: int,
+    *,
+    newest_first: bool,
+    after: str | None = None,
+) -> tuple[list[Item], bool]:
+    """Items from the message at a place on (None: from the begin), behind the item `after`, and whether there are more:
+    more than `limit`, or those of a page of messages that its bytes have cut, but at least one."""
     found: list[Item] = []
     place = None if start is None else start + 1 if newest_first else start - 1
     while thread is not None:
@@ -161,6 +166,9 @@ async def _of_messages(
         for message in page:
             items = exchange_items(decoded(message))
             found += reversed(items) if newest_first else items
-        if place is None or len(found) > limit + 1:
-            break
-    return found
+        ids = [item["id"] for item in found]
+        behind = found[ids.index(after) + 1 :] if after in ids else found
+        is_cut = len(page) <= limit
+        if place is None or len(behind) > limit or (behind and is_cut):
+            return behind, place is not None
+    return [], False

@@ -61,8 +61,8 @@ async def list_items(
     query = request.query_params
     newest_first = query.get("order") != "asc"
     limit = page_size(query)
-    items = await page_of(openai, principal, conversation, query.get("after"), limit, newest_first=newest_first)
-    return _page(items[:limit], has_more=len(items) > limit)
+    items, more = await page_of(openai, principal, conversation, query.get("after"), limit, newest_first=newest_first)
+    return _page(items[:limit], has_more=more or len(items) > limit)
 
 
 @post("/conversations/{conversation:str}/items", scope="submit")

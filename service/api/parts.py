@@ -150,7 +150,8 @@ class Parts:
         """What serves streams and calls that wait; the store of topics also reads for its stream."""
         access = self.access.access
         poll, keepalive = self._settings.poll_interval, self._settings.keepalive_interval
-        topics = TopicStore(self.pools.calls, self.notifier, reads=self.pools.reads, changes=self.pools.changes)
+        pools = self.pools
+        topics = TopicStore(pools.calls, self.notifier, reads=pools.reads, lists=pools.lists, changes=pools.changes)
         return {
             "waiter": Waiter(self.feed, self._events, access),
             "streams": Streams(self.feed, access, keepalive_interval=keepalive),

@@ -63,14 +63,22 @@ class Request(NamedTuple):
 
 
 class TopicStore:
-    """`reads` is a pool of its own, so that slow reads do not delay publishers; by default all share one pool."""
+    """`reads` and `lists` are pools of their own, so that slow reads and lists do not delay publishers; by default all
+    share one pool."""
 
     def __init__(
-        self, database: Database, notifier: Notifier, *, reads: Database | None = None, changes: Database | None = None
+        self,
+        database: Database,
+        notifier: Notifier,
+        *,
+        reads: Database | None = None,
+        lists: Database | None = None,
+        changes: Database | None = None,
     ) -> None:
         self._database = database
         self._changes = changes or database
         self._reads = reads or database
+        self._lists = lists or self._reads
         self._notifier = notifier
         self._publishes: Batcher[Request, list[Published]] = Batcher(
             self._publish,
@@ -105,7 +113,7 @@ class TopicStore:
         )
 
     async def all(self, principal: Principal) -> list[Topic]:
-        rows = await self._reads.fetch(TOPICS, principal.tenant, principal.reach, None)
+        rows = await self._lists.fetch(TOPICS, principal.tenant, principal.reach, None)
         return [from_row(Topic, row, subscriptions=_readers(row["subscriptions"])) for row in rows]
 
     async def get(self, principal: Principal, topic: str) -> Topic:

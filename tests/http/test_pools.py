@@ -20,6 +20,11 @@ SLOW = {
         " language sql as 'select 1, to_jsonb(pg_sleep(600)::text)'",
         "/threads/t/usage",
     ),
+    "topics": (
+        "create or replace function treadle._first_offset_since(topic bigint, at timestamptz) returns bigint"
+        " language sql as 'select length(pg_sleep(600)::text)'",
+        "/topics",
+    ),
     "a message": (
         "create or replace function treadle.queue_position("
         "message_id uuid, tenant text default 'default', reach jsonb default null)"
@@ -36,6 +41,7 @@ async def test_slow_reads_delay_no_submit_stream_or_health_check(
     await register_agents()
     api = await start_api()
     message_id = await api.submit("x", thread_id="t")
+    await sql.execute("select treadle.create_topic('t')")
     statement, path = SLOW[kind]
     await sql.execute(statement)
     slow = [asyncio.create_task(api.get(path.format(id=message_id))) for _ in range(SLOW_READS)]

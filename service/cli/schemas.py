@@ -75,7 +75,7 @@ def list_(settings: Settings, deleted: bool, principal: Principal, as_json: bool
     Example:
       treadle schemas list
     """
-    found = _ask(settings, principal, lambda registry, who: registry.store.subjects(who, deleted=deleted))
+    found = _ask(settings, principal, lambda registry, who: registry.store.newest_of_all(who, deleted=deleted))
     columns = {"subject": "subject", "version": "version", "id": "schema_id", "kind": "kind", "deleted": "deleted"}
     show.as_json(found) if as_json else show.table(found, columns, "There are no schemas.", whole=["subject"])
 

@@ -59,6 +59,15 @@ class Version(Struct, frozen=True):
     deleted: bool
 
 
+class Head(Struct, frozen=True):
+    """A version of a subject without its schema, which can be large."""
+
+    subject: str
+    version: int
+    digest: UUID
+    deleted: bool
+
+
 class Source(Struct, frozen=True):
     """A schema with those that it imports, by the name that its text calls them: JSON text, or descriptors."""
 

@@ -20,13 +20,13 @@ from service.schemas.errors import (
     VersionDeleted,
     VersionNotDeleted,
 )
-from service.schemas.model import DEFAULT_LEVEL, Level, NewSchema, Reference, Registered, Source, Version
+from service.schemas.model import DEFAULT_LEVEL, Head, Level, NewSchema, Reference, Registered, Source, Version
 from service.schemas.sandboxed.checks import SchemaChecks
 from service.schemas.sandboxed.questions import Pair
 from service.schemas.store import SchemaStore
 
 MAX_IMPORTS = 1_000  # of a schema, with those that these import
-MAX_IMPORTED_BYTES = 5_000_000  # together
+MAX_IMPORTED_BYTES = 5_000_000  # together, and about as many of former versions are compared at once
 TRIES = 5  # to register, while others register in the same subject
 MAX_NAMED_REASONS = 10
 
@@ -62,12 +62,12 @@ class Registry:
     async def look_up(self, principal: Principal, subject: str, new: NewSchema, *, deleted: bool = False) -> Version:
         """The newest version of the subject that has this schema; raises UnknownSubject, UnknownSchema,
         InvalidSchema."""
-        versions = await self.store.versions(principal, subject, deleted=deleted)
+        versions = await self.store.heads(principal, subject, deleted=deleted)
         document = await self._read(principal, new)
         found = [version for version in versions if version.digest == document.digest]
         if not found:
             raise UnknownSchema(f"The subject {subject!r} does not have this schema.")
-        return found[-1]
+        return await self.store.version(principal, subject, found[-1].version, deleted=True)
 
     async def check(
         self, principal: Principal, subject: str, new: NewSchema, *, against: int | Literal["latest", "all"] = "all"
@@ -130,35 +130,42 @@ class Registry:
         content = await self.checks.read(principal.tenant, documents.text_of(new, imports))
         return documents.document_of(new, content, imports)
 
-    async def _versions(self, principal: Principal, subject: str) -> list[Version]:
+    async def _versions(self, principal: Principal, subject: str) -> list[Head]:
         try:
-            return await self.store.versions(principal, subject)
+            return await self.store.heads(principal, subject)
         except UnknownSubject:
             return []
 
-    async def _reasons(self, principal: Principal, subject: str, new: Source, former: Sequence[Version]) -> list[str]:
+    async def _reasons(self, principal: Principal, subject: str, new: Source, former: Sequence[Head]) -> list[str]:
         """Why the level of the subject forbids a change from the former versions to the new schema."""
         level = await self.level(principal, subject)
         if level == "NONE":
             return []
         compared = former if level.endswith("_TRANSITIVE") else former[-1:]
-        pairs: list[Pair] = []
-        titles: list[str] = []
-        for version in reversed(compared):
+        reasons: list[str] = []
+        pairs: dict[str, Pair] = {}  # by what they show
+        size = 0
+        for head in reversed(compared):
+            version = await self.store.version(principal, subject, head.version, deleted=True)
             old = documents.source_of(version, await self.imports_of(principal, version.refs))
             if not level.startswith("FORWARD"):
-                pairs.append(Pair(reader=new, writer=old))
-                titles.append(f"reading values of version {version.version}")
+                pairs[f"reading values of version {version.version}"] = Pair(reader=new, writer=old)
             if not level.startswith("BACKWARD"):
-                pairs.append(Pair(reader=old, writer=new))
-                titles.append(f"version {version.version} reading new values")
-        answers = await self.checks.compare(principal.tenant, pairs)
-        return [f"{title}: {reason}" for title, found in zip(titles, answers, strict=True) for reason in found]
+                pairs[f"version {version.version} reading new values"] = Pair(reader=old, writer=new)
+            size += len(old.content) + sum(len(content) for content in old.imports.values())
+            if size > MAX_IMPORTED_BYTES:
+                reasons += await self._compare(principal, pairs)
+                pairs, size = {}, 0
+        return reasons + await self._compare(principal, pairs)
+
+    async def _compare(self, principal: Principal, pairs: dict[str, Pair]) -> list[str]:
+        answers = await self.checks.compare(principal.tenant, list(pairs.values()))
+        return [f"{title}: {reason}" for title, found in zip(pairs, answers, strict=True) for reason in found]
 
     async def _why_not_deleted(
         self, principal: Principal, subject: str, number: int | None, permanent: bool, error: NotFound
     ) -> NotFound:
-        versions = await self.store.versions(principal, subject, deleted=True)  # raises UnknownSubject
+        versions = await self.store.heads(principal, subject, deleted=True)  # raises UnknownSubject
         if number is None:
             if permanent:
                 return SubjectNotDeleted(f"Delete the subject {subject!r} first, and then permanently.")

@@ -11,12 +11,21 @@ from service.access.principal import Principal
 from service.db.pool import Database
 from service.schemas.documents import Document
 from service.schemas.errors import UnknownSchema, UnknownSubject, UnknownVersion
-from service.schemas.model import ALL_SUBJECTS, NewSchema, Reference, Registered, Rule, Version
+from service.schemas.model import ALL_SUBJECTS, Head, NewSchema, Reference, Registered, Rule, Version
 
 COLUMNS = """
     o.subject, o.version, o.schema_id, o.kind, o.schema, o.refs, o.extras, o.descriptor, o.digest,
     o.deleted_at is not null as deleted"""
+HEAD = "o.subject, o.version, o.digest, o.deleted_at is not null as deleted"
 MAX_LISTED = 100_000  # names of a list
+_NEWEST = f"""
+    select distinct on (o.subject) {{}}
+    from treadle.schema_overview o
+    where o.tenant = $1
+        and starts_with(o.subject, $2)
+        and ($3 or o.deleted_at is null)
+    order by o.subject, o.deleted_at is not null, o.version desc
+    limit {MAX_LISTED}"""
 
 
 class SchemaStore:
@@ -48,10 +57,10 @@ class SchemaStore:
             return None
         return Registered(row["schema_id"], row["version"], document.digest)
 
-    async def versions(self, principal: Principal, subject: str, *, deleted: bool = False) -> list[Version]:
-        """All of a subject, the oldest first; raises UnknownSubject."""
+    async def heads(self, principal: Principal, subject: str, *, deleted: bool = False) -> list[Head]:
+        """Of all versions of a subject, the oldest first; raises UnknownSubject."""
         rows = await self._reads.fetch(
-            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
+            f"select {HEAD} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
             " and ($3 or o.deleted_at is null) order by o.version",
             principal.tenant,
             subject,
@@ -59,7 +68,7 @@ class SchemaStore:
         )
         if not rows:
             raise UnknownSubject(f"There is no subject {subject!r}.")
-        return [_version(row) for row in rows]
+        return msgspec.convert(rows, list[Head])
 
     async def version(
         self, principal: Principal, subject: str, number: int | None, *, deleted: bool = False
@@ -75,14 +84,14 @@ class SchemaStore:
             deleted,
         )
         if row is None:
-            await self.versions(principal, subject, deleted=deleted)
+            await self.heads(principal, subject, deleted=deleted)
             raise UnknownVersion(f"The subject {subject!r} has no version {number}.")
         return _version(row)
 
-    async def of_schema(self, principal: Principal, schema_id: int, *, deleted: bool = True) -> list[Version]:
-        """The versions that have a schema; raises UnknownSchema."""
+    async def heads_of_schema(self, principal: Principal, schema_id: int, *, deleted: bool) -> list[Head]:
+        """Of the versions that have a schema; raises UnknownSchema."""
         rows = await self._reads.fetch(
-            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.schema_id = $2"
+            f"select {HEAD} from treadle.schema_overview o where o.tenant = $1 and o.schema_id = $2"
             " and ($3 or o.deleted_at is null) order by o.subject, o.version",
             principal.tenant,
             schema_id,
@@ -90,7 +99,20 @@ class SchemaStore:
         )
         if not rows:
             raise UnknownSchema(f"There is no schema {schema_id}.")
-        return [_version(row) for row in rows]
+        return msgspec.convert(rows, list[Head])
+
+    async def of_schema(self, principal: Principal, schema_id: int, subject: str | None = None) -> Version:
+        """The last version that has a schema: of this subject, if one of its versions has it. Raises UnknownSchema."""
+        row = await self._reads.fetchrow(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.schema_id = $2"
+            " order by coalesce(o.subject = $3, false) desc, o.subject desc, o.version desc limit 1",
+            principal.tenant,
+            schema_id,
+            subject,
+        )
+        if row is None:
+            raise UnknownSchema(f"There is no schema {schema_id}.")
+        return _version(row)
 
     async def of_digest(self, principal: Principal, digest: UUID) -> Version:
         """A version that has this schema; raises UnknownSchema."""
@@ -103,17 +125,16 @@ class SchemaStore:
             raise UnknownSchema(f"There is no schema {digest}.")
         return _version(row)
 
-    async def subjects(self, principal: Principal, prefix: str = "", *, deleted: bool = False) -> list[Version]:
+    async def subjects(self, principal: Principal, prefix: str = "", *, deleted: bool = False) -> list[Head]:
         """The newest version of each subject whose name begins with the prefix, in the order of the names."""
-        rows = await self._reads.fetch(
-            f"select distinct on (o.subject) {COLUMNS} from treadle.schema_overview o where o.tenant = $1"
-            " and starts_with(o.subject, $2) and ($3 or o.deleted_at is null)"
-            f" order by o.subject, o.deleted_at is not null, o.version desc limit {MAX_LISTED}",
-            principal.tenant,
-            prefix,
-            deleted,
-        )
-        return [_version(row) for row in rows]
+        rows = await self._reads.fetch(_NEWEST.format(HEAD), principal.tenant, prefix, deleted)
+        return msgspec.convert(rows, list[Head])
+
+    async def newest_of_all(self, principal: Principal, *, deleted: bool = False) -> list[Version]:
+        """The same with their schemas, which together can be large, of all subjects."""
+        return [
+            _version(row) for row in await self._reads.fetch(_NEWEST.format(COLUMNS), principal.tenant, "", deleted)
+        ]
 
     async def subject_of_topic(self, principal: Principal, topic: str) -> str | None:
         """The subject that the topic's records must fit; None: none, or no topic to which the principal may publish."""

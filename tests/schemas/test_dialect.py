@@ -261,3 +261,27 @@ async def test_acts_on_schemas_are_noted(client: SchemaRegistryClient, sql: Conn
         ("schema.rule", "s", '{"compatibility": "FULL"}'),
         ("schema.delete", "s", '{"versions": [1], "permanent": false}'),
     ]
+
+
+async def test_lists_read_no_schemas(client: Any, sql: Connection) -> None:
+    """They can be large: here each that is read is an error."""
+    await asyncio.to_thread(client.register_schema, "a", TEXT)
+    await asyncio.to_thread(client.register_schema, "b", TEXT)
+    view = await sql.fetchval("select pg_get_viewdef('treadle.schema_overview'::regclass)")
+    changed = view.replace("s.schema,", "treadle.read_it() as schema,")
+    await sql.execute(
+        "create function treadle.read_it() returns text stable language plpgsql as 'begin raise exception ''it''; end';"
+        f"create or replace view treadle.schema_overview as {changed};"
+        "grant execute on function treadle.read_it to treadle_app"
+    )
+
+    def ask() -> None:
+        assert client.get_subjects() == ["a", "b"]
+        assert client.get_versions("a") == [1]
+        assert client.get_subjects_by_schema_id(1) == ["a", "b"]
+        assert [(each.subject, each.version) for each in client.get_schema_versions(1)] == [("a", 1), ("b", 1)]
+        with pytest.raises(SchemaRegistryError):
+            client.get_schema(1)
+
+    client.clear_caches()
+    await asyncio.to_thread(ask)

@@ -61,9 +61,7 @@ async def delete_subject(
 @get("/subjects/{subject:str}/versions", scope="read")
 async def list_versions(request: AnyRequest, subject: FromPath[str], caller: Caller, schemas: Schemas) -> list[int]:
     only_deleted = flag(request, "deleted_only", "deletedOnly")
-    found = await schemas.store.versions(
-        caller, parse_subject(subject), deleted=only_deleted or flag(request, "deleted")
-    )
+    found = await schemas.store.heads(caller, parse_subject(subject), deleted=only_deleted or flag(request, "deleted"))
     return page(request, [version.version for version in found if version.deleted or not only_deleted])
 
 
@@ -114,9 +112,9 @@ async def get_version_with_metadata(
     """The newest version with these properties in its metadata."""
     query = request.query_params
     wanted = dict(zip(query.getall("key", []), query.getall("value", []), strict=False))
-    for version in reversed(
-        await schemas.store.versions(caller, parse_subject(subject), deleted=flag(request, "deleted"))
-    ):
+    name = parse_subject(subject)
+    for head in reversed(await schemas.store.heads(caller, name, deleted=flag(request, "deleted"))):
+        version = await schemas.store.version(caller, name, head.version, deleted=True)
         properties = ((version.extras or {}).get("metadata") or {}).get("properties") or {}
         if wanted.items() <= properties.items():
             return answer(version, format=query.get("format"))
@@ -129,21 +127,20 @@ async def get_version_with_metadata(
 @get("/schemas/ids/{schema_id:str}", scope="read")
 async def get_schema(request: AnyRequest, schema_id: FromPath[str], caller: Caller, schemas: Schemas) -> SchemaAnswer:
     subject = request.query_params.get("subject")
-    found = await schemas.store.of_schema(caller, _parse_id(schema_id))
-    of_subject = [version for version in found if version.subject == subject]
-    return answer((of_subject or found)[-1], format=request.query_params.get("format"), of_subject=bool(of_subject))
+    found = await schemas.store.of_schema(caller, _parse_id(schema_id), subject)
+    return answer(found, format=request.query_params.get("format"), of_subject=found.subject == subject)
 
 
 @get("/schemas/ids/{schema_id:str}/schema", scope="read")
 async def get_text_of_schema(schema_id: FromPath[str], caller: Caller, schemas: Schemas) -> str:
-    return (await schemas.store.of_schema(caller, _parse_id(schema_id)))[-1].schema
+    return (await schemas.store.of_schema(caller, _parse_id(schema_id))).schema
 
 
 @get("/schemas/ids/{schema_id:str}/subjects", scope="read")
 async def list_subjects_of_schema(
     request: AnyRequest, schema_id: FromPath[str], caller: Caller, schemas: Schemas
 ) -> list[str]:
-    found = await schemas.store.of_schema(caller, _parse_id(schema_id), deleted=flag(request, "deleted"))
+    found = await schemas.store.heads_of_schema(caller, _parse_id(schema_id), deleted=flag(request, "deleted"))
     return page(request, list(dict.fromkeys(version.subject for version in found)))
 
 
@@ -151,7 +148,7 @@ async def list_subjects_of_schema(
 async def list_versions_of_schema(
     request: AnyRequest, schema_id: FromPath[str], caller: Caller, schemas: Schemas
 ) -> list[SubjectVersion]:
-    found = await schemas.store.of_schema(caller, _parse_id(schema_id), deleted=flag(request, "deleted"))
+    found = await schemas.store.heads_of_schema(caller, _parse_id(schema_id), deleted=flag(request, "deleted"))
     return page(request, [SubjectVersion(version.subject, version.version) for version in found])
 
 

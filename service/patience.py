@@ -34,7 +34,8 @@ class _Line:
     """The callers that wait for one held thing. The first of them, which repeats its call, is not in the line."""
 
     def __init__(self) -> None:
-        self.waiting: deque[asyncio.Future[bool]] = deque()  # resolved with whether the thing is free
+        # In the order of their arrival; resolved with whether the thing is free.
+        self.waiting: dict[asyncio.Future[bool], None] = {}
         self.characters = 0
 
 
@@ -194,7 +195,7 @@ class Patience:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         expiry = None if deadline is None else loop.call_at(deadline, _expire, future)
-        line.waiting.append(future)
+        line.waiting[future] = None
         line.characters += characters
         try:
             return await future
@@ -203,6 +204,7 @@ class Patience:
                 self._pass_on(key)
             raise
         finally:
+            line.waiting.pop(future, None)  # a caller that leaves keeps no place
             line.characters -= characters
             if expiry is not None:
                 expiry.cancel()
@@ -229,7 +231,7 @@ class Patience:
                 delay = min(delay * 2, MAX_DELAY_SECONDS)
         finally:
             if is_free:
-                for future in self._lines.pop(key).waiting:
+                for future in list(self._lines.pop(key).waiting):
                     if not future.done():
                         future.set_result(True)
             else:
@@ -239,7 +241,8 @@ class Patience:
         """Let the next caller of the line be the first."""
         waiting = self._lines[key].waiting
         while waiting:
-            future = waiting.popleft()
+            future = next(iter(waiting))
+            del waiting[future]
             if not future.done():
                 future.set_result(False)
                 return

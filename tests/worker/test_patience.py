@@ -57,6 +57,21 @@ async def test_one_caller_repeats_and_the_others_wait_behind_it() -> None:
     assert await asyncio.gather(first, *others) == ["first", *(f"other {n}" for n in range(50))]
 
 
+async def test_a_caller_that_leaves_keeps_no_place_in_its_line() -> None:
+    things, patient = Things("t"), Patience()
+    first = things.start(patient, "first", "t", key="t")
+    await until(lambda: len(things.calls) > 1)
+    for _ in range(patience.MAX_LINE_CALLERS + 1):
+        left = things.start(patient, "left", "t", key="t")
+        await let_the_loop_read()
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+    last = things.start(patient, "last", "t", key="t")
+    await let_the_loop_read()
+    things.held.clear()
+    assert [await first, await last] == ["first", "last"]
+
+
 async def test_the_first_call_names_the_held_thing() -> None:
     """40 callers that do not know it make one call each, and only one of them repeats it."""
     things, patient = Things("t"), Patience(slots=2)

@@ -203,7 +203,10 @@ async def _attempt(
     server = (address.url, place.get("host"))
     if is_older := server in _older_servers:
         settings = {name: value for name, value in settings.items() if name != NEWER}
-    if address.system_certificates:
+    if str(place.get("host") or address.hosts[0][0]).startswith("/"):
+        # As in libpq: a unix socket has no TLS, also where PGSSLMODE or PGSSLNEGOTIATION asks for it.
+        place |= {"ssl": "disable", "direct_tls": False}
+    elif address.system_certificates:
         place["ssl"] = ssl.create_default_context()
     opener = functools.partial(
         asyncpg.connect,

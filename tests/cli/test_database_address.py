@@ -150,6 +150,21 @@ def test_a_unix_socket_may_stand_in_the_place_of_the_host(tmp_path: Path) -> Non
         assert database_address.parse(url).hosts == ((str(tmp_path), 5),)
 
 
+async def test_a_unix_socket_has_no_tls(
+    sql: Connection, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the shell has PGSSLMODE for other servers, and no certificates."""
+    folder, port = await sql.fetchval("show unix_socket_directories"), await sql.fetchval("show port")
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    monkeypatch.setenv("PGSSLNEGOTIATION", "direct")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    database = dsn.rpartition("/")[2]
+    for place in (f"host={folder}&port={port}", f"host={folder},{folder}&port={port},{port}"):
+        connection = await connect(f"postgresql://treadle@/{database}?{place}", name="test")
+        assert await connection.fetchval("select inet_server_addr()") is None
+        await connection.close()
+
+
 # What PQconndefaults() of libpq 18.6 lists.
 OF_LIBPQ = """
     service user password passfile channel_binding connect_timeout dbname host hostaddr port client_encoding options

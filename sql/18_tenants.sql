@@ -113,3 +113,13 @@ language sql stable parallel safe as $$
     select jsonb_build_object('message_id', message_id, 'thread_id', thread_id, 'agent', agent)
         || case when tenant = 'default' then '{}' else jsonb_build_object('tenant', tenant) end
 $$;
+
+-- Raise TR409 where a tenant has as many of these things as it may have. `advice`: what to do.
+create or replace function treadle._refuse_more(has bigint, most bigint, what text, advice text default 'delete one')
+returns void language plpgsql immutable as $$
+begin
+    if has >= most then
+        raise exception using
+            errcode = 'TR409', message = format('A tenant has at most %s %s: %s.', most, what, advice);
+    end if;
+end $$;

@@ -27,6 +27,25 @@ begin
     return v;
 end $$;
 
+-- The names of up to `quantity` topics of a tenant behind the name `after`, in their order.
+create or replace function treadle.topic_names(after text, quantity integer, tenant text default 'default')
+returns setof text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    tenant := treadle._bound_tenant(tenant);
+    return query
+        select t.topic
+        from treadle.topics t
+        where t.tenant = topic_names.tenant
+            and t.deleted_at is null
+            and t.topic > after
+        order by t.topic
+        limit quantity;
+end $$;
+comment on function treadle.topic_names is 'The names of the next topics of a tenant, in their order';
+
 -- Whether the name of a topic matches a pattern: `*` stands for one word, `#` for any number of them, none included;
 -- dots separate words. It goes back to the last `#` only, so the time is bounded by the product of both lengths.
 create or replace function treadle._topic_matches(pattern text, topic text) returns boolean
@@ -114,6 +133,10 @@ begin
         return 'unchanged';
     elsif v.id is null then
         v_done := 'created';
+        perform treadle._refuse_more(most => 10000, what => 'topics', has => (
+            select count(*)
+            from treadle.topics t
+            where t.tenant = create_topic.tenant and t.deleted_at is null));
         insert into treadle.topics (tenant, topic, retention_hours, max_record_bytes, schema_subject, created_at)
             values (
                 create_topic.tenant, create_topic.topic, create_topic.retention_hours, create_topic.max_record_bytes,
@@ -134,7 +157,8 @@ begin
             'schema_subject', schema_subject)));
     return v_done;
 end $$;
-comment on function treadle.create_topic is 'Declare a topic; returns created, changed or unchanged. Raises TR422';
+comment on function treadle.create_topic
+    is 'Declare a topic; returns created, changed or unchanged. Raises TR409, TR422';
 
 -- Delete a topic: it is unknown at once, and treadle.purge_records deletes its records in chunks.
 create or replace function treadle.delete_topic(topic text, tenant text default 'default', actor text default null)

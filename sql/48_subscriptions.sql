@@ -144,6 +144,9 @@ begin
         return 'unchanged';
     elsif v.id is null then
         v_done := 'created';
+        perform treadle._refuse_more(
+            has => (select count(*) from treadle.subscriptions s where s.tenant = v.tenant), most => 1000,
+            what => 'subscriptions');
         insert into treadle.subscriptions (
             tenant, subscription, topics, agent, delivery, max_in_flight, filter, dead_letter, created_at)
             values (

@@ -22,7 +22,29 @@ begin
     return v_key;
 end $$;
 
--- Raises TR404 for an unknown tenant.
+-- Make room for a key: a tenant has at most 1,000, also those that have ended, of which the oldest goes. Raises TR409.
+create or replace function treadle._make_room_for_key(tenant text) returns void
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    c_most constant bigint := 1000;
+    c_has constant bigint := (select count(*) from treadle.keys k where k.tenant = _make_room_for_key.tenant);
+begin
+    delete from treadle.keys k
+    where k.key_id = (
+        select o.key_id
+        from treadle.keys o
+        where c_has >= c_most
+            and o.tenant = _make_room_for_key.tenant
+            and (o.revoked_at is not null or o.expires_at < treadle.clock())
+        order by o.created_at
+        limit 1);
+    if not found then
+        perform treadle._refuse_more(has => c_has, most => c_most, what => 'keys', advice => 'revoke one');
+    end if;
+end $$;
+
+-- Raises TR404 for an unknown tenant, TR409 where it has too many keys.
 create or replace function treadle.create_key(
     key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[] default null,
     expires_seconds double precision default null, actor text default null,
@@ -34,6 +56,11 @@ begin
     if not treadle._has_tenant(create_key.tenant) then
         perform treadle._raise_unknown_tenant(create_key.tenant);
     end if;
+    perform
+    from treadle.tenants t
+    where t.tenant = create_key.tenant
+    for no key update;
+    perform treadle._make_room_for_key(create_key.tenant);
     created_at := treadle.clock();
     expires_at := created_at + create_key.expires_seconds * interval '1 second';
     insert into treadle.keys (
@@ -50,25 +77,30 @@ begin
 end $$;
 comment on function treadle.create_key is 'Store a new API key';
 
--- The keys of a tenant (null: of all), the newest first.
-create or replace function treadle.list_keys(of_tenant text default null, quantity integer default 1000)
+-- The keys of a tenant (null: of all), the newest first. `before_at` and `before_key`: those of the last key of the
+-- page before.
+create or replace function treadle.list_keys(
+    of_tenant text default null, quantity integer default 1000, before_at timestamptz default null,
+    before_key text default null)
 returns table (
     key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamptz, created_by text,
     expires_at timestamptz, revoked_at timestamptz, former_until timestamptz, last_used_at timestamptz)
 language plpgsql stable security definer
-    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
+    set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off
+    set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 begin
     return query
         select k.key_id, k.tenant, k.name, k.scopes, k.agents, k.created_at, k.created_by, k.expires_at, k.revoked_at,
             case when k.former_until > treadle.clock() then k.former_until end, k.last_used_at
         from treadle.keys k
-        where list_keys.of_tenant is null
-            or k.tenant = list_keys.of_tenant
-        order by k.created_at desc, k.key_id
+        where (list_keys.of_tenant is null or k.tenant = list_keys.of_tenant)
+            and (before_at is null or (k.created_at, k.key_id) < (before_at, before_key))
+        order by k.created_at desc, k.key_id desc
         limit quantity;
 end $$;
-comment on function treadle.list_keys is 'The API keys without their secrets, the newest first';
+comment on function treadle.list_keys(text, integer, timestamptz, text)
+    is 'The API keys without their secrets, the newest first';
 
 -- From now on neither the key nor a token that it made is valid; again it changes nothing. Raises TR404.
 create or replace function treadle.revoke_key(key_id text, of_tenant text default null, actor text default null)

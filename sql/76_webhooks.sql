@@ -75,9 +75,9 @@ begin
     where t.tenant = create_webhook.tenant
     for no key update;
     perform treadle.create_queue(treadle._webhook_queue());  -- last: see the order of locks
-    if (select count(*) from treadle.webhooks w where w.tenant = create_webhook.tenant) >= 50 then
-        raise exception using errcode = 'TR409', message = 'A tenant has at most 50 webhooks: delete one.';
-    end if;
+    perform treadle._refuse_more(
+        has => (select count(*) from treadle.webhooks w where w.tenant = create_webhook.tenant), most => 50,
+        what => 'webhooks');
     insert into treadle.webhooks select v.*;
     webhook_id := v.webhook_id;
     secret := v.secrets -> 0 ->> 'secret';

@@ -37,6 +37,7 @@ declare
         first_published      app tenant
         topic_bounds         app tenant
         topic_offset         app tenant
+        topic_names          app tenant
         read_records         app tenant
         record_place         app tenant
         create_subscription  app

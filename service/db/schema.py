@@ -10,7 +10,7 @@ SQL_FOLDER = data_folder("sql")
 RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(4, 5)  # releases that this code works with
 DEVELOPMENT_RELEASES = ("1", "2", "3")  # of databases that development versions made; their tables differ
-NEWEST_MIGRATION = "0029"  # the newest of migrations/versions; their names count up
+NEWEST_MIGRATION = "0030"  # the newest of migrations/versions; their names count up
 # The release of a database; null also where a migration of this code has not been applied yet.
 RELEASE_FOUND = f"""
     (select value from treadle.meta where name = 'release'

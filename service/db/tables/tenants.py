@@ -62,6 +62,7 @@ keys = Table(
     may("revoked_at", Time),
     may("last_used_at", Time),
     Index("keys_tenant", "tenant", "created_at"),
+    Index("keys_created", "created_at", "key_id"),
 )
 
 secrets = Table("secrets", metadata, key("name", Text), must("value", LargeBinary), must("created_at", Time))

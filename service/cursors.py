@@ -26,18 +26,55 @@ class Position(NamedTuple):
     key: int
 
 
-def format_position(position: Position) -> str:
+class NamedPosition(NamedTuple):
+    """The same where items have a name and no number."""
+
+    at: datetime
+    name: str
+
+
+def format_position(position: Position | NamedPosition) -> str:
     """The cursor of a list that is ordered by time, an opaque text."""
-    return base64.urlsafe_b64encode(f"{position.at.isoformat()} {position.key}".encode()).decode()
+    at, key = position
+    return format_name(f"{at.isoformat()} {key}")
 
 
 def parse_position(text: str) -> Position:
     """Raises Invalid."""
+    at, key = _parse_timed(text)
+    if not (key.isascii() and key.isdecimal() and int(key) <= MAX_POSITION):
+        raise Invalid(UNKNOWN_CURSOR)
+    return Position(at, int(key))
+
+
+def parse_named_position(text: str) -> NamedPosition:
+    """Raises Invalid."""
+    return NamedPosition(*_parse_timed(text))
+
+
+def format_name(name: str) -> str:
+    """The cursor of a list that is ordered by name, an opaque text."""
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def parse_name(text: str) -> str:
+    """Raises Invalid."""
     try:
-        at, _, key = base64.urlsafe_b64decode(text).decode().partition(" ")
-        position = Position(datetime.fromisoformat(at), int(key))
+        name = base64.b64decode(text, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Invalid(UNKNOWN_CURSOR) from None
-    if position.at.utcoffset() != timedelta(0) or not 0 <= position.key <= MAX_POSITION:
+    if not name or "\0" in name:
         raise Invalid(UNKNOWN_CURSOR)
-    return position
+    return name
+
+
+def _parse_timed(text: str) -> tuple[datetime, str]:
+    """Raises Invalid."""
+    time, _, key = parse_name(text).partition(" ")
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        raise Invalid(UNKNOWN_CURSOR) from None
+    if at.utcoffset() != timedelta(0):
+        raise Invalid(UNKNOWN_CURSOR)
+    return at, key

@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
+from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 from service.errors import Invalid, NotFound, Unprocessable
@@ -31,7 +33,16 @@ IdempotencyKey = Annotated[
         description="A repeated request with the same key returns the first answer and writes nothing; kept 24 hours.",
     ),
 ]
+NEXT_PAGE = ResponseHeader(
+    name="Link", description='The address of the next page (rel="next").', documentation_only=True
+)
 PageLimit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE_ITEMS, description=PAGE_RULE)]
+
+
+def next_page(path: str, **query: str | int | None) -> dict[str, str]:
+    """The header with the address of the next page; none where `cursor` is None."""
+    given = {name: value for name, value in query.items() if value}
+    return {"Link": f'<{path}?{urlencode(given)}>; rel="next"'} if query["cursor"] is not None else {}
 
 
 def parse_message_id(text: str) -> UUID:

@@ -4,15 +4,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
-from litestar import Router, delete, get, post
+from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from service.access.model import CreatedKey, CreatedToken, Key, NewKey, NewToken, Revoked, Rotation
 from service.access.principal import ANY_SCOPE, Principal, Scope
 from service.access.store import KeyStore
 from service.access.tokens import TokenSigner, narrow
+from service.cursors import format_position, parse_named_position
 from service.errors import Conflict, Forbidden, NotFound
+from service.limits import PAGE_ITEMS
+from service.params import NEXT_PAGE, PageLimit, next_page
 from service.refusals import refusals
 
 
@@ -23,8 +26,9 @@ from service.refusals import refusals
     unrestricted=True,
     status_code=201,
     summary="Create an API key; the answer is the only one that shows it",
-    description="A key has no scope and no agent that the caller has not.",
-    responses=refusals(NotFound),
+    description="A key has no scope and no agent that the caller has not. 409: the tenant has 1,000 keys, none of which"
+    " has ended.",
+    responses=refusals(NotFound, Conflict),
 )
 async def create_key(
     data: JSONBody[NewKey], principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]
@@ -36,9 +40,23 @@ async def create_key(
     return await keys.create(principal.name, tenant, data)
 
 
-@get("/keys", operation_id="listKeys", scope="admin", unrestricted=True, summary="List the API keys, the newest first")
-async def list_keys(principal: NamedDependency[Principal], keys: NamedDependency[KeyStore]) -> list[Key]:
-    return await keys.all(_managed_tenant(principal))
+@get(
+    "/keys",
+    operation_id="listKeys",
+    scope="admin",
+    unrestricted=True,
+    summary="List the API keys, the newest first",
+    response_headers=[NEXT_PAGE],
+)
+async def list_keys(
+    principal: NamedDependency[Principal],
+    keys: NamedDependency[KeyStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Key]]:
+    before = None if cursor is None else parse_named_position(cursor)
+    page, following = await keys.page(_managed_tenant(principal), before, limit)
+    return Response(page, headers=next_page("/keys", limit=limit, cursor=following and format_position(following)))
 
 
 @delete(

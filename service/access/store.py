@@ -9,8 +9,14 @@ import msgspec
 from service.access.model import CreatedKey, Key, NewKey
 from service.access.principal import Principal, Scope
 from service.access.secrets import make_key, renew_key
+from service.cursors import NamedPosition
+from service.db.pages import read_page
 from service.db.pool import Database
 from service.db.rows import from_row
+
+KEY_PAGE = f"""
+    select {", ".join(Key.__struct_fields__)}
+    from treadle.list_keys(of_tenant => $1, quantity => $2, before_at => $3, before_key => $4)"""
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -54,12 +60,17 @@ class KeyStore:
         assert row is not None
         return CreatedKey(key.key_id, key.text, tenant, new.name, new.scopes, new.agents, row["expires_at"])
 
-    async def all(self, tenant: str | None) -> list[Key]:
-        """The newest first."""
-        rows = await self._database.fetch(
-            f"select {', '.join(Key.__struct_fields__)} from treadle.list_keys(of_tenant => $1)", tenant
+    async def page(
+        self, tenant: str | None, before: NamedPosition | None, limit: int
+    ) -> tuple[list[Key], NamedPosition | None]:
+        """The newest before a place, the newest first, and the place of the last one where others follow."""
+        rows, following = await read_page(
+            lambda place, quantity: self._database.fetch(KEY_PAGE, tenant, quantity, *(place or (None, None))),
+            lambda row: NamedPosition(row["created_at"], row["key_id"]),
+            after=before,
+            limit=limit,
         )
-        return msgspec.convert(rows, list[Key])
+        return msgspec.convert(rows, list[Key]), following
 
     async def revoke(self, actor: str, tenant: str | None, key_id: str) -> datetime:
         """Since when it is revoked; raises NotFound, Busy."""

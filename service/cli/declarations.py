@@ -20,6 +20,7 @@ import msgspec
 
 from service.access.principal import COMMAND_LINE, Principal
 from service.config import line_of, read_file
+from service.db.pages import read_all
 from service.errors import ConfigError, NotFound, Refused
 from service.json_input import convert
 from service.limits import (
@@ -132,7 +133,7 @@ async def apply(database: Any, declared: Declarations, *, dry_run: bool) -> list
 
     topics, subscriptions = TopicStore(database, Notifier(database)), SubscriptionStore(database)
     lines = []
-    tenants = {found.tenant for found in await TenantStore(database).all()}
+    tenants = {found.tenant for found in await read_all(TenantStore(database).page)}
     entries: list[tuple[str, Any, str, Any, dict[str, Any]]] = [
         ("topic", topics, name, each, msgspec.structs.asdict(each)) for name, each in declared.topics.items()
     ]

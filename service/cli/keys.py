@@ -1,6 +1,7 @@
 """API keys: create, list, rotate and revoke them."""
 
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.access.principal import COMMAND_LINE, DEFAULT_TENANT, SCOPES
 from service.cli import common, show
 from service.cli.durations import Duration
 from service.config import Settings
+from service.db.pages import read_all
 from service.errors import Refused
 
 SHOWN_ONCE = "Keep the key: it is shown this once."
@@ -88,7 +90,7 @@ def list_(settings: Settings, tenant: str | None, as_json: bool) -> None:
     """
     from service.access.store import KeyStore
 
-    rows = common.ask(settings, lambda database: KeyStore(database).all(tenant))
+    rows = common.ask(settings, lambda database: read_all(partial(KeyStore(database).page, tenant)))
     if as_json:
         show.as_json(rows)
         return

@@ -1,5 +1,6 @@
 """Subscriptions: who reads which topics, and how far."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,6 +9,7 @@ import msgspec
 from service.access.principal import Principal
 from service.cli import common, show
 from service.config import Settings
+from service.db.pages import read_all
 from service.errors import Conflict, NotFound, Refused
 from service.json_input import decode
 from service.limits import DEFAULT_MAX_IN_FLIGHT, MAX_IN_FLIGHT, START_RULE
@@ -40,7 +42,7 @@ def list_(settings: Settings, principal: Principal, as_json: bool) -> None:
     Example:
       treadle subscriptions list
     """
-    found = _ask(settings, principal, lambda store, who: store.all(who))
+    found = _ask(settings, principal, lambda store, who: read_all(partial(store.page, who)))
     columns = {
         "subscription": "subscription",
         "topics": "topics",

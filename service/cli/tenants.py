@@ -11,6 +11,7 @@ from service.access.principal import COMMAND_LINE
 from service.cli import common, show
 from service.cli.address import with_login
 from service.config import Settings
+from service.db.pages import read_all
 
 PAUSE_SECONDS = 0.2  # between two looks at what other processes delete
 
@@ -55,7 +56,7 @@ def list_(settings: Settings, as_json: bool) -> None:
     """
     from service.tenants.store import TenantStore
 
-    rows = common.ask(settings, lambda database: TenantStore(database).all())
+    rows = common.ask(settings, lambda database: read_all(TenantStore(database).page))
     columns = {
         "tenant": "tenant",
         "created": "created_at",

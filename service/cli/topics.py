@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from service.access.principal import Principal
 from service.cli import common, show
 from service.cli.records import publish, tail
 from service.config import Settings
+from service.db.pages import read_all
 from service.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def list_(settings: Settings, principal: Principal, as_json: bool) -> None:
     Example:
       treadle topics list
     """
-    found = _ask(settings, principal, lambda store, who: store.all(who))
+    found = _ask(settings, principal, lambda store, who: read_all(partial(store.page, who)))
     columns = {
         "topic": "topic",
         "next offset": "next_offset",
@@ -217,7 +219,7 @@ def lag(
     """
 
     async def behind(store: "TopicStore", who: Principal) -> list[_Lag]:
-        found = await store.all(who) if topic is None else [await store.get(who, topic)]
+        found = await read_all(partial(store.page, who)) if topic is None else [await store.get(who, topic)]
         return [
             _Lag(each.topic, reader.subscription, reader.next_offset, reader.lag)
             for each in found

@@ -5,15 +5,15 @@
 
 from typing import Annotated
 
-from litestar import Router, delete, get, post
+from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.access.principal import Principal
-from service.cursors import parse_cursor
+from service.cursors import format_name, parse_cursor, parse_name
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
-from service.params import PageLimit, parse_thread_id
+from service.params import NEXT_PAGE, PageLimit, next_page, parse_thread_id
 from service.queues.model import Agent, DeadLetters, DroppedInstance, Instance, Overview, Queue, Worker
 from service.queues.store import QueueStore
 from service.refusals import refusals
@@ -105,9 +105,21 @@ async def list_dead_letters(
     return DeadLetters(name, page, None if last is None else str(last))
 
 
-@get("/agents", operation_id="listAgents", scope="read", summary="List the registered agents")
-async def list_agents(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Agent]:
-    return await queues.agents(principal)
+@get(
+    "/agents",
+    operation_id="listAgents",
+    scope="read",
+    summary="List the registered agents, by name",
+    response_headers=[NEXT_PAGE],
+)
+async def list_agents(
+    principal: NamedDependency[Principal],
+    queues: NamedDependency[QueueStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Agent]]:
+    page, following = await queues.agent_page(principal, None if cursor is None else parse_name(cursor), limit)
+    return Response(page, headers=next_page("/agents", limit=limit, cursor=following and format_name(following)))
 
 
 @get(

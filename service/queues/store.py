@@ -7,6 +7,7 @@ import msgspec
 
 from service.access.principal import Principal
 from service.batching import SharedReads
+from service.db.pages import read_all, read_page
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
@@ -52,6 +53,13 @@ DEAD_LETTER_COLUMNS = """
 AGENT_COLUMNS = """
     a.agent, a.queue, a.timeout_seconds, a.max_attempts, a.is_default, a.input::text, a.description, a.registered_at,
     a.settings::text"""
+
+AGENT_PAGE = f"""
+    select {AGENT_COLUMNS}
+    from treadle.agent_overview a
+    where treadle._may_address($1::jsonb, a.agent) and a.agent > $2
+    order by a.agent
+    limit $3"""
 
 
 class QueueStore:
@@ -138,13 +146,18 @@ class QueueStore:
         return page, rows[-1]["dlq_id"] if rows and rows[-1]["more"] else None
 
     async def agents(self, principal: Principal) -> list[Agent]:
-        """Those that the principal may address."""
-        rows = await self._lists.fetch(
-            f"select {AGENT_COLUMNS} from treadle.agent_overview a"
-            " where treadle._may_address($1::jsonb, a.agent) order by a.agent",
-            principal.reach,
+        """Those that the principal may address, by name."""
+        return await read_all(lambda after, limit: self.agent_page(principal, after, limit))
+
+    async def agent_page(self, principal: Principal, after: str | None, limit: int) -> tuple[list[Agent], str | None]:
+        """Those behind the name `after`, and the name of the last one where others follow."""
+        rows, following = await read_page(
+            lambda name, quantity: self._lists.fetch(AGENT_PAGE, principal.reach, name or "", quantity),
+            lambda row: str(row["agent"]),
+            after=after,
+            limit=limit,
         )
-        return [from_row(Agent, row, ("input", "settings")) for row in rows]
+        return [from_row(Agent, row, ("input", "settings")) for row in rows], following
 
     async def workers(self) -> list[Worker]:
         return await self._worker_lists.ask(None)

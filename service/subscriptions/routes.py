@@ -3,10 +3,13 @@
 from litestar import Response, Router, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from service.access.principal import Principal
+from service.cursors import format_name, parse_name
 from service.errors import Conflict, NotFound
+from service.limits import PAGE_ITEMS
+from service.params import NEXT_PAGE, PageLimit, next_page
 from service.refusals import refusals
 from service.subscriptions.model import NewPosition, NewSubscription, Subscription
 from service.subscriptions.store import SubscriptionStore
@@ -36,12 +39,18 @@ async def declare_subscription(
     "/subscriptions",
     operation_id="listSubscriptions",
     scope="read",
-    summary="List the subscriptions with their positions and lag",
+    summary="List the subscriptions with their positions and lag, by name",
+    response_headers=[NEXT_PAGE],
 )
 async def list_subscriptions(
-    principal: NamedDependency[Principal], subscriptions: NamedDependency[SubscriptionStore]
-) -> list[Subscription]:
-    return await subscriptions.all(principal)
+    principal: NamedDependency[Principal],
+    subscriptions: NamedDependency[SubscriptionStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Subscription]]:
+    page, following = await subscriptions.page(principal, None if cursor is None else parse_name(cursor), limit)
+    link = next_page("/subscriptions", limit=limit, cursor=following and format_name(following))
+    return Response(page, headers=link)
 
 
 @get(

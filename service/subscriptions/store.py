@@ -6,6 +6,7 @@ import msgspec
 from asyncpg import Record
 
 from service.access.principal import Principal
+from service.db.pages import read_page
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import NotFound
@@ -18,8 +19,9 @@ SUBSCRIPTIONS = """
         s.created_at, s.lag, s.open, s.completed, s.failed, s.cancelled, s.dropped, s.filtered, s.expired,
         s.positions::text
     from treadle.subscription_overview s
-    where s.tenant = $1 and $2::jsonb is null and ($3::text is null or s.subscription = $3)
-    order by s.subscription"""
+    where s.tenant = $1 and $2::jsonb is null"""
+SUBSCRIPTION = f"{SUBSCRIPTIONS} and s.subscription = $3"
+SUBSCRIPTION_PAGE = f"{SUBSCRIPTIONS} and s.subscription > $3 order by s.subscription limit $4"
 
 
 class SubscriptionStore:
@@ -85,13 +87,21 @@ class SubscriptionStore:
             "select treadle.delete_subscription($1, $2, actor => $3)", name, principal.tenant, principal.name
         )
 
-    async def all(self, principal: Principal) -> list[Subscription]:
-        rows = await self._reads.fetch(SUBSCRIPTIONS, principal.tenant, principal.reach, None)
-        return [_subscription(row) for row in rows]
+    async def page(self, principal: Principal, after: str | None, limit: int) -> tuple[list[Subscription], str | None]:
+        """Those behind the name `after`, by name, and the name of the last one where others follow."""
+        rows, following = await read_page(
+            lambda name, quantity: self._reads.fetch(
+                SUBSCRIPTION_PAGE, principal.tenant, principal.reach, name or "", quantity
+            ),
+            lambda row: str(row["subscription"]),
+            after=after,
+            limit=limit,
+        )
+        return [_subscription(row) for row in rows], following
 
     async def get(self, principal: Principal, name: str) -> Subscription:
         """Raises NotFound."""
-        row = await self._reads.fetchrow(SUBSCRIPTIONS, principal.tenant, principal.reach, name)
+        row = await self._reads.fetchrow(SUBSCRIPTION, principal.tenant, principal.reach, name)
         if row is None:
             raise NotFound(f"There is no subscription {name!r}.")
         return _subscription(row)

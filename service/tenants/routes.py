@@ -1,19 +1,32 @@
 """/tenants: list, create, suspend, resume and delete the tenants of the installation."""
 
-from litestar import Router, delete, get, post
+from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from service.access.principal import Principal
+from service.cursors import format_name, parse_name
 from service.errors import Conflict, NotFound
+from service.limits import PAGE_ITEMS
+from service.params import NEXT_PAGE, PageLimit, next_page
 from service.refusals import refusals
 from service.tenants.model import NewTenant, Tenant, TenantLimits
 from service.tenants.store import TenantStore
 
 
-@get("/tenants", operation_id="listTenants", scope="admin", operators_only=True, summary="List the tenants")
-async def list_tenants(tenants: NamedDependency[TenantStore]) -> list[Tenant]:
-    return await tenants.all()
+@get(
+    "/tenants",
+    operation_id="listTenants",
+    scope="admin",
+    operators_only=True,
+    summary="List the tenants, by name",
+    response_headers=[NEXT_PAGE],
+)
+async def list_tenants(
+    tenants: NamedDependency[TenantStore], limit: PageLimit = PAGE_ITEMS, cursor: FromQuery[str | None] = None
+) -> Response[list[Tenant]]:
+    page, following = await tenants.page(None if cursor is None else parse_name(cursor), limit)
+    return Response(page, headers=next_page("/tenants", limit=limit, cursor=following and format_name(following)))
 
 
 @get(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from service.db.pages import read_page
 from service.db.pool import DELETION_TIMEOUT_SECONDS, Database
 from service.errors import NotFound
 from service.tenants.model import Tenant, TenantLimits
@@ -14,6 +15,8 @@ LIMITS = """
     from treadle.limits_of($1) l
     cross join treadle.store_use($1) s"""
 TENANT = f"select {', '.join(Tenant.__struct_fields__)} from treadle.tenant_overview"
+
+TENANT_PAGE = f"{TENANT} where tenant > $1 order by tenant limit $2"
 
 
 class Chunk(NamedTuple):
@@ -32,8 +35,15 @@ class TenantStore:
         self._database = database
         self._reads = reads or database
 
-    async def all(self) -> list[Tenant]:
-        return msgspec.convert(await self._reads.fetch(f"{TENANT} order by tenant"), list[Tenant])
+    async def page(self, after: str | None, limit: int) -> tuple[list[Tenant], str | None]:
+        """Those behind the name `after`, by name, and the name of the last one where others follow."""
+        rows, following = await read_page(
+            lambda name, quantity: self._reads.fetch(TENANT_PAGE, name or "", quantity),
+            lambda row: str(row["tenant"]),
+            after=after,
+            limit=limit,
+        )
+        return msgspec.convert(rows, list[Tenant]), following
 
     async def get(self, tenant: str) -> Tenant:
         """Raises NotFound."""

@@ -1,7 +1,6 @@
 """/threads: list, read, change, delete."""
 
 from typing import Annotated
-from urllib.parse import urlencode
 
 from litestar import Response, Router, delete, get, patch
 from litestar.datastructures import ResponseHeader
@@ -14,7 +13,7 @@ from service.errors import Conflict, LimitReached, NotFound, Unprocessable
 from service.limits import PAGE_ITEMS
 from service.messages.store import MessageStore
 from service.messages.validation import validate_metadata
-from service.params import PageLimit
+from service.params import NEXT_PAGE, PageLimit, next_page
 from service.refusals import refusals
 from service.threads.model import Thread, ThreadChanges, ThreadMessages, ThreadSummary, Usage
 from service.threads.store import ThreadStore
@@ -32,7 +31,7 @@ SearchText = Annotated[
     description="With `q`, those that have this text in their id, metadata or last message. A call looks at 1,000"
     " threads at most, so that a page may be empty although another one follows.",
     response_headers=[
-        ResponseHeader(name="Link", description='The address of the next page (rel="next").', documentation_only=True),
+        NEXT_PAGE,
         ResponseHeader(
             name="Searched-Until",
             description="Where the call has stopped: the last activity of the last thread that it looked at.",
@@ -55,8 +54,7 @@ async def list_threads(
     headers = {}
     if next_position is not None:
         headers["Searched-Until"] = next_position.at.isoformat().replace("+00:00", "Z")
-        query = urlencode({"limit": limit, **({"q": q} if q else {}), "cursor": format_position(next_position)})
-        headers["Link"] = f'</threads?{query}>; rel="next"'
+        headers |= next_page("/threads", limit=limit, q=q, cursor=format_position(next_position))
     return Response(page, headers=headers)
 
 

@@ -6,9 +6,10 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, HeaderParameter, JSONBody, PathParameter, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, PathParameter, QueryParameter
 
 from service.access.principal import Principal
+from service.cursors import format_name, parse_name
 from service.errors import Conflict, Invalid, LimitReached, NotFound, Refused, Unprocessable
 from service.limits import (
     MAX_BATCH_RECORDS,
@@ -18,7 +19,16 @@ from service.limits import (
     RECORD_KEY_RULE,
     START_RULE,
 )
-from service.params import IdempotencyKey, PageLimit, hash_request, parse_event_id, parse_key, parse_record_id
+from service.params import (
+    NEXT_PAGE,
+    IdempotencyKey,
+    PageLimit,
+    hash_request,
+    next_page,
+    parse_event_id,
+    parse_key,
+    parse_record_id,
+)
 from service.refusals import refusals
 from service.schemas.records import RecordSchemas
 from service.sse_frames import MEDIA_TYPE, reconnect_later
@@ -38,7 +48,7 @@ Start = Annotated[str, QueryParameter(name="from", description=f"Where a reader 
     scope="operate",
     status_code=200,
     summary="Create a topic, or change it",
-    responses={201: ResponseSpec(Topic, description="The topic is created.")},
+    responses={201: ResponseSpec(Topic, description="The topic is created.")} | refusals(Conflict),
 )
 async def declare_topic(
     topic: FromPath[str],
@@ -51,9 +61,21 @@ async def declare_topic(
     return Response(await topics.get(principal, topic), status_code=201 if declared == "created" else 200)
 
 
-@get("/topics", operation_id="listTopics", scope="read", summary="List the topics with their offsets and subscriptions")
-async def list_topics(principal: NamedDependency[Principal], topics: NamedDependency[TopicStore]) -> list[Topic]:
-    return await topics.all(principal)
+@get(
+    "/topics",
+    operation_id="listTopics",
+    scope="read",
+    summary="List the topics with their offsets and subscriptions, by name",
+    response_headers=[NEXT_PAGE],
+)
+async def list_topics(
+    principal: NamedDependency[Principal],
+    topics: NamedDependency[TopicStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Topic]]:
+    page, following = await topics.page(principal, None if cursor is None else parse_name(cursor), limit)
+    return Response(page, headers=next_page("/topics", limit=limit, cursor=following and format_name(following)))
 
 
 @get(

@@ -11,6 +11,7 @@ from service import telemetry
 from service.access.principal import Principal
 from service.batching import Batcher
 from service.db.notifier import RECORDS, Notifier
+from service.db.pages import read_page
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import BeyondEnd, Busy, Forbidden, NotFound
@@ -50,8 +51,14 @@ TOPICS = """
     select t.topic, t.retention_hours, t.max_record_bytes, t.schema_subject, t.first_offset, t.next_offset, t.bytes,
         t.records_per_minute, t.created_at, t.subscriptions::text
     from treadle.topic_overview t
-    where t.tenant = $1 and $2::jsonb is null and ($3::text is null or t.topic = $3)
-    order by t.topic"""
+    where t.tenant = $1 and $2::jsonb is null"""
+TOPIC = f"{TOPICS} and t.topic = $3"
+# The names come first: the view would count for all topics before they are sorted.
+TOPIC_PAGE = f"""
+    select v.*
+    from treadle.topic_names(after => $3, quantity => $4, tenant => $1) n (topic)
+    cross join lateral ({TOPICS} and t.topic = n.topic limit 1) v
+    order by n.topic"""
 
 
 class Request(NamedTuple):
@@ -112,13 +119,21 @@ class TopicStore:
             "select treadle.delete_topic($1, tenant => $2, actor => $3)", topic, principal.tenant, principal.name
         )
 
-    async def all(self, principal: Principal) -> list[Topic]:
-        rows = await self._lists.fetch(TOPICS, principal.tenant, principal.reach, None)
-        return [from_row(Topic, row, subscriptions=_readers(row["subscriptions"])) for row in rows]
+    async def page(self, principal: Principal, after: str | None, limit: int) -> tuple[list[Topic], str | None]:
+        """Those behind the name `after`, by name, and the name of the last one where others follow."""
+        rows, following = await read_page(
+            lambda name, quantity: self._lists.fetch(
+                TOPIC_PAGE, principal.tenant, principal.reach, name or "", quantity
+            ),
+            lambda row: str(row["topic"]),
+            after=after,
+            limit=limit,
+        )
+        return [from_row(Topic, row, subscriptions=_readers(row["subscriptions"])) for row in rows], following
 
     async def get(self, principal: Principal, topic: str) -> Topic:
         """Raises NotFound."""
-        row = await self._reads.fetchrow(TOPICS, principal.tenant, principal.reach, topic)
+        row = await self._reads.fetchrow(TOPIC, principal.tenant, principal.reach, topic)
         if row is None:
             raise NotFound(f"There is no topic {topic!r}.")
         return from_row(Topic, row, subscriptions=_readers(row["subscriptions"]))

@@ -68,7 +68,7 @@ async def test_a_key_takes_the_place_of_one_that_has_ended(sql_client: SqlClient
     await sql.execute(f"select treadle.{create.replace('default', 'acme').format('c')}")
 
 
-async def test_what_is_there_is_changed_also_where_a_tenant_has_all(sql_client: SqlClient) -> None:
+async def test_a_tenant_that_has_all_changes_those_that_exist(sql_client: SqlClient) -> None:
     sql = sql_client.sql
     for what in ("topics", "subscriptions"):
         others, fill, _ = FILL[what]

@@ -4,7 +4,7 @@ import asyncio
 import os
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import msgspec
@@ -59,6 +59,15 @@ class Connection:
     ) -> None:
         await self.close()
 
+    async def _list(self, path: str, items: type[list[T]]) -> list[T]:
+        """All items of a list, page by page."""
+        answer = await self._send("GET", path)
+        found = decode(answer, items)
+        while (cursor := next_cursor(answer)) is not None:
+            answer = await self._send("GET", path, query={"cursor": cursor})
+            found += decode(answer, items)
+        return found
+
     async def _send(
         self,
         method: str,
@@ -93,6 +102,13 @@ class Connection:
                     return answer
                 delay = repeats.after_refusal(answer)
             await asyncio.sleep(delay)
+
+
+def next_cursor(answer: httpx2.Response) -> str | None:
+    """The cursor in the `Link` of the page that follows."""
+    link: dict[str, Any] = answer.links.get("next", {})
+    cursors = parse_qs(urlsplit(str(link.get("url", ""))).query).get("cursor")
+    return cursors[0] if cursors else None
 
 
 def decode(answer: httpx2.Response, type: type[T]) -> T:

@@ -37,7 +37,7 @@ class Queues(Connection):
 
     async def agents(self) -> list[Agent]:
         """The registered agents."""
-        return decode(await self._send("GET", "/agents"), list[Agent])
+        return await self._list("/agents", list[Agent])
 
     async def workers(self) -> list[Worker]:
         """The living workers."""

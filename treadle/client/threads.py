@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 from msgspec import Struct
 
-from treadle.client.connection import Connection, decode, segment
+from treadle.client.connection import Connection, decode, next_cursor, segment
 from treadle.client.model import Message, Page, Thread, ThreadSummary
 
 
@@ -26,7 +24,7 @@ class Threads(Connection):
     ) -> Page[ThreadSummary]:
         """A page of the threads, the most recently active first; `q`: a text in their id, metadata or last message."""
         answer = await self._send("GET", "/threads", query={"q": q, "limit": limit, "cursor": cursor})
-        return Page(decode(answer, list[ThreadSummary]), _next_cursor(answer))
+        return Page(decode(answer, list[ThreadSummary]), next_cursor(answer))
 
     async def thread(self, thread_id: str) -> Thread:
         """A thread with the number of its messages by state. Raises NotFound."""
@@ -50,10 +48,3 @@ class Threads(Connection):
     async def delete_thread(self, thread_id: str) -> None:
         """Delete a thread with its messages, and cancel those that are not over. Raises NotFound."""
         await self._send("DELETE", f"/threads/{segment(thread_id)}", repeatable=False)
-
-
-def _next_cursor(answer: httpx2.Response) -> str | None:
-    """The cursor in the `Link` of the page that follows."""
-    link: dict[str, Any] = answer.links.get("next", {})
-    cursors = parse_qs(urlsplit(str(link.get("url", ""))).query).get("cursor")
-    return cursors[0] if cursors else None

@@ -42,7 +42,7 @@ class Topics(Streams, Connection):
 
     async def topics(self) -> list[Topic]:
         """The topics with their offsets and subscriptions."""
-        return decode(await self._send("GET", "/topics"), list[Topic])
+        return await self._list("/topics", list[Topic])
 
     async def delete_topic(self, topic: str) -> None:
         """Delete a topic with its records. Raises NotFound."""
@@ -111,7 +111,7 @@ class Topics(Streams, Connection):
 
     async def subscriptions(self) -> list[Subscription]:
         """The subscriptions with their positions and lag."""
-        return decode(await self._send("GET", "/subscriptions"), list[Subscription])
+        return await self._list("/subscriptions", list[Subscription])
 
     async def seek(self, name: str, to: int | str, *, topic: str | None = None) -> Subscription:
         """Move a subscription to an offset, a time, `earliest` or `latest`; records behind it are delivered again."""

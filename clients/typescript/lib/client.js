@@ -108,11 +108,8 @@ export class Treadle {
         return follow(this.connection, `/threads/${segment(threadId)}/stream`, options);
     }
     /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */
-    async threads(options = {}) {
-        const answer = await this.connection.send("GET", "/threads", { query: { ...options } });
-        const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
-        const items = (await answer.json());
-        return next ? { items, nextCursor: decodeURIComponent(next) } : { items };
+    threads(options = {}) {
+        return this.#page("/threads", { ...options });
     }
     thread(threadId) {
         return this.#call("GET", `/threads/${segment(threadId)}`);
@@ -146,7 +143,7 @@ export class Treadle {
         return page.next_cursor ? { items: page.dead_letters, nextCursor: page.next_cursor } : { items: page.dead_letters };
     }
     agents() {
-        return this.#call("GET", "/agents");
+        return this.#all("/agents");
     }
     workers() {
         return this.#call("GET", "/workers");
@@ -170,7 +167,7 @@ export class Treadle {
         return this.#call("POST", "/tokens", { body: token });
     }
     topics() {
-        return this.#call("GET", "/topics");
+        return this.#all("/topics");
     }
     declareTopic(topic, options = {}) {
         return this.#call("PUT", `/topics/${segment(topic)}`, { body: options });
@@ -202,5 +199,22 @@ export class Treadle {
     }
     #call(method, path, options = {}) {
         return this.connection.call(method, path, options);
+    }
+    /** A page of a list whose next page is told in the header `Link`. */
+    async #page(path, query) {
+        const answer = await this.connection.send("GET", path, { query });
+        const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
+        const items = (await answer.json());
+        return next ? { items, nextCursor: decodeURIComponent(next) } : { items };
+    }
+    /** All items of such a list, page by page. */
+    async #all(path) {
+        let page = await this.#page(path, {});
+        const found = page.items;
+        while (page.nextCursor) {
+            page = await this.#page(path, { cursor: page.nextCursor });
+            found.push(...page.items);
+        }
+        return found;
     }
 }

@@ -179,11 +179,8 @@ export class Treadle {
   }
 
   /** The threads, the most recently active first; `q`: a text in their id, metadata or last message. */
-  async threads(options: PageOptions & { q?: string } = {}): Promise<Page<ThreadSummary>> {
-    const answer = await this.connection.send("GET", "/threads", { query: { ...options } });
-    const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
-    const items = (await answer.json()) as ThreadSummary[];
-    return next ? { items, nextCursor: decodeURIComponent(next) } : { items };
+  threads(options: PageOptions & { q?: string } = {}): Promise<Page<ThreadSummary>> {
+    return this.#page("/threads", { ...options });
   }
 
   thread(threadId: string): Promise<Thread> {
@@ -226,7 +223,7 @@ export class Treadle {
   }
 
   agents(): Promise<Schemas["Agent"][]> {
-    return this.#call("GET", "/agents");
+    return this.#all("/agents");
   }
 
   workers(): Promise<Schemas["Worker"][]> {
@@ -257,7 +254,7 @@ export class Treadle {
   }
 
   topics(): Promise<Topic[]> {
-    return this.#call("GET", "/topics");
+    return this.#all("/topics");
   }
 
   declareTopic(topic: string, options: Schemas["NewTopic"] = {}): Promise<Topic> {
@@ -299,5 +296,24 @@ export class Treadle {
 
   #call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
     return this.connection.call<T>(method, path, options);
+  }
+
+  /** A page of a list whose next page is told in the header `Link`. */
+  async #page<T>(path: string, query: NonNullable<CallOptions["query"]>): Promise<Page<T>> {
+    const answer = await this.connection.send("GET", path, { query });
+    const next = /[?&]cursor=([^&>]+)[^>]*>; *rel="?next/.exec(answer.headers.get("link") ?? "")?.[1];
+    const items = (await answer.json()) as T[];
+    return next ? { items, nextCursor: decodeURIComponent(next) } : { items };
+  }
+
+  /** All items of such a list, page by page. */
+  async #all<T>(path: string): Promise<T[]> {
+    let page = await this.#page<T>(path, {});
+    const found = page.items;
+    while (page.nextCursor) {
+      page = await this.#page<T>(path, { cursor: page.nextCursor });
+      found.push(...page.items);
+    }
+    return found;
   }
 }

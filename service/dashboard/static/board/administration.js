@@ -1,7 +1,7 @@
 // For administrators: tenants, keys, and the audit.
 
-import { call, get, part } from "./api.js";
-import { action, address, ask, el, moment, number, put, table, tell } from "./show.js";
+import { call, get, page, part } from "./api.js";
+import { action, address, ask, el, moment, more, number, put, table, tell } from "./show.js";
 
 const SECONDS = 10;
 const SCOPES = ["submit", "read", "operate", "publish", "work", "admin"];
@@ -10,13 +10,20 @@ export function tenants(root, at) {
   const said = el("p", { role: "status" });
   const [list, made, keys] = [el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Tenants and keys")), said, el("h2", {}, "Tenants"), list, el("h2", {}, "Keys"), newKey(made, said, () => refreshKeys()), made, keys);
-  const refreshTenants = async () => showTenants(list, await get("tenants", {}, at.signal), said, refreshTenants);
-  const refreshKeys = async () => showKeys(keys, await get("keys", {}, at.signal), said, refreshKeys);
+  const shown = { cursor: at.query.get("cursor"), keys: at.query.get("keys") };
+  const refreshTenants = async () => {
+    const { items, cursor } = await page("tenants", { cursor: shown.cursor }, at.signal);
+    showTenants(list, items, more("tenants", { ...shown, cursor }, "More tenants"), said, refreshTenants);
+  };
+  const refreshKeys = async () => {
+    const { items, cursor } = await page("keys", { cursor: shown.keys }, at.signal);
+    showKeys(keys, items, more("tenants", { ...shown, keys: cursor }, "Older keys", "keys"), said, refreshKeys);
+  };
   at.every(SECONDS, refreshTenants, list, ["messages"]);
   at.every(SECONDS, refreshKeys, keys);
 }
 
-function showTenants(place, found, said, refresh) {
+function showTenants(place, found, next, said, refresh) {
   put(place, table("Tenants", [
     ["Tenant", ({ tenant }) => tenant],
     ["Queued", ({ queued }) => number(queued), { number: true }],
@@ -29,7 +36,7 @@ function showTenants(place, found, said, refresh) {
       await refresh();
       return `${one.tenant} is ${one.suspended_at ? "active again" : "suspended"}.`;
     }, { out: said }))],
-  ], found, "There are no tenants."));
+  ], found, "There are no tenants."), next);
 }
 
 function newKey(made, said, refresh) {
@@ -51,7 +58,7 @@ function newKey(made, said, refresh) {
   return form;
 }
 
-function showKeys(place, found, said, refresh) {
+function showKeys(place, found, next, said, refresh) {
   put(place, table("Keys", [
     ["Key", ({ key_id }) => el("code", {}, key_id)],
     ["Name", ({ name }) => name],
@@ -65,7 +72,7 @@ function showKeys(place, found, said, refresh) {
       await refresh();
       return "The key is revoked.";
     }, { danger: true, out: said }))],
-  ], found, "There are no keys."));
+  ], found, "There are no keys."), next);
 }
 
 export function audit(root, at) {
@@ -74,7 +81,7 @@ export function audit(root, at) {
   root.append(el("div.title", {}, el("h1", {}, "Audit"), el("span.quiet", {}, "who changed access, or stopped, repeated or deleted work")), list, older);
   const cursor = at.query.get("cursor") ?? "";
   at.every(cursor ? 3600 : SECONDS, async () => {
-    const page = await get("audit", { limit: 100, cursor }, at.signal);
+    const found = await get("audit", { limit: 100, cursor }, at.signal);
     put(list, table("Audit", [
       ["When", (act) => moment(act.at)],
       ["Who", (act) => act.principal, { wide: true }],
@@ -82,7 +89,7 @@ export function audit(root, at) {
       ["Of", (act) => (act.action.startsWith("message.") ? el("a", { href: `#messages/${act.target}` }, act.target) : act.target), { wide: true }],
       ["Tenant", (act) => act.tenant],
       ["Details", (act) => (Object.keys(act.details).length ? el("code", {}, JSON.stringify(act.details)) : ""), { wide: true }],
-    ], page.acts, "Nothing was changed yet."));
-    put(older, page.next_cursor ? el("a.button", { href: `#${address("audit", { cursor: page.next_cursor })}` }, "Older acts") : "");
+    ], found.acts, "Nothing was changed yet."));
+    put(older, found.next_cursor ? el("a.button", { href: `#${address("audit", { cursor: found.next_cursor })}` }, "Older acts") : "");
   }, list);
 }

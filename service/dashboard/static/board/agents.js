@@ -1,7 +1,7 @@
 // The agents: how they do, and what they declare.
 
-import { call, get, may, part } from "./api.js";
-import { action, address, asText, el, facts, link, moment, number, put, span, table } from "./show.js";
+import { call, get, may, page, part } from "./api.js";
+import { action, address, asText, el, facts, link, moment, more, number, put, span, table } from "./show.js";
 
 const SECONDS = 15;
 const HOUR = 3_600_000; // milliseconds
@@ -16,10 +16,10 @@ export function agents(root, at) {
   if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
     const begin = new Date(Math.floor(Date.now() / HOUR - 24) * HOUR); // the service keeps figures of whole hours
-    const [known, stats] = await Promise.all([get("agents", {}, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
+    const [{ items: known, cursor }, stats] = await Promise.all([page("agents", { cursor: at.query.get("cursor") }, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
     since.textContent = stats ? `figures since ${begin.toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" })}` : "";
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
-    put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."));
+    put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."), more("agents", { cursor }, "More agents"));
   }, list);
   const refresh = async () => showInstances(kept, await get("instances", {}, at.signal), said, refresh);
   if (may.operate) at.every(SECONDS, refresh, kept);

@@ -126,6 +126,9 @@ export function address(view, parameters = {}) {
   return given.length ? `${view}?${new URLSearchParams(given)}` : view;
 }
 
+/** A button to the next page of a list; nothing where `parameters[name]`, its cursor, is null. */
+export const more = (view, parameters, text, name = "cursor") => (parameters[name] ? el("p", {}, el("a.button", { href: `#${address(view, parameters)}` }, text)) : "");
+
 const announcer = document.querySelector("#announce");
 
 /** Say it to those who do not see the page, too. */

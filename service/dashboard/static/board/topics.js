@@ -1,19 +1,20 @@
 // Topics and who reads them: offsets, lag, records; pause and seek.
 
-import { call, get, may, part } from "./api.js";
-import { action, address, ask, asText, el, link, moment, number, put, shorten, table } from "./show.js";
+import { call, get, may, page, part } from "./api.js";
+import { action, address, ask, asText, el, link, moment, more, number, put, shorten, table } from "./show.js";
 
 const SECONDS = 5;
 const SCHEMA_SECONDS = 30;
 const RECORDS = 20;
 
 export function topics(root, at) {
-  const chosen = at.query.get("topic");
+  const [chosen, cursor, readersCursor] = ["topic", "cursor", "readers"].map((name) => at.query.get(name));
+  const shown = { topic: chosen, cursor, readers: readersCursor };
   const said = el("p", { role: "status" });
   const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, schemas);
   at.every(SECONDS, async () => {
-    const found = await get("topics", {}, at.signal);
+    const { items: found, cursor: next } = await page("topics", { cursor }, at.signal);
     put(list, table("Topics", [
       ["Topic", (topic) => link(`topics?topic=${part(topic.topic)}`, topic.topic), { wide: true }],
       ["Records", (topic) => number(topic.next_offset - topic.first_offset), { number: true }],
@@ -22,10 +23,13 @@ export function topics(root, at) {
       ["Size", (topic) => `${number(topic.bytes / 1000)} kB`, { number: true }],
       ["Schema", (topic) => topic.schema_subject ?? ""],
       ["Lag", (topic) => topic.subscriptions.map(({ subscription, lag }) => `${subscription} ${number(lag)}`).join(", ") || "no reader", { wide: true }],
-    ], found, "There are no topics yet."));
-    if (chosen) await showRecords(records, found.find(({ topic }) => topic === chosen), at);
+    ], found, "There are no topics yet."), more("topics", { ...shown, cursor: next }, "More topics"));
+    if (chosen) await showRecords(records, found.find(({ topic }) => topic === chosen) ?? (await one(chosen, at)), at);
   }, list, ["topics", "messages"]);
-  const refresh = async () => showReaders(readers, await get("subscriptions", {}, at.signal), said, refresh);
+  const refresh = async () => {
+    const { items: found, cursor: next } = await page("subscriptions", { cursor: readersCursor }, at.signal);
+    showReaders(readers, found, more("topics", { ...shown, readers: next }, "More subscriptions", "readers"), said, refresh);
+  };
   at.every(SECONDS, refresh, readers, ["topics", "messages"]);
   at.every(SCHEMA_SECONDS, async () => {
     const subjects = await get("schema-registry/subjects", {}, at.signal).catch((error) => {
@@ -37,6 +41,16 @@ export function topics(root, at) {
     schemas.dataset.seen = subjects.join();
     schemas.replaceChildren(el("h2", {}, "Schemas"), ...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]));
   }, schemas);
+}
+
+/** A topic; null where it is unknown. */
+async function one(name, at) {
+  try {
+    return await get(`topics/${part(name)}`, {}, at.signal);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    return null;
+  }
 }
 
 /** A subject, whose newest version is read when it is opened. */
@@ -62,7 +76,7 @@ async function showRecords(place, topic, at) {
     return;
   }
   const from = Math.max(topic.first_offset, topic.next_offset - RECORDS);
-  const page = await get(`topics/${part(topic.topic)}/records`, { offset: from, limit: RECORDS }, at.signal);
+  const newest = await get(`topics/${part(topic.topic)}/records`, { offset: from, limit: RECORDS }, at.signal);
   put(place, el("h2", {}, `The newest records of ${topic.topic}`), table(`Records of ${topic.topic}`, [
     ["Offset", (record) => number(record.offset), { number: true }],
     ["Key", (record) => record.key ?? ""],
@@ -70,10 +84,10 @@ async function showRecords(place, topic, at) {
     ["Headers", (record) => (Object.keys(record.headers ?? {}).length ? el("code", {}, shorten(JSON.stringify(record.headers), 200)) : "")],
     ["Schema", (record) => record.schema_id ?? ""],
     ["Published", (record) => moment(record.created_at)],
-  ], page.records.reverse(), "It has no records."));
+  ], newest.records.reverse(), "It has no records."));
 }
 
-function showReaders(place, found, said, refresh) {
+function showReaders(place, found, next, said, refresh) {
   put(place, table("Subscriptions", [
     ["Subscription", (one) => one.subscription, { wide: true }],
     ["Topics", (one) => one.topics.join(", ")],
@@ -91,7 +105,7 @@ function showReaders(place, found, said, refresh) {
         return `${one.subscription} ${one.paused ? "goes on" : "is paused"}.`;
       }, { out: said }), " ", seek(one, said, refresh),
     ], { wide: true }],
-  ], found, "There are no subscriptions yet."));
+  ], found, "There are no subscriptions yet."), next);
 }
 
 function seek(one, said, refresh) {

@@ -772,7 +772,7 @@ CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precisio
     SET jit TO 'off'
     SET lock_timeout TO '200ms'
     AS ...;
-COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR422';
+COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR409, TR422';
 CREATE FUNCTION treadle.create_webhook(url text, events text[], agents text[] DEFAULT NULL::text[], queues text[] DEFAULT NULL::text[], format text DEFAULT 'standard'::text, description text DEFAULT ''::text, enabled boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT webhook_id uuid, OUT secret text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1166,13 +1166,14 @@ CREATE FUNCTION treadle.limits_of(tenant text DEFAULT 'default'::text, OUT queue
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.limits_of(tenant text, OUT queued bigint, OUT max_queued bigint, OUT running bigint, OUT max_running bigint, OUT submits_left bigint, OUT per_minute bigint, OUT bytes_today bigint, OUT bytes_per_day bigint) IS 'What limits a tenant, and what it used';
-CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
+CREATE FUNCTION treadle.list_keys(of_tenant text DEFAULT NULL::text, quantity integer DEFAULT 1000, before_at timestamp with time zone DEFAULT NULL::timestamp with time zone, before_key text DEFAULT NULL::text) RETURNS TABLE(key_id text, tenant text, name text, scopes text[], agents text[], created_at timestamp with time zone, created_by text, expires_at timestamp with time zone, revoked_at timestamp with time zone, former_until timestamp with time zone, last_used_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS ...;
-COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer) IS 'The API keys without their secrets, the newest first';
+COMMENT ON FUNCTION treadle.list_keys(of_tenant text, quantity integer, before_at timestamp with time zone, before_key text) IS 'The API keys without their secrets, the newest first';
 CREATE FUNCTION treadle.list_push_configs(message_id uuid, tenant text DEFAULT 'default'::text) RETURNS TABLE(config_id text, url text, token text, scheme text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1995,6 +1996,16 @@ CREATE FUNCTION treadle.topic_bounds(topic text, tenant text DEFAULT 'default'::
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.topic_bounds(topic text, tenant text, reach jsonb, OUT topic_key bigint, OUT first_offset bigint, OUT next_offset bigint) IS 'Which offsets a topic has, from the first to before the next; raises TR404';
+CREATE FUNCTION treadle.topic_names(after text, quantity integer, tenant text DEFAULT 'default'::text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.topic_names(after text, quantity integer, tenant text) IS 'The names of the next topics of a tenant, in their order';
 CREATE FUNCTION treadle.topic_offset(topic text, start text, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3881,6 +3892,7 @@ CREATE INDEX audit_tenant ON treadle.audit USING btree (tenant, at);
 CREATE INDEX events_thread ON ONLY treadle.events USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX events_default_thread_thread_pos_idx ON treadle.events_default USING btree (thread, thread_pos) WHERE (thread IS NOT NULL);
 CREATE INDEX idempotency_age ON treadle.idempotency USING btree (created_at);
+CREATE INDEX keys_created ON treadle.keys USING btree (created_at, key_id);
 CREATE INDEX keys_tenant ON treadle.keys USING btree (tenant, created_at);
 CREATE INDEX lane_shares_order ON treadle.lane_shares USING btree (tenant, queue, lane, id);
 CREATE INDEX leases_of_thread ON treadle.leases USING btree (thread, id) WHERE (thread IS NOT NULL);

@@ -170,10 +170,12 @@ async def test_a_rotation_refuses_no_call(closed_api: Client, start_api: StartAp
     rotations, current = 3, [made["key"]]
     done = asyncio.Event()
     statuses = []
+    used = [made["key"]] * 4  # by each client, in its present call
 
     async def client(number: int) -> None:
         while not done.is_set():
-            statuses.append(await status_with(apis[number % 2], current[-1]))
+            used[number] = current[-1]
+            statuses.append(await status_with(apis[number % 2], used[number]))
 
     async def rotate() -> None:
         for _ in range(rotations):
@@ -182,10 +184,11 @@ async def test_a_rotation_refuses_no_call(closed_api: Client, start_api: StartAp
             )
             current.append(answer.json()["key"])
             seen = len(statuses)
-            await until(lambda seen=seen: len(statuses) >= seen + 20)  # type: ignore[misc]
+            # The next rotation ends the key before this one: no call may be under way with it.
+            await until(lambda seen=seen: len(statuses) >= seen + 20 and set(used) == {current[-1]})  # type: ignore[misc]
         done.set()
 
-    await asyncio.gather(rotate(), *(client(number) for number in range(4)))
+    await asyncio.gather(rotate(), *(client(number) for number in range(len(used))))
     assert set(statuses) == {200}
     assert len(set(current)) == rotations + 1
     assert [await status_with(api, current[-2]) for api in apis] == [200, 200]  # within the grace period

@@ -82,8 +82,10 @@ MAX_RECORD_KEY_CHARS = 255
 DEFAULT_RETENTION_HOURS = 168.0
 MAX_RETENTION_HOURS = 8_766_000
 MAX_PATTERNS = 100  # of a subscription
-MAX_FILTER_BYTES = 10_000  # of a subscription's, as JSON: each record is compared with it
-MAX_FILTER_VALUES = 20  # in the arrays of a filter: each is compared with each value of the arrays of a record
+MAX_FILTER_BYTES = 10_000  # of a subscription or a search, as JSON: each record or item is compared with it
+MAX_FILTER_VALUES = (
+    20  # in the arrays of a filter: each is compared with each value of the arrays that it is looked for in
+)
 MAX_OFFSET = 2**62
 MAX_POLL_SECONDS = 60  # that a read of a topic waits for its first record
 DEFAULT_MAX_IN_FLIGHT = 1_000

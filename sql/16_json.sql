@@ -16,3 +16,14 @@ language sql stable parallel safe as $$
             then 'must not hold a number beyond 1.8e308.'
     end
 $$;
+
+-- Why a filter takes too long to be compared, as the end of a sentence; null: it does not. Each value of its arrays is
+-- compared with each value of an array that it is looked for in, which can have half a million.
+create or replace function treadle._filter_problem(filter jsonb) returns text
+language sql immutable parallel safe as $$
+    select case
+        when octet_length(filter::text) > 10000 then 'must have at most 10000 bytes.'
+        when (select count(*) > 20 from jsonb_path_query(filter, 'strict $.** ? (@.type() == "array")[*]'))
+            then 'must have at most 20 values in its arrays together.'
+    end
+$$;

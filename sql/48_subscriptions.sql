@@ -27,10 +27,7 @@ declare
             then 'max_in_flight must be between 1 and 10000.'
         when jsonb_typeof(s.filter) <> 'object' or s.filter - 'value' - 'headers' <> '{}'
             then 'filter must be an object with value, headers or both.'
-        when octet_length(s.filter::text) > 10000 then 'filter must have at most 10000 bytes.'
-        -- Each of them is compared with each value of a record's arrays, which can be half a million.
-        when (select count(*) > 20 from jsonb_path_query(s.filter, 'strict $.** ? (@.type() == "array")[*]'))
-            then 'The arrays of a filter must have at most 20 values together.'
+        else 'filter ' || treadle._filter_problem(s.filter)
     end;
 begin
     if c_problem is not null then

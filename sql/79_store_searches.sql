@@ -8,6 +8,8 @@ declare
 begin
     if jsonb_typeof(v_filter) <> 'object' then
         raise exception using errcode = 'TR422', message = 'filter must be an object.';
+    elsif treadle._filter_problem(v_filter) is not null then
+        raise exception using errcode = 'TR422', message = 'filter ' || treadle._filter_problem(v_filter);
     elsif exists (
         select
         from jsonb_each(v_filter) f

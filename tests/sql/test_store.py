@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from service import limits
 from tests.support.sql_calls import persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
@@ -174,3 +175,12 @@ async def test_totals_that_an_upgrade_left_wrong_are_corrected(sql_client: SqlCl
     await sql_client.sql.execute("insert into treadle.store_totals (tenant, bytes) values ('default', 100)")
     await sql_client.sql.execute("select treadle.fold_stores()")
     assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (16, 1)
+
+
+async def test_a_filter_is_bounded(sql_client: SqlClient) -> None:
+    values = list(range(limits.MAX_FILTER_VALUES))
+    await use(sql_client, {"op": "search", "prefix": [], "filter": {"a": values}})
+    with pytest.raises(asyncpg.PostgresError, match="filter must have at most 20 values in its arrays together"):
+        await use(sql_client, {"op": "search", "prefix": [], "filter": {"a": [*values, {"b": 1}]}})
+    with pytest.raises(asyncpg.PostgresError, match="filter must have at most 10000 bytes"):
+        await use(sql_client, {"op": "search", "prefix": [], "filter": {"a": "x" * limits.MAX_FILTER_BYTES}})

@@ -10,6 +10,7 @@ from service.access.principal import Principal
 from service.db.pool import Database
 from service.errors import NotFound, Unprocessable
 from service.json_input import readable_object
+from service.limits import MAX_FILTER_BYTES, MAX_FILTER_VALUES
 from service.protocols.langgraph.model import Json, ThreadSearch
 
 MAX_SEARCH_BYTES = 16_000_000  # of the threads of one answer, with their values; one alone may have more
@@ -138,8 +139,22 @@ def _found(wanted: ThreadSearch) -> str:
 
 
 def _filter(principal: Principal, wanted: ThreadSearch) -> Sequence[Any]:
+    """Raises Unprocessable for metadata that take too long to be compared with those of a thousand threads."""
     metadata = None if not wanted.metadata else _text(wanted.metadata)
+    if metadata is not None and len(metadata.encode()) > MAX_FILTER_BYTES:
+        raise Unprocessable(f"metadata must have at most {MAX_FILTER_BYTES} bytes in a search.")
+    if _array_values(wanted.metadata) > MAX_FILTER_VALUES:
+        raise Unprocessable(
+            f"metadata must have at most {MAX_FILTER_VALUES} values in its arrays together in a search."
+        )
     return principal.tenant, principal.reach, wanted.ids, metadata, wanted.status
+
+
+def _array_values(value: Any) -> int:
+    """How many values all arrays in it have together."""
+    if isinstance(value, list):
+        return len(value) + sum(map(_array_values, value))
+    return sum(map(_array_values, value.values())) if isinstance(value, dict) else 0
 
 
 def _text(value: Json) -> str:

@@ -74,8 +74,8 @@ async def test_all_stores_of_a_tenant_have_a_limit_together(sql_client: SqlClien
     rows = await sql_client.sql.fetch("select owner, items from treadle.store_sizes")
     rows += await sql_client.sql.fetch("select bytes, max_bytes from treadle.store_use()")
     assert [tuple(row) for row in rows] == [("eve", 1), (8, 20)]
-    for limits, most in (('{"store_bytes": null}', None), (None, 10_000_000_000)):
-        await sql_client.sql.execute("select treadle.limit_tenant('default', $1)", limits)
+    for given, most in (('{"store_bytes": null}', None), (None, 10_000_000_000)):
+        await sql_client.sql.execute("select treadle.limit_tenant('default', $1)", given)
         assert await sql_client.sql.fetchval("select max_bytes from treadle.store_use()") == most
     await sql_client.sql.execute("select treadle.declare_tenant_limits('{\"store_bytes\": 9}')")
     with pytest.raises(asyncpg.PostgresError, match="at most 9 bytes"):

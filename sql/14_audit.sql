@@ -36,7 +36,8 @@ begin
         order by a.at desc, a.id desc
         limit quantity;
 end $$;
-comment on function treadle.audit_page is 'A page of the audit, the newest act first';
+comment on function treadle.audit_page(text, timestamp with time zone, timestamp with time zone, bigint, integer)
+    is 'A page of the audit, the newest act first';
 
 -- Delete up to `quantity` of the rows that are older than `retention_hours`; returns how many.
 create or replace function treadle.purge_audit(retention_hours double precision, quantity integer default 10000)
@@ -57,4 +58,5 @@ begin
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end $$;
-comment on function treadle.purge_audit is 'Delete a chunk of old rows of the audit';
+comment on function treadle.purge_audit(double precision, integer)
+    is 'Delete a chunk of old rows of the audit';

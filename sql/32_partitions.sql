@@ -108,7 +108,7 @@ begin
     end loop;
     return v_created;
 end $$;
-comment on function treadle.ensure_partitions
+comment on function treadle.ensure_partitions(integer)
     is 'Create the daily partitions of events and records, from yesterday to some days ahead; returns how many';
 
 create or replace function treadle.drop_partitions(until timestamptz) returns integer

@@ -188,7 +188,7 @@ begin
                 page_bytes => read_events.page_bytes, at_least_one => read_events.at_least_one) r;
     end if;
 end $$;
-comment on function treadle.read_events
+comment on function treadle.read_events(uuid[], bigint[], integer, bigint[], bigint, boolean)
     is 'New events for many readers: reader n has seen message_ids[n], or else threads[n], up to afters[n]';
 
 -- Which of these readers (see treadle.read_events) have something to read: the log of reader n does not end at
@@ -247,7 +247,8 @@ begin
                 thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread),
                 message_id => m.message_id);
 end $$;
-comment on function treadle.log_end is 'The seq of a message''s last event so far, and whether the message is over';
+comment on function treadle.log_end(uuid, text, jsonb)
+    is 'The seq of a message''s last event so far, and whether the message is over';
 
 -- A page of the log of one message, as treadle.read_events reads it, where the principal sees the message: no row where
 -- it does not exist, one with n null where the page is empty.
@@ -285,7 +286,8 @@ begin
         return next;
     end if;
 end $$;
-comment on function treadle.read_log is 'A page of the log of one message that the principal sees';
+comment on function treadle.read_log(uuid, bigint, integer, bigint, text, jsonb)
+    is 'A page of the log of one message that the principal sees';
 
 -- The messages of a thread that are not over, in the thread's order: the one that has the turn, and those among the
 -- last `searched`. `question`: the name of the question that it waits with.
@@ -323,4 +325,5 @@ begin
                 message_id => m.message_id)
         order by m.ord;
 end $$;
-comment on function treadle.open_messages is 'The messages of a thread that are not over, and what they ask';
+comment on function treadle.open_messages(bigint, text, jsonb, integer)
+    is 'The messages of a thread that are not over, and what they ask';

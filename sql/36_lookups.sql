@@ -25,7 +25,8 @@ begin
             limit 1
         ) l on true;
 end $$;
-comment on function treadle.thread_logs is 'Key, number of messages and end of the log of each thread';
+comment on function treadle.thread_logs(text[], text, jsonb)
+    is 'Key, number of messages and end of the log of each thread';
 
 -- A thread's key, the last position in its log, and the time of the event at thread_pos `pos`, null if the log has no
 -- event there; no row if there is no such thread.
@@ -59,7 +60,8 @@ begin
             and t.thread_id = thread_place.thread_id
             and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
 end $$;
-comment on function treadle.thread_place is 'Key and log end of a thread, and the time of its event at a position';
+comment on function treadle.thread_place(text, bigint, text, jsonb)
+    is 'Key and log end of a thread, and the time of its event at a position';
 
 -- The data of the `tool` events of a message's completing attempt, in order.
 create or replace function treadle._tool_events(message_id uuid) returns jsonb
@@ -115,7 +117,8 @@ begin
         return next;
     end loop;
 end $$;
-comment on function treadle.exchanges is 'Earlier messages of a thread with their answers, the newest first';
+comment on function treadle.exchanges(bigint, bigint, integer, boolean, bigint)
+    is 'Earlier messages of a thread with their answers, the newest first';
 
 -- The message that has the thread's turn, with the results of its steps by name and the data of its last
 -- `progress_events` events of type progress; no row if no message has the turn.
@@ -195,7 +198,8 @@ begin
             and treadle._may_address(reach, o.agent)
             and (agent_while_busy.agent is null or agent_while_busy.agent in (a.agent, o.agent)));
 end $$;
-comment on function treadle.agent_while_busy is 'The agent that answers while another one is at work in the thread';
+comment on function treadle.agent_while_busy(text, text, text, jsonb)
+    is 'The agent that answers while another one is at work in the thread';
 
 create or replace function treadle.thread_usage(thread bigint, out messages bigint, out usage jsonb)
 language plpgsql stable security definer

@@ -69,7 +69,8 @@ begin
         set answer = submit_once.answer
         where i.tenant = submit_once.tenant and i.restriction = v_restriction and i.key = submit_once.key;
 end $$;
-comment on function treadle.submit_once is 'Submit under an Idempotency-Key: a repeat gets the first answer';
+comment on function treadle.submit_once(text, bytea, jsonb, text, integer, boolean, boolean, jsonb)
+    is 'Submit under an Idempotency-Key: a repeat gets the first answer';
 
 -- The answer to the first call of a principal under an Idempotency-Key; null: no call was answered yet, or it had
 -- another body. For a repeat that would be refused by now, because its agent or its topic has another schema.
@@ -89,7 +90,8 @@ begin
             and i.request_hash = first_answer.request_hash
             and i.created_at >= treadle.clock() - interval '24 hours');
 end $$;
-comment on function treadle.first_answer is 'The answer to the first call under an Idempotency-Key';
+comment on function treadle.first_answer(text, bytea, text, jsonb)
+    is 'The answer to the first call under an Idempotency-Key';
 
 -- The first message that a principal has submitted under an Idempotency-Key; null: none, or it is just being submitted.
 create or replace function treadle.submitted_once(key text, tenant text default 'default', reach jsonb default null)
@@ -105,4 +107,5 @@ begin
             and i.restriction = treadle._restriction(reach)
             and i.key = submitted_once.key);
 end $$;
-comment on function treadle.submitted_once is 'The first message that was submitted under an Idempotency-Key';
+comment on function treadle.submitted_once(text, text, jsonb)
+    is 'The first message that was submitted under an Idempotency-Key';

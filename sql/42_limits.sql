@@ -98,7 +98,8 @@ begin
         details => coalesce(limit_tenant.limits, '{}'));
     perform treadle._hint('treadle_work', '*');  -- more may run
 end $$;
-comment on function treadle.limit_tenant is 'Give a tenant limits of its own; raises TR404, TR422';
+comment on function treadle.limit_tenant(text, jsonb, text)
+    is 'Give a tenant limits of its own; raises TR404, TR422';
 
 -- max_queue_size: how many messages a queue may hold for submits of tenants' logins; null: any number.
 create or replace function treadle.declare_queue_size(max_queue_size integer) returns void
@@ -268,4 +269,5 @@ begin
     running := treadle._running_of(limits_of.tenant);
     max_running := v_limits ->> 'running';
 end $$;
-comment on function treadle.limits_of is 'What limits a tenant, and what it used';
+comment on function treadle.limits_of(text)
+    is 'What limits a tenant, and what it used';

@@ -241,7 +241,8 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
             || jsonb_build_object('value', value, 'headers', headers)),
         tenant => tenant, notify => notify, reach => reach, autocommit => false, lock_timeout => null) p
 $$;
-comment on function treadle.publish is 'Publish one record; it is sent when your transaction commits. Returns its id';
+comment on function treadle.publish(text, jsonb, text, jsonb, uuid, boolean, text, jsonb)
+    is 'Publish one record; it is sent when your transaction commits. Returns its id';
 
 -- The hash that is kept of a publish, so that it differs from that of a submit, or for another topic.
 create or replace function treadle._publish_hash(topic text, request_hash bytea) returns bytea
@@ -260,7 +261,8 @@ begin
         key => key, request_hash => treadle._publish_hash(topic => topic, request_hash => request_hash),
         tenant => tenant, reach => reach);
 end $$;
-comment on function treadle.first_published is 'The answer to the first publish under an Idempotency-Key';
+comment on function treadle.first_published(text, bytea, text, text, jsonb)
+    is 'The answer to the first publish under an Idempotency-Key';
 
 -- Publish under an Idempotency-Key of the principal, as treadle.submit_once submits: a caller that repeats the call
 -- receives the first answer again. Keys of submits and of publishes are the same kind; one that was used for a submit

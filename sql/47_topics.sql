@@ -44,7 +44,8 @@ begin
         order by t.topic
         limit quantity;
 end $$;
-comment on function treadle.topic_names is 'The names of the next topics of a tenant, in their order';
+comment on function treadle.topic_names(text, integer, text)
+    is 'The names of the next topics of a tenant, in their order';
 
 -- Whether the name of a topic matches a pattern: `*` stands for one word, `#` for any number of them, none included;
 -- dots separate words. It goes back to the last `#` only, so the time is bounded by the product of both lengths.
@@ -157,7 +158,7 @@ begin
             'schema_subject', schema_subject)));
     return v_done;
 end $$;
-comment on function treadle.create_topic
+comment on function treadle.create_topic(text, double precision, integer, text, text, text)
     is 'Declare a topic; returns created, changed or unchanged. Raises TR409, TR422';
 
 -- Delete a topic: it is unknown at once, and treadle.purge_records deletes its records in chunks.
@@ -174,7 +175,7 @@ begin
         where t.id = v.id;
     perform treadle._audit(actor => actor, action => 'topic.delete', target => topic, tenant => tenant);
 end $$;
-comment on function treadle.delete_topic
+comment on function treadle.delete_topic(text, text, text)
     is 'Make a topic unknown at once, and its records the janitors'' to delete; raises TR404';
 
 -- The end of a topic: the newest version of its row. See treadle._log_era.

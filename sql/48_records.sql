@@ -18,7 +18,7 @@ begin
     first_offset := v.first_offset;
     next_offset := (select e.next_offset from treadle._topic_end(v.id) e);
 end $$;
-comment on function treadle.topic_bounds
+comment on function treadle.topic_bounds(text, text, jsonb)
     is 'Which offsets a topic has, from the first to before the next; raises TR404';
 
 -- Records of a topic from an offset on, in order: up to `quantity` and about `max_bytes`, but at least one. If the
@@ -59,7 +59,8 @@ begin
         where p.bytes_before < max_bytes
         order by p."offset";
 end $$;
-comment on function treadle.read_records is 'Records of a topic from an offset on; raises TR404';
+comment on function treadle.read_records(text, bigint, integer, bigint, text, jsonb)
+    is 'Records of a topic from an offset on; raises TR404';
 
 -- The place of a record, null for the offset until it has one. No row: there is no such record.
 create or replace function treadle.record_place(record_id uuid, tenant text default 'default', reach jsonb default null)
@@ -77,7 +78,8 @@ begin
             and r.tenant = treadle._bound_tenant(record_place.tenant)
             and record_place.reach is null;
 end $$;
-comment on function treadle.record_place is 'Topic and offset of a record';
+comment on function treadle.record_place(uuid, text, jsonb)
+    is 'Topic and offset of a record';
 
 -- The first offset whose record was published at that time or later, by bisection: offsets follow the times of
 -- publishing, except where transactions stayed open. Without such a record, the end of the topic.
@@ -154,5 +156,5 @@ begin
         treadle._existing_topic(
             topic => topic, tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach)), start);
 end $$;
-comment on function treadle.topic_offset
+comment on function treadle.topic_offset(text, text, text, jsonb)
     is 'The offset of earliest, latest, an offset or a time in a topic; raises TR404, TR422';

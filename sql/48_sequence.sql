@@ -142,4 +142,5 @@ begin
         topics := topics || treadle._give_offsets(topics => v.topics, record_ids => v.record_ids, bytes => v.bytes);
     end if;
 end $$;
-comment on function treadle.sequence_records is 'Give published records their offsets; returns the topics that grew';
+comment on function treadle.sequence_records(integer, boolean)
+    is 'Give published records their offsets; returns the topics that grew';

@@ -161,7 +161,7 @@ begin
         when 'created' then 'subscription.create' else 'subscription.change' end);
     return v_done;
 end $$;
-comment on function treadle.create_subscription
+comment on function treadle.create_subscription(text, text[], text, text, text, integer, jsonb, boolean, text, text)
     is 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
 
 -- Let the subscription of an agent's name read these topics of the tenant `default`: a worker declares it with the
@@ -230,7 +230,7 @@ begin
     perform treadle._audit_subscription(s => v, actor => actor, action => case
         when paused then 'subscription.pause' else 'subscription.resume' end);
 end $$;
-comment on function treadle.pause_subscription
+comment on function treadle.pause_subscription(text, boolean, text, text)
     is 'Deliver nothing to a subscription or, with paused => false, go on; raises TR404';
 
 -- Move a subscription in one topic (null: in all that it reads). What lies behind its place is delivered again, as new
@@ -266,7 +266,7 @@ begin
         s => v, actor => actor, action => 'subscription.seek',
         details => jsonb_strip_nulls(jsonb_build_object('start', start, 'topic', topic)));
 end $$;
-comment on function treadle.seek_subscription
+comment on function treadle.seek_subscription(text, text, text, text, text)
     is 'Move a subscription to earliest, latest, an offset or a time; raises TR404, TR422';
 
 -- Delete a subscription. Its open messages go on as ordinary messages.
@@ -285,4 +285,5 @@ begin
     delete from treadle.subscriptions s where s.id = v.id;
     perform treadle._audit_subscription(s => v, actor => actor, action => 'subscription.delete');
 end $$;
-comment on function treadle.delete_subscription is 'Delete a subscription; its open messages go on. Raises TR404';
+comment on function treadle.delete_subscription(text, text, text)
+    is 'Delete a subscription; its open messages go on. Raises TR404';

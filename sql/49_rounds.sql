@@ -87,4 +87,5 @@ begin
         end if;
     end loop;
 end $$;
-comment on function treadle.deliver_records is 'Turn the next records of subscriptions into messages of their agents';
+comment on function treadle.deliver_records(bigint[], text[], integer)
+    is 'Turn the next records of subscriptions into messages of their agents';

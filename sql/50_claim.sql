@@ -267,5 +267,5 @@ begin
         left join treadle.threads t on t.id = any(array[m.thread])
         order by u.n;
 end $$;
-comment on function treadle.claim
+comment on function treadle.claim(text, text[], integer, double precision, text, text[], text[], bigint)
     is 'Take up to so many messages from the lanes of these queues for a worker; high before normal before low';

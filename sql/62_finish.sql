@@ -107,5 +107,7 @@ begin
         from unnest(v_leases) l
         order by l.item;
 end $$;
-comment on function treadle.finish
+comment on function treadle.finish(
+    uuid[], uuid[], text[], text[], text[], text[], double precision[], text[], integer[], integer[], text[],
+    text[], boolean, integer, bigint[])
     is 'End attempts: results, last events, lane rows, dead letters, and the threads'' next messages, at once';

@@ -186,7 +186,7 @@ begin
                     event_types => event_types, event_datas => event_datas) a;
     end;
 end $$;
-comment on function treadle.append_and_send
+comment on function treadle.append_and_send(uuid, uuid, integer, text[], text[], text, integer, boolean)
     is 'Append events to a message under lease, and submit what it sends, in one transaction';
 
 -- treadle.finish for one attempt. Returns its status.
@@ -271,5 +271,7 @@ begin
     end loop;
     return v_status;
 end $$;
-comment on function treadle.conclude
+comment on function treadle.conclude(
+    uuid, uuid, text, text, text, text, double precision, text, integer, text[], text[], integer, text, text,
+    uuid[], integer, boolean)
     is 'Finish one attempt, and with it submit what it sends, save the memory of its thread, or park it';

@@ -100,7 +100,7 @@ begin
     admitted := cardinality(v_admitted);
     queues := treadle._queues_of(v_admitted || v_children);  -- a cancelled child passes the turn of its thread on
 end $$;
-comment on function treadle.tend_parents
+comment on function treadle.tend_parents(uuid[], integer)
     is 'Let messages go on whose children are over, and cancel the children of those that failed or were cancelled';
 
 -- Admit parked messages, before the new ones of their priority. The caller holds these threads; messages of others are

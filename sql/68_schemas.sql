@@ -31,7 +31,8 @@ language sql stable security definer
     order by r.subject desc
     limit 1
 $$;
-comment on function treadle.schema_rule is 'The compatibility or the mode of a subject; null: no rule, so the default';
+comment on function treadle.schema_rule(text, text, text, boolean)
+    is 'The compatibility or the mode of a subject; null: no rule, so the default';
 
 -- Set the rule of a subject ('': of all subjects without their own); null removes it. Returns the former value.
 create or replace function treadle.set_schema_rule(
@@ -59,7 +60,8 @@ begin
         details => jsonb_build_object(set_schema_rule.rule, set_schema_rule.value));
     return v_former;
 end $$;
-comment on function treadle.set_schema_rule is 'Set the compatibility or the mode of a subject, or of all';
+comment on function treadle.set_schema_rule(text, text, text, text, text)
+    is 'Set the compatibility or the mode of a subject, or of all';
 
 -- The id of a schema; a new one for a schema that the tenant does not have.
 create or replace function treadle._schema_id(
@@ -142,7 +144,7 @@ begin
         tenant => register_schema.tenant, patient => false,
         bytes => octet_length(body) + coalesce(octet_length(descriptor), 0));
 end $$;
-comment on function treadle.register_schema
+comment on function treadle.register_schema(text, text, text, uuid, integer, jsonb, jsonb, bytea, text)
     is 'Make a schema, which the service has checked, the next version of a subject';
 
 -- The newest version of a subject; 0: none.
@@ -189,7 +191,8 @@ language sql stable security definer
                     and (schema_references.deleted or v.deleted_at is null))
         order by s.schema_id)
 $$;
-comment on function treadle.schema_references is 'The ids of the schemas that refer to a version of a subject';
+comment on function treadle.schema_references(text, integer, text, boolean)
+    is 'The ids of the schemas that refer to a version of a subject';
 
 -- The subject whose newest version the records of a topic must fit; null: none, or no such topic that the principal may
 -- publish to.
@@ -204,7 +207,8 @@ language sql stable security definer
         and t.deleted_at is null
         and not coalesce(treadle._checked_reach(reach) ?| array['thread_id', 'message_id'], false)
 $$;
-comment on function treadle.topic_subject is 'The subject whose schema the records of a topic must fit; null: none';
+comment on function treadle.topic_subject(text, text, jsonb)
+    is 'The subject whose schema the records of a topic must fit; null: none';
 
 -- The same for several topics: those that have a subject.
 create or replace function treadle.topic_subjects(
@@ -218,7 +222,8 @@ language sql stable security definer
         topic => u.topic, tenant => topic_subjects.tenant, reach => topic_subjects.reach) s (subject)
     where s.subject is not null
 $$;
-comment on function treadle.topic_subjects is 'The subjects whose schemas the records of several topics must fit';
+comment on function treadle.topic_subjects(text[], text, jsonb)
+    is 'The subjects whose schemas the records of several topics must fit';
 
 -- Delete a version of a subject, or (null) all of them; returns their numbers. A deleted version is no longer found by
 -- its subject, but by its schema_id; with `permanent`, which follows an ordinary deletion, it is gone, and so is a
@@ -266,7 +271,8 @@ begin
         details => jsonb_build_object('versions', v_versions, 'permanent', delete_schemas.permanent));
     return v_versions;
 end $$;
-comment on function treadle.delete_schemas is 'Delete a version of a subject, or all; raises TR404, TR409';
+comment on function treadle.delete_schemas(text, integer, boolean, text, text)
+    is 'Delete a version of a subject, or all; raises TR404, TR409';
 
 -- Mark versions as deleted or, where they are, delete them with the schemas that no version has any more.
 create or replace function treadle._delete_versions(

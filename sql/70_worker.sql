@@ -106,7 +106,8 @@ begin
     perform treadle._limit_queues();
     return case when v_declared <> default_agent then v_declared end;
 end $$;
-comment on function treadle.register_agents is 'Upsert agents, create their queues, and declare the default agent';
+comment on function treadle.register_agents(jsonb, text)
+    is 'Upsert agents, create their queues, and declare the default agent';
 
 -- Settle messages that their worker does not finish itself: lost with the worker, or released because no process runs
 -- them. Between the choice and the lock another transaction may have finished a lease, or extended it: only leases

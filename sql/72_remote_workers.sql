@@ -122,7 +122,8 @@ begin
         end if;
     end if;
 end $$;
-comment on function treadle.remote_claim is 'Take messages of its tenant, for its agents, for a remote worker';
+comment on function treadle.remote_claim(text, text, integer, double precision, text, bigint)
+    is 'Take messages of its tenant, for its agents, for a remote worker';
 
 -- The W3C trace context of the submit of a message that the same statement has claimed. It is volatile so that it sees
 -- what the claim saw: a message may have been submitted after the statement began.

@@ -75,7 +75,8 @@ begin
             'name', create_key.name, 'scopes', create_key.scopes, 'agents', create_key.agents,
             'expires_at', create_key.expires_at));
 end $$;
-comment on function treadle.create_key is 'Store a new API key';
+comment on function treadle.create_key(text, bytea, text, text, text[], text[], double precision, text)
+    is 'Store a new API key';
 
 -- The keys of a tenant (null: of all), the newest first. `before_at` and `before_key`: those of the last key of the
 -- page before.
@@ -125,7 +126,8 @@ begin
     perform treadle._hint('treadle_keys', v_key.key_id);
     return v_key.revoked_at;
 end $$;
-comment on function treadle.revoke_key is 'End an API key, with the tokens that it made';
+comment on function treadle.revoke_key(text, text, text)
+    is 'End an API key, with the tokens that it made';
 
 -- Give a key another secret. The secret so far stays valid for `grace_seconds`; the one before it ends now. Raises
 -- TR404, and TR409 where the key is revoked.
@@ -154,7 +156,8 @@ begin
     return query
         select v_key.tenant, v_key.name, v_key.scopes, v_key.agents, v_key.expires_at, v_key.former_until;
 end $$;
-comment on function treadle.rotate_key is 'Give an API key another secret; the secret so far ends later';
+comment on function treadle.rotate_key(text, bytea, double precision, text, text)
+    is 'Give an API key another secret; the secret so far ends later';
 
 -- What a process needs to check the callers with these keys; no row for an unknown key. A key of a deleted tenant
 -- counts as revoked. `seconds_left`: until the key expires, below 0 where it has; `former_seconds_left`: the same of

@@ -96,7 +96,8 @@ begin
         where c.message_id = list_push_configs.message_id and c.tenant = list_push_configs.tenant
         order by c.created_at, c.config_id;
 end $$;
-comment on function treadle.list_push_configs is 'The addresses that are told of a message, without their credentials';
+comment on function treadle.list_push_configs(uuid, text)
+    is 'The addresses that are told of a message, without their credentials';
 
 -- Delete an address of a message. Its deliveries that are open fail.
 create or replace function treadle.delete_push_config(message_id uuid, config_id text, tenant text default 'default')
@@ -108,4 +109,5 @@ begin
         where c.message_id = delete_push_config.message_id and c.config_id = delete_push_config.config_id
             and c.tenant = delete_push_config.tenant;
 end $$;
-comment on function treadle.delete_push_config is 'Delete an address that is told of a message';
+comment on function treadle.delete_push_config(uuid, text, text)
+    is 'Delete an address that is told of a message';

@@ -91,5 +91,5 @@ begin
             when grace_seconds is null then 'callback_secret.show' else 'callback_secret.rotate' end,
         details => jsonb_strip_nulls(jsonb_build_object('former_until', former_until)));
 end $$;
-comment on function treadle.callback_secret
+comment on function treadle.callback_secret(text, double precision, text)
     is 'Show or rotate the secret that signs a tenant''s callbacks; raises TR403, TR404';

@@ -85,7 +85,8 @@ begin
         actor => actor, action => 'webhook.create', target => v.webhook_id::text, tenant => v.tenant,
         details => jsonb_build_object('url', v.url, 'events', v.events));
 end $$;
-comment on function treadle.create_webhook is 'Create a webhook; returns its secret. Raises TR403, TR404, TR409, TR422';
+comment on function treadle.create_webhook(text, text[], text[], text[], text, text, boolean, text, text)
+    is 'Create a webhook; returns its secret. Raises TR403, TR404, TR409, TR422';
 
 -- The webhooks of a tenant without their secrets, the newest first, with the outcome of their last delivery.
 -- `named`: only that one.
@@ -107,7 +108,8 @@ begin
         where w.tenant = list_webhooks.tenant and (named is null or w.webhook_id = named)
         order by w.created_at desc, w.webhook_id desc;
 end $$;
-comment on function treadle.list_webhooks is 'The webhooks of a tenant without their secrets, the newest first';
+comment on function treadle.list_webhooks(text, uuid)
+    is 'The webhooks of a tenant without their secrets, the newest first';
 
 -- changes: {"url", "events", "agents", "queues", "description", "enabled"}; a field that is missing stays as it is.
 -- Raises TR404, TR422.
@@ -137,7 +139,8 @@ begin
         actor => actor, action => 'webhook.change', target => v.webhook_id::text, tenant => v.tenant,
         details => changes);
 end $$;
-comment on function treadle.change_webhook is 'Change a webhook; raises TR404, TR422';
+comment on function treadle.change_webhook(uuid, jsonb, text, text)
+    is 'Change a webhook; raises TR404, TR422';
 
 -- Delete a webhook. Its deliveries that are open fail. Raises TR404.
 create or replace function treadle.delete_webhook(
@@ -155,7 +158,8 @@ begin
         actor => actor, action => 'webhook.delete', target => v.webhook_id::text, tenant => v.tenant,
         details => jsonb_build_object('url', v.url));
 end $$;
-comment on function treadle.delete_webhook is 'Delete a webhook; raises TR404';
+comment on function treadle.delete_webhook(uuid, text, text)
+    is 'Delete a webhook; raises TR404';
 
 -- Give a webhook another secret. Those so far sign as well for `grace_seconds`. Raises TR404.
 create or replace function treadle.rotate_webhook(
@@ -178,7 +182,8 @@ begin
         actor => actor, action => 'webhook.rotate', target => v.webhook_id::text, tenant => v.tenant,
         details => jsonb_build_object('former_until', former_until));
 end $$;
-comment on function treadle.rotate_webhook is 'Give a webhook another secret; raises TR404';
+comment on function treadle.rotate_webhook(uuid, double precision, text, text)
+    is 'Give a webhook another secret; raises TR404';
 
 -- Send a webhook an event of the type webhook.test. Returns the id of the delivery. Raises TR404.
 create or replace function treadle.test_webhook(
@@ -203,4 +208,5 @@ begin
     perform treadle._audit(
         actor => actor, action => 'webhook.test', target => v.webhook_id::text, tenant => v.tenant);
 end $$;
-comment on function treadle.test_webhook is 'Send a test event to a webhook; returns the id of its delivery';
+comment on function treadle.test_webhook(uuid, text, text)
+    is 'Send a test event to a webhook; returns the id of its delivery';

@@ -153,7 +153,8 @@ begin
     end loop;
     return v_deleted;
 end $$;
-comment on function treadle.purge_store_items is 'Delete a chunk of the items of stores that have expired';
+comment on function treadle.purge_store_items(integer)
+    is 'Delete a chunk of the items of stores that have expired';
 
 -- How many bytes the stores of a tenant have together, and may have (null: any number).
 create or replace function treadle.store_use(tenant text default 'default', out bytes bigint, out max_bytes bigint)
@@ -165,4 +166,5 @@ begin
     bytes := treadle._total_bytes(tenant);
     max_bytes := treadle._store_bytes_of(tenant);
 end $$;
-comment on function treadle.store_use is 'How many bytes the stores of a tenant have together, and may have';
+comment on function treadle.store_use(text)
+    is 'How many bytes the stores of a tenant have together, and may have';

@@ -47,4 +47,5 @@ begin
         bytes => octet_length(items::text) + coalesce(octet_length(metadata::text), 0));
     return v_list;
 end $$;
-comment on function treadle.begin_thread is 'Let a thread without messages begin with items in its metadata';
+comment on function treadle.begin_thread(text, text, jsonb, jsonb, integer, integer, boolean, text, jsonb, text)
+    is 'Let a thread without messages begin with items in its metadata';

@@ -131,7 +131,8 @@ begin
         array(select t.turn from treadle._turns_of(m.thread) t) || p_id));
     perform treadle._charge_bytes(tenant => tenant, bytes => octet_length(metadata::text), patient => patient);
 end $$;
-comment on function treadle.change_message is 'Change the priority, the delay or the metadata of a queued message';
+comment on function treadle.change_message(uuid, text, double precision, jsonb, boolean, text, jsonb, text)
+    is 'Change the priority, the delay or the metadata of a queued message';
 
 -- Raises TR404.
 create or replace function treadle.change_thread(
@@ -165,4 +166,5 @@ begin
         actor => actor, action => 'thread.change', target => thread_id, tenant => tenant);
     perform treadle._charge_bytes(tenant => tenant, bytes => octet_length(metadata::text), patient => patient);
 end $$;
-comment on function treadle.change_thread is 'Change the metadata of a thread';
+comment on function treadle.change_thread(text, jsonb, boolean, text, jsonb, text)
+    is 'Change the metadata of a thread';

@@ -147,7 +147,7 @@ begin
     perform treadle._hint_each('treadle_work', array(select distinct q from unnest(v_queues) q));
     return 'cancelled';
 end $$;
-comment on function treadle.cancel
+comment on function treadle.cancel(uuid, boolean, text, jsonb, text)
     is 'Cancel a message: ''cancelled'' now, or ''requested'' of the worker that runs it';
 
 -- Whether a message has an answer under this key; false without a key.
@@ -247,7 +247,8 @@ begin
         message_id => message_id, input => input, name => name, key => null, patient => patient,
         tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach));
 end $$;
-comment on function treadle.input is 'Answer the question that a message waits with';
+comment on function treadle.input(uuid, jsonb, text, boolean, text, jsonb)
+    is 'Answer the question that a message waits with';
 
 -- The same under a key of the caller: an answer that is sent again is accepted once, even if another question follows.
 create or replace function treadle.input_once(
@@ -261,7 +262,8 @@ begin
         message_id => message_id, input => input, name => name, key => key, patient => patient,
         tenant => treadle._bound_tenant(tenant), reach => treadle._checked_reach(reach));
 end $$;
-comment on function treadle.input_once is 'Answer a question under a key, which can be repeated';
+comment on function treadle.input_once(uuid, text, jsonb, text, boolean, text, jsonb)
+    is 'Answer a question under a key, which can be repeated';
 
 -- Drop the warm instance that workers keep for an agent and a thread of the tenant. Raises TR404 if there is no such
 -- agent for the principal.
@@ -293,7 +295,8 @@ begin
             and not treadle._sees_thread(
                 reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id));
 end $$;
-comment on function treadle.drop_instance is 'Drop the warm instance that workers keep for an agent and a thread';
+comment on function treadle.drop_instance(text, text, text, jsonb)
+    is 'Drop the warm instance that workers keep for an agent and a thread';
 
 -- Raises TR404 if there is no such queue.
 create or replace function treadle.pause(queue text, paused boolean default true, actor text default null)
@@ -314,4 +317,5 @@ begin
         perform treadle._hint('treadle_work', pause.queue);
     end if;
 end $$;
-comment on function treadle.pause is 'Stop claims from a queue or, with paused => false, resume them; submits go on';
+comment on function treadle.pause(text, boolean, text)
+    is 'Stop claims from a queue or, with paused => false, resume them; submits go on';

@@ -96,7 +96,8 @@ begin
     perform treadle._begin_life(m => m, data => '{"redriven": true}', at => treadle.clock());
     return 'queued';
 end $$;
-comment on function treadle.redrive is 'Give a failed message a new life';
+comment on function treadle.redrive(uuid, boolean, text, jsonb, text)
+    is 'Give a failed message a new life';
 
 -- A message that is over gets a new life that keeps the results of the steps before the one that is named `step`,
 -- and what was sent with them. That step and all that came after it happen once more. Raises TR404, and TR409 if the
@@ -135,4 +136,5 @@ begin
         at => treadle.clock());
     return 'queued';
 end $$;
-comment on function treadle.retry_from is 'Run a message that is over again, from one of its steps';
+comment on function treadle.retry_from(uuid, text, boolean, text, jsonb, text)
+    is 'Run a message that is over again, from one of its steps';

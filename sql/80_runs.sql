@@ -87,7 +87,8 @@ begin
     where m.message_id = interrupt.message_id;
     return v_answer;
 end $$;
-comment on function treadle.interrupt is 'Cancel a message, and keep what it has said in the history';
+comment on function treadle.interrupt(uuid, boolean, text, jsonb, text)
+    is 'Cancel a message, and keep what it has said in the history';
 
 -- Add marks to the metadata of a message that is over. Raises TR404, and TR409 for one that is open.
 create or replace function treadle.mark_message(
@@ -112,7 +113,8 @@ begin
     set metadata = m.metadata || marks
     where m.message_id = mark_message.message_id;
 end $$;
-comment on function treadle.mark_message is 'Add marks to the metadata of a message that is over';
+comment on function treadle.mark_message(uuid, jsonb, boolean, text, jsonb)
+    is 'Add marks to the metadata of a message that is over';
 
 -- What messages left for a state of their thread: the data of the last event `graph` that has values, and the text of
 -- the last attempt of those that were interrupted.

@@ -47,5 +47,5 @@ begin
     perform treadle._hint_each('treadle_events', array(select m || ':' || v_thread from unnest(v_messages) m));
     return v_deleted;
 end $$;
-comment on function treadle.delete_thread
+comment on function treadle.delete_thread(text, text, boolean, jsonb, text)
     is 'Delete a thread with its messages and events; running ones are cancelled. Returns how many messages';

@@ -27,7 +27,8 @@ begin
     perform treadle._audit(
         actor => actor, action => 'tenant.create', target => create_tenant.tenant, tenant => create_tenant.tenant);
 end $$;
-comment on function treadle.create_tenant is 'Create a tenant; raises TR409 if there is one of this name';
+comment on function treadle.create_tenant(text, text)
+    is 'Create a tenant; raises TR409 if there is one of this name';
 
 -- Raise TR404.
 create or replace function treadle._raise_unknown_tenant(tenant text) returns void
@@ -52,7 +53,7 @@ begin
         actor => actor, action => case when suspended then 'tenant.suspend' else 'tenant.resume' end, target => tenant,
         tenant => tenant);
 end $$;
-comment on function treadle.suspend_tenant
+comment on function treadle.suspend_tenant(text, boolean, text)
     is 'Refuse the submits of a tenant and claim nothing of it or, with suspended => false, go on; raises TR404';
 
 create or replace function treadle.delete_tenant(tenant text, actor text default null) returns void
@@ -75,7 +76,7 @@ begin
     from treadle.sql_roles r
     where r.tenant = delete_tenant.tenant;
 end $$;
-comment on function treadle.delete_tenant
+comment on function treadle.delete_tenant(text, text)
     is 'Make a tenant unknown at once, and its rows the janitors'' to delete; raises TR404';
 
 -- The transactions of this database that are open now, without this one.
@@ -275,7 +276,7 @@ begin
     set delete_after = v_last, delete_awaits = v.delete_awaits
     where t.tenant = v.tenant;
 end $$;
-comment on function treadle.delete_tenant_chunk
+comment on function treadle.delete_tenant_chunk(text, integer)
     is 'Delete the next rows of a tenant that is being deleted; repeat until it is gone';
 
 -- The last of the next `quantity` messages after `after`.

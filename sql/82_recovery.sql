@@ -151,7 +151,8 @@ begin
             join treadle.messages m on m.message_id = t;
     end if;
 end $$;
-comment on function treadle.reap is 'Take the messages of dead workers back and charge each a loss; returns them';
+comment on function treadle.reap(text, double precision, double precision, integer, integer)
+    is 'Take the messages of dead workers back and charge each a loss; returns them';
 
 -- Leases that no heartbeat extends: expired ones, and those of workers that do not exist.
 create or replace function treadle._stale_leases(
@@ -322,5 +323,5 @@ begin
         perform treadle._promote(v_threads, v_now);
     end if;
 end $$;
-comment on function treadle.admit_due
+comment on function treadle.admit_due(integer)
     is 'The ordinary end of a delay or a backoff: admit due messages to their lane, or to their place in the thread';

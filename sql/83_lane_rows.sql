@@ -230,5 +230,5 @@ begin
         end if;
     end loop;
 end $$;
-comment on function treadle.mend_lanes
+comment on function treadle.mend_lanes(uuid, integer)
     is 'Give runnable messages whose lane row is missing (deleted by hand) a new one';

@@ -153,5 +153,5 @@ begin
         above := greatest(above, c_lost_rows);
     end if;
 end $$;
-comment on function treadle.sweep
+comment on function treadle.sweep(double precision)
     is 'Let the low-water marks follow their first rows; bring back the lane rows below them';

@@ -104,4 +104,5 @@ begin
     end if;
     return treadle._fold(first => v_low, past => 9223372036854775807, quantity => quantity, at => v_now);
 end $$;
-comment on function treadle.fold_counters is 'Fold counter deltas together; sums stay the same. Returns how many';
+comment on function treadle.fold_counters(integer)
+    is 'Fold counter deltas together; sums stay the same. Returns how many';

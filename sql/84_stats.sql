@@ -168,7 +168,8 @@ begin
     get diagnostics v_deleted = row_count;
     return v_deleted;
 end $$;
-comment on function treadle.purge_stats is 'Delete a chunk of old rows of the statistics';
+comment on function treadle.purge_stats(integer)
+    is 'Delete a chunk of old rows of the statistics';
 
 -- The rows of the statistics from `first` to before `past`, in steps of `step` seconds: those of one tenant or (null)
 -- of all, of one queue, of one agent, and apart for each queue or agent where `by` says so. `step` null: one step.
@@ -243,7 +244,9 @@ begin
         left join measured m on m.at = c.at and m.name is not distinct from c.name
         order by c.at, c.name;
 end $$;
-comment on function treadle.read_stats is 'Statistics in steps of time: sums, and histograms of waits and runs';
+comment on function treadle.read_stats(
+    text, timestamp with time zone, timestamp with time zone, integer, text, text, text)
+    is 'Statistics in steps of time: sums, and histograms of waits and runs';
 
 create or replace view treadle.stats with (security_invoker) as
     select s.at, s.seconds, s.tenant, s.queue, s.agent, s.submitted, s.completed, s.failed, s.retried, s.cancelled,

@@ -125,4 +125,5 @@ begin
     end if;
     return treadle._fold_subscriptions(first => v_low, past => 9223372036854775807, quantity => quantity);
 end $$;
-comment on function treadle.fold_subscriptions is 'Fold the counts of subscriptions together; sums stay the same';
+comment on function treadle.fold_subscriptions(integer)
+    is 'Fold the counts of subscriptions together; sums stay the same';

@@ -124,7 +124,7 @@ begin
     end loop;
     return v_purged;
 end $$;
-comment on function treadle.purge_records
+comment on function treadle.purge_records(integer)
     is 'Delete a chunk of the records past their retention, or of deleted topics; call again until it returns 0';
 
 -- Delete a chunk of what a tenant has in topics and subscriptions; returns whether nothing is left.

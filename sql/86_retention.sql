@@ -44,7 +44,7 @@ begin
             after => after, last => last, until => v_until, failed_until => v_failed_until),
         quantity * 25);
 end $$;
-comment on function treadle.purge
+comment on function treadle.purge(double precision, double precision, uuid, integer)
     is 'Delete a chunk of expired messages, threads and keys; call again with the `last` it returned';
 
 -- Delete old idempotency keys; returns how many.

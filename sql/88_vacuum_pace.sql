@@ -96,5 +96,5 @@ begin
     end if;
     return v_changed;
 end $$;
-comment on function treadle.pace_vacuum
+comment on function treadle.pace_vacuum(bigint, double precision)
     is 'Let autovacuum pass for a minute over tables whose dead rows it cannot remove';

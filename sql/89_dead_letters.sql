@@ -72,4 +72,5 @@ begin
                 v.body ->> 'thread_id', v.body ->> 'agent', v.user_message, v.body ->> 'traceback';
     end loop;
 end $$;
-comment on function treadle.newest_dead_letters is 'The newest dead letters of a queue or of all, the newest first';
+comment on function treadle.newest_dead_letters(integer, text, bigint, text, jsonb)
+    is 'The newest dead letters of a queue or of all, the newest first';

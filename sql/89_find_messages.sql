@@ -243,4 +243,5 @@ begin
         next_before := v_looked_at[cardinality(v_looked_at)];
     end if;
 end $$;
-comment on function treadle.find_messages is 'Messages that satisfy a filter, the newest first, and where to go on';
+comment on function treadle.find_messages(jsonb, uuid, integer, text, jsonb, integer, bigint)
+    is 'Messages that satisfy a filter, the newest first, and where to go on';

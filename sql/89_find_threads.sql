@@ -70,5 +70,5 @@ begin
         end if;
     end loop;
 end $$;
-comment on function treadle.find_threads
+comment on function treadle.find_threads(text, timestamp with time zone, bigint, integer, text, jsonb, integer, bigint)
     is 'Threads, those that have a text or all, the most recently active first, and where to go on';

@@ -34,7 +34,8 @@ begin
                 message_id => m.message_id)
         order by t.depth, m.message_id;
 end $$;
-comment on function treadle.descendants is 'The messages that a message has sent, and those that they have sent';
+comment on function treadle.descendants(uuid, integer, text, jsonb)
+    is 'The messages that a message has sent, and those that they have sent';
 
 -- How many events of each type a message's log has among its first events, the last seq of them, and that of
 -- the log.
@@ -60,7 +61,8 @@ begin
         group by e.type
         order by min(e.seq);
 end $$;
-comment on function treadle.count_events is 'How many events of each type a message''s log has at its beginning';
+comment on function treadle.count_events(uuid, integer)
+    is 'How many events of each type a message''s log has at its beginning';
 
 -- The events of a message's log that tell how it went: where attempts begin and end, its steps and its tools. Of the
 -- first events of the log, and of these the first thousand that have about so many bytes together.
@@ -96,7 +98,8 @@ begin
         where s.bytes <= page_bytes
         order by s.seq;
 end $$;
-comment on function treadle.milestones is 'Where the attempts of a message begin and end, its steps and its tools';
+comment on function treadle.milestones(uuid, integer, bigint)
+    is 'Where the attempts of a message begin and end, its steps and its tools';
 
 -- The traceback with which a message failed, as its dead letter keeps it; null: it has none.
 create or replace function treadle.traceback(message_id uuid) returns text

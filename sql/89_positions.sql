@@ -89,7 +89,7 @@ language sql stable security definer
             reach => treadle._checked_reach(reach), owner => m.owner, agent => m.agent,
             thread_id => (select t.thread_id from treadle.threads t where t.id = m.thread), message_id => m.message_id)
 $$;
-comment on function treadle.queue_position
+comment on function treadle.queue_position(uuid, text, jsonb)
     is 'How many messages will be claimed before this one, from 0; null if it does not wait for a worker';
 
 -- How many rows of a lane lie before an id, by the ids of its first 1,001 rows. Beyond these, the span of the ids of
@@ -251,4 +251,5 @@ begin
                 limit quantity)
         from unnest(threads) t (thread);
 end $$;
-comment on function treadle.thread_lines is 'The first places behind the turns of threads, to tell positions in them';
+comment on function treadle.thread_lines(bigint[], integer)
+    is 'The first places behind the turns of threads, to tell positions in them';

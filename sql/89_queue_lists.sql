@@ -86,7 +86,8 @@ begin
             quantity => greatest(v_left, 0), searched => v_searched, tenant => queued_messages.tenant,
             reach => queued_messages.reach) h;
 end $$;
-comment on function treadle.queued_messages is 'Ids of waiting messages, the next to be claimed first';
+comment on function treadle.queued_messages(integer, text, jsonb)
+    is 'Ids of waiting messages, the next to be claimed first';
 
 create or replace function treadle.processing(
     quantity integer default 100, tenant text default 'default', reach jsonb default null)
@@ -113,4 +114,5 @@ begin
         order by l.id
         limit quantity;
 end $$;
-comment on function treadle.processing is 'Ids of messages that workers hold, the first claimed first';
+comment on function treadle.processing(integer, text, jsonb)
+    is 'Ids of messages that workers hold, the first claimed first';

@@ -294,5 +294,5 @@ begin
         end if;
     end if;
 end $$;
-comment on function treadle.explain
+comment on function treadle.explain(uuid, text, jsonb)
     is 'Why a message has not finished: the reasons, the nearest first, each with what to do; raises TR404';

@@ -194,7 +194,8 @@ begin
         where queue_name is null or q.queue = queue_name
         order by q.queue;
 end $$;
-comment on function treadle.queue_list is 'The queues with the figures of one tenant''s messages';
+comment on function treadle.queue_list(text, text)
+    is 'The queues with the figures of one tenant''s messages';
 
 create or replace view treadle.dead_letters with (security_invoker) as
     select q.queue, treadle._uuid(d.body ->> 'message_id') as message_id, d.dead_at, d.body ->> 'reason' as reason,
@@ -239,7 +240,8 @@ begin
         where s.place = 1 or (s.place <= quantity and s.bytes <= page_bytes)
         order by s.dlq_id desc;
 end $$;
-comment on function treadle.dead_letter_page is 'A page of the dead letters of a queue, the newest first';
+comment on function treadle.dead_letter_page(text, integer, bigint, bigint, text, jsonb)
+    is 'A page of the dead letters of a queue, the newest first';
 
 create or replace view treadle.tenant_overview with (security_invoker) as
     select t.tenant, t.created_at, t.suspended_at, t.deleted_at, t.limits, c.queued, c.processing,

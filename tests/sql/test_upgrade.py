@@ -209,3 +209,36 @@ async def test_an_upgrade_that_is_ended_is_completed_by_the_next(
     await migrate(dsn)
     assert (await dumped_schema(dsn), await function_bodies(sql)) == upgraded
     assert (await sql_client.claim_one()).message_id == message_id
+
+
+FORMER_SIGNATURES = """
+    select format('create function treadle.%I(%s) returns text language plpgsql as %L', p.proname, (
+        select string_agg(
+            format_type(t, null) || case when n > p.pronargs - p.pronargdefaults then ' default null' else '' end,
+            ', ' order by n)
+        from unnest(p.proargtypes) with ordinality a (t, n)
+        where n < p.pronargs), 'begin raise exception ''of the former release''; end')
+    from pg_proc p
+    where p.pronamespace = 'treadle'::regnamespace and p.pronargdefaults > 0 and left(p.proname, 1) <> '_'"""
+FUNCTIONS = """
+    select array_agg(p.oid::regprocedure::text order by p.oid::regprocedure::text)
+    from pg_proc p
+    where p.pronamespace = 'treadle'::regnamespace"""
+
+
+async def test_a_parameter_more_with_a_default_is_an_upgrade(sql_client: SqlClient, dsn: str, sql: Connection) -> None:
+    """Until its end, a migration has both signatures of such a function. So no statement may name it without them."""
+    message_id = await sql_client.submit(thread_id="t")
+    await sql.execute("set search_path = pg_catalog")  # as a migration names functions
+    functions = await sql.fetchval(FUNCTIONS)
+    for (create,) in await sql.fetch(FORMER_SIGNATURES):
+        with contextlib.suppress(asyncpg.DuplicateFunctionError):  # another function has the rest of its parameters
+            await sql.execute(create)
+    former = await sql.fetchval(FUNCTIONS)
+    assert len(former) > len(functions) + 50
+    await sql.execute("update treadle.meta set value = $1::text[]::text where name = 'manifest'", former)
+    await sql.execute("delete from treadle.meta where name = 'functions'")
+    await migrate(dsn)
+    assert await sql.fetchval(FUNCTIONS) == functions
+    await sql.execute("reset search_path")
+    assert (await sql_client.claim_one()).message_id == message_id

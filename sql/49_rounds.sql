@@ -64,11 +64,15 @@ begin
         from treadle._subscriptions_behind(topics, names) b
         order by random()
     loop
-        select s.* into v
-            from treadle.subscriptions s
-            where s.id = v_behind.id and not s.paused
-            for update skip locked;
-        if not found or delivered >= quantity or clock_timestamp() > c_end then
+        if delivered < quantity and clock_timestamp() < c_end then
+            select s.* into v
+                from treadle.subscriptions s
+                where s.id = v_behind.id and not s.paused
+                for update skip locked;
+        else
+            v := null;
+        end if;
+        if v.id is null then
             again := again || v_behind.name;
             continue;
         end if;

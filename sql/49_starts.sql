@@ -58,9 +58,10 @@ begin
         where p.past - p.bytes < room_bytes;
 end $$;
 
--- Of these messages, keep those that the limits of tenants and `room_bytes` (null: any number) allow; when room_bytes
--- are used up, treadle._claim_is_filled tells so. `bytes`: about how many a worker receives with the messages, at the
--- most. Adds to `at_limit` the tenants of which no further message may run.
+-- Of these messages, keep those that the limits of tenants and `room_bytes` (null: any number) allow. `bytes`: about
+-- how many a worker receives with the messages, at the most. Adds to `at_limit` the tenants of which no further message
+-- may run. Where room_bytes are used up, treadle._claim_is_filled says so, and other workers are told: the claims that
+-- they made meanwhile found the rest locked.
 create or replace function treadle._keep_allowed(
     queue text, room_bytes bigint, inout entries treadle.entry[], inout lane_ids bigint[], inout bytes bigint,
     inout at_limit text[])
@@ -79,7 +80,8 @@ begin
             into entries, lane_ids, bytes
             from treadle._keep_bytes(room_bytes => room_bytes, entries => entries, lane_ids => lane_ids) k;
         if bytes >= room_bytes then
-            perform set_config('treadle.filled_bytes', 'yes', true);
+            perform set_config('treadle.filled_bytes', 'yes', true),
+                treadle._hint('treadle_work', _keep_allowed.queue);
         end if;
     end if;
 end $$;

@@ -63,14 +63,14 @@ begin
 end $$;
 
 -- How many lane rows the claims of this transaction have passed over: other transactions hold their messages or
--- threads.
+-- threads, or a limit leaves them.
 create or replace function treadle.passed_rows() returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
     select coalesce(nullif(current_setting('treadle.passed_rows', true), ''), '0')::integer
 $$;
 comment on function treadle.passed_rows
-    is 'How many lane rows the claims of this transaction have passed over, because other transactions hold them';
+    is 'How many lane rows the claims of this transaction have passed over: others hold them, or a limit leaves them';
 
 -- Whether a claim of this transaction ended because its bytes were used up: there may be more messages for the next.
 create or replace function treadle._claim_is_filled() returns boolean

@@ -1314,7 +1314,7 @@ CREATE FUNCTION treadle.passed_rows() RETURNS integer
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.passed_rows() IS 'How many lane rows the claims of this transaction have passed over, because other transactions hold them';
+COMMENT ON FUNCTION treadle.passed_rows() IS 'How many lane rows the claims of this transaction have passed over: others hold them, or a limit leaves them';
 CREATE FUNCTION treadle.pause(queue text, paused boolean DEFAULT true, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -1,11 +1,13 @@
 """A claim ends when the bytes that its worker has room for are used up; the rest stays in the lanes."""
 
+import asyncio
 import json
 import secrets
 from uuid import UUID
 
 import pytest
 
+from service.db.notifier import WORK
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 
@@ -85,6 +87,16 @@ async def test_asides_of_a_thread_with_a_large_memory(sql_client: SqlClient) -> 
     rows = await sql_client.submit_many(*({"thread_id": "t", "aside": True} for _ in range(5)))
     await sql_client.sql.execute("update treadle.threads set memory = $1", json.dumps({"x": text()}))
     assert await taken(sql_client) == [row["message_id"] for row in rows[:3]]
+
+
+async def test_others_are_told_of_the_rest(sql_client: SqlClient) -> None:
+    """A claim of theirs may have found it locked."""
+    await submit(sql_client, *["large"] * 5)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    other = await sql_client.connect()
+    await other.sql.add_listener(WORK, lambda *hint: told.put_nowait(str(hint[3])))
+    await taken(sql_client)
+    assert await told.get() == "default"
 
 
 @pytest.mark.parametrize(("sizes", "expected"), [(["x"] * 100, False), (["large"] * 2, False), (["large"] * 3, True)])

@@ -11,7 +11,7 @@ import msgspec
 from service.access.authenticator import require
 from service.access.principal import Principal
 from service.errors import Conflict, NotFound, Refused, TreadleError, Unauthorized
-from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
+from service.limits import MAX_KEY_CHARS, MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
 from service.params import hash_request, one_thread_id
@@ -21,6 +21,8 @@ from service.protocols.mcp.translate import Place, ToolCall, progress_of, read_c
 from service.sse_frames import KEEPALIVE, RECONNECT, encode, guarded
 
 log = logging.getLogger(__name__)
+
+LONG_SESSION_CHARS = 100  # processes of an earlier release cut longer ones, and hash nothing
 
 
 async def begin(services: McpServices, principal: Principal, call: Call, session: str | None) -> Place:
@@ -106,7 +108,11 @@ def _message(asked: ToolCall) -> NewMessage:
 
 
 def _key(session: str, request: RequestId) -> str:
-    """The Idempotency-Key of a request, apart from those of POST /messages. The client chooses both parts."""
+    """The Idempotency-Key of a request, apart from those of POST /messages. The client chooses both parts: where they
+    are long, a hash stands for them."""
+    key = f"mcp {session} {msgspec.json.encode(request).decode()}"
+    if len(key) <= MAX_KEY_CHARS and len(session) <= LONG_SESSION_CHARS:
+        return key
     return f"mcp {hashlib.sha256(msgspec.json.encode([session, request])).hexdigest()}"
 
 

@@ -1,9 +1,11 @@
 """What agents of other frameworks leave to later attempts, and how they fail."""
 
 import asyncio
+import json
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 from agents import Agent as SdkAgent
@@ -17,7 +19,7 @@ from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai import BinaryContent, ToolReturn
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
@@ -116,6 +118,46 @@ async def test_an_answer_whose_stream_ends_early_is_not_kept(make: Any, monkeypa
             await agent(context, "Shall I?")
         assert context.steps == {}
         assert str(await agent(FakeContext(attempt=2), "Shall I?")) == "Hello, world"
+
+
+@pytest.mark.parametrize("ends", ["without a reason", "without a delta"])
+@pytest.mark.parametrize("make", [_graph, _pydantic], ids=["langgraph", "pydantic-ai"])
+async def test_an_answer_whose_server_tells_only_its_usage_is_whole(
+    make: Any, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeOpenAI().running() as fake:
+        fake.script.append(Reply(ends=ends))
+        assert str(await make(fake.url)(FakeContext(), "Hi")) == "Hello, world"
+
+
+@pytest.mark.parametrize("last", [None, "response.completed", "response.incomplete"])
+async def test_the_end_of_a_stream_of_responses_is_seen_by_pydantic_ai(last: str | None) -> None:
+    response = {"id": "r", "object": "response", "created_at": 1, "model": "m", "output": [], "tools": []}
+    response |= {"parallel_tool_calls": False, "tool_choice": "auto"}
+    said = {"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response | {"status": "in_progress"}},
+        said | {"delta": "Hello", "logprobs": []},
+    ]
+    if last is not None:
+        ended: dict[str, Any] = {"status": last.removeprefix("response.")}
+        ended |= {"incomplete_details": {"reason": "max_output_tokens"}} if "in" in last else {}
+        events.append({"type": last, "response": response | ended})
+    lines = [json.dumps(event | {"sequence_number": number}) for number, event in enumerate(events)]
+    body = "".join(f"data: {line}\n\n" for line in lines)
+    answer = httpx2.Response(200, text=body, headers={"content-type": "text/event-stream"})
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: answer))
+    client = openai.AsyncOpenAI(api_key="x", http_client=http, max_retries=0)
+    model = OpenAIResponsesModel("m", provider=OpenAIProvider(openai_client=client))
+    agent = pydantic_ai_agent("says", PydanticAgent(model))
+    context = FakeContext()
+    if last is None:
+        with pytest.raises(ConnectionError, match="ended before its answer did"):
+            await agent(context, "Hi")
+        assert context.steps == {}
+    else:
+        assert await agent(context, "Hi") == "Hello"
 
 
 async def test_the_end_of_a_stream_of_anthropic_is_seen_by_pydantic_ai(monkeypatch: pytest.MonkeyPatch) -> None:

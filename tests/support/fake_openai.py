@@ -12,7 +12,8 @@ import msgspec
 
 class Reply(msgspec.Struct, frozen=True):
     """A stream of these deltas; with a status of 400 or more, an error instead, with these headers. It ends as `ends`
-    says: 'whole'; 'early', without a finish_reason; 'error', with an error in the stream; 'never'."""
+    says: 'whole'; 'early', without a finish_reason; 'error', with an error in the stream; 'never'. Some servers end it
+    'without a reason', or 'without a delta' in the chunk of the reason."""
 
     deltas: tuple[dict[str, Any], ...] = ({"content": "Hello"}, {"content": ", world"})
     finish_reason: str = "stop"
@@ -82,12 +83,15 @@ def _written(reply: Reply) -> bytes:
     chunks: list[Any] = [_chunk([{"index": 0, "delta": delta, "finish_reason": None}]) for delta in reply.deltas]
     if reply.ends == "error":
         chunks.append({"error": {"message": reply.message, "type": "server_error", "code": reply.code}})
-    if reply.ends == "whole":
-        chunks.append(_chunk([{"index": 0, "delta": {}, "finish_reason": reply.finish_reason}]))
+    if reply.ends in ("whole", "without a delta"):
+        delta: dict[str, Any] | None = {} if reply.ends == "whole" else None
+        chunks.append(_chunk([{"index": 0, "delta": delta, "finish_reason": reply.finish_reason}]))
+    is_whole = reply.ends in ("whole", "without a reason", "without a delta")
+    if is_whole:
         usage = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
         chunks.append(_chunk([], usage=usage | {"prompt_tokens_details": {"cached_tokens": 4}}))
     data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
-    end = "data: [DONE]\n\n" if reply.ends == "whole" else ""
+    end = "data: [DONE]\n\n" if is_whole else ""
     return f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{data}{end}".encode()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
-PROVIDERS = {"openai", "anthropic"}  # LangChain's names
 ENDS = {"finish_reason", "stop_reason", "status"}  # in the metadata of an answer
 
 
@@ -20,6 +19,15 @@ class WholeAnswers(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
         for generations in response.generations:
             for generation in generations:
-                metadata = getattr(getattr(generation, "message", None), "response_metadata", {})
-                if metadata.get("model_provider") in PROVIDERS and ENDS.isdisjoint(metadata):
+                if _is_cut(getattr(generation, "message", None)):
                     raise ConnectionError("The model's stream ended before its answer did.")
+
+
+def _is_cut(message: Any) -> bool:
+    """Some servers with OpenAI's chat completions tell no reason for the end, and send the usage after the answer.
+    Anthropic sends usage before it."""
+    metadata = getattr(message, "response_metadata", {})
+    if not ENDS.isdisjoint(metadata):
+        return False
+    provider = metadata.get("model_provider")  # LangChain's name
+    return provider == "anthropic" or (provider == "openai" and getattr(message, "usage_metadata", None) is None)

@@ -31,7 +31,6 @@ from service.agents.tool_events import ToolSteps, plain, write_event
 
 TOOL_RETURN = "pydantic_ai.ToolReturn"  # the name of its only field marks a result that is no plain JSON
 FILES = (BinaryContent, FileUrl)
-TELL_THE_END = ("pydantic_ai.models.openai", "pydantic_ai.models.anthropic")  # the clients that tell how a stream ended
 
 
 class StepModel(WrapperModel):
@@ -207,11 +206,23 @@ def _load(stored: Any) -> Any:
 
 
 def _is_cut(streamed: StreamedResponse, response: ModelResponse) -> bool:
-    """Whether the connection was closed before the answer ended: Pydantic AI takes that for its end, if the connection
-    was closed cleanly."""
+    """Whether the stream ended before the answer did.
+
+    Of OpenAI's Responses the state tells it. Of the other two clients Pydantic AI takes every clean end of a connection
+    for the end of the answer; a whole one has a reason for its end. Some servers with OpenAI's chat completions send
+    only the usage after the answer, or the reason in a chunk without a delta, for which `finish_reason` stays None.
+    """
+    if response.state != "complete":
+        return response.state == "incomplete"
     details = response.provider_details or {}
-    has_end = "finish_reason" in details or "refusal" in details
-    return type(streamed).__module__.startswith(TELL_THE_END) and response.state == "complete" and not has_end
+    if "finish_reason" in details or "refusal" in details:
+        return False
+    match type(streamed).__name__:
+        case "OpenAIStreamedResponse":
+            return response.finish_reason is not None and not response.usage.has_values()
+        case "AnthropicStreamedResponse":
+            return True
+    return False
 
 
 def _text_of(part: Any) -> str:

@@ -30,10 +30,14 @@ UNREACHABLE_ERRORS = {
 }
 # What AWS calls an overload, whatever its status is; in the middle of a stream it begins with a small letter.
 AWS_OVERLOADS = {
-    *("throttlingexception", "throttling", "toomanyrequestsexception", "requestlimitexceeded", "slowdown"),
+    *("throttlingexception", "throttling", "throttledexception", "ec2throttledexception", "requestthrottled"),
+    *("requestthrottledexception", "toomanyrequestsexception", "requestlimitexceeded", "slowdown"),
     *("serviceunavailableexception", "modelnotreadyexception", "provisionedthroughputexceededexception"),
 }
-GRPC_OVERLOADS = {"RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+AWS_REFUSALS = {"validationexception", "requestentitytoolargeexception", "requestentitytoolarge", "413"}
+# gRPC has one status for a quota and for a message beyond a size, and one for all connections: the details tell.
+GRPC_SIZES = ("larger than max", "exceeds maximum size")
+GRPC_UNREACHABLE = ("failed to connect", "connection refused", "name resolution", "dns")
 MIN_RETRY_AFTER_SECONDS = 1.0
 MAX_RETRY_AFTER_SECONDS = 3600.0
 EARLIEST_EPOCH = 1_000_000_000.0  # a number of seconds from here on is a date (of 2001 or later), not a delay
@@ -78,8 +82,7 @@ def error_of_service(error: BaseException) -> BaseException:
 def is_overload(error: Exception) -> bool:
     """Whether a client's error says that the service is overloaded: by its status, or by an error event in the middle
     of a stream, whose status is 200. AWS and gRPC have names of their own for it."""
-    code = _part(_field(error, "response"), "Error", "Code")
-    if (isinstance(code, str) and code.lower() in AWS_OVERLOADS) or _grpc_code(error) in GRPC_OVERLOADS:
+    if _aws_code(error) in AWS_OVERLOADS or _is_grpc_overload(error):
         return True
     statuses = {status for status in _statuses(error) if status >= FIRST_ERROR_STATUS}
     if statuses:
@@ -89,7 +92,8 @@ def is_overload(error: Exception) -> bool:
 
 def refuses_request(error: BaseException) -> bool:
     """Whether a client's error says that the service refuses the request as it is: its size, or something in it."""
-    return any(_statuses(cause) & REFUSAL_STATUSES for cause in _causes(error))
+    causes = [cause for cause in _causes(error) if isinstance(cause, Exception)]
+    return any(map(_is_refusal, causes)) and not any(map(is_overload, causes))
 
 
 def cannot_be_reached(error: Exception) -> bool:
@@ -108,19 +112,35 @@ def _statuses(error: BaseException) -> set[int]:
     return {status for status in found if isinstance(status, int)}
 
 
+def _is_refusal(error: Exception) -> bool:
+    """AWS answers 400 for much else, too."""
+    code = _aws_code(error)
+    return bool(_statuses(error) & REFUSAL_STATUSES) if code is None else code in AWS_REFUSALS
+
+
+def _aws_code(error: Exception) -> str | None:
+    """What botocore's error is called, in small letters."""
+    code = _part(_field(error, "response"), "Error", "Code")
+    return code.lower() if isinstance(code, str) else None
+
+
 def _names_of(error: Exception) -> set[str]:
     names = (_field(error, "type"), _field(error, "code"))
     return {name for name in names if isinstance(name, str)}
 
 
-def _grpc_code(error: BaseException) -> str | None:
-    """The name of the status with which a call of gRPC ended."""
+def _is_grpc_overload(error: Any) -> bool:
+    """Whether a call of gRPC ended because of a quota, or because no connection was made."""
     if not any(kind.__name__ == "RpcError" for kind in type(error).__mro__):
-        return None
+        return False
     try:
-        return str(error.code().name)  # type: ignore[attr-defined]
+        code, details = str(error.code().name), error.details() if _field(error, "details") else ""
     except Exception:  # of the error's own code
-        return None
+        return False
+    text = f"{details} {said(error)}".lower()
+    if code == "RESOURCE_EXHAUSTED":
+        return not any(sign in text for sign in GRPC_SIZES)
+    return code == "UNAVAILABLE" and any(sign in text for sign in GRPC_UNREACHABLE)
 
 
 def _part(value: Any, *names: str) -> Any:

@@ -17,6 +17,7 @@ import openai
 import pydantic_ai
 import pytest
 
+from service.agents.http_errors import refuses_request
 from service.config import Settings
 from service.db.pool import Connection
 from service.errors import QueueFull
@@ -231,7 +232,9 @@ OVERLOADS: dict[str, Callable[[], Exception]] = {
     "AWS, in a stream": lambda: AwsError("throttlingException"),
     "AWS, in LangChain": lambda: _raised(ValueError("Error raised by bedrock service"), AwsError("Throttling", 400)),
     "grpc, exhausted": lambda: RpcError("RESOURCE_EXHAUSTED"),
-    "grpc, away": lambda: RpcError("UNAVAILABLE"),
+    "grpc, away": lambda: RpcError("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused"),
+    "grpc, no host": lambda: RpcError("UNAVAILABLE", "DNS resolution failed for x:1"),
+    "AWS, requests": lambda: AwsError("RequestThrottledException", 400),
     "no such host": lambda: socket.gaierror(-2, "Name or service not known"),
     "one's own": lambda: _raised(RuntimeError("No answer."), httpx2.ConnectError("refused")),
     "in a group": lambda: ExceptionGroup("g", [ValueError(), httpx2.ConnectError("refused")]),
@@ -256,9 +259,13 @@ class AwsError(Exception):
 class RpcError(Exception):
     """As that of grpc."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, details: str = "") -> None:
         super().__init__(name)
         self._name = name
+        self._details = details
+
+    def details(self) -> str:
+        return self._details
 
     def code(self) -> Any:
         return SimpleNamespace(name=self._name, value=(8, self._name.lower()))
@@ -289,11 +296,27 @@ class Broken(Exception):
         (Broken(), "error"),
         (AwsError("ValidationException", 400), "error"),
         (RpcError("INVALID_ARGUMENT"), "error"),
+        (RpcError("RESOURCE_EXHAUSTED", "Received message larger than max (5000000 vs. 4194304)"), "error"),
+        (RpcError("UNAVAILABLE", "Socket closed"), "error"),  # it may have been sent
         (ConnectionError("cut"), "error"),
     ],
 )
 def test_other_errors_are_none(error: Exception, kind: str) -> None:
     assert failed(error, CLAIM, SETTINGS).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("error", "is_refused"),
+    [
+        (openai.BadRequestError("too long", response=_answered(400), body=None), True),
+        (_raised(ValueError("Error raised by bedrock service"), AwsError("ValidationException", 400)), True),
+        (AwsError("ThrottlingException", 400), False),
+        (AwsError("ExpiredTokenException", 400), False),
+        (openai.RateLimitError("busy", response=_answered(429), body=None), False),
+    ],
+)
+def test_a_throttle_with_status_400_refuses_no_request(error: Exception, is_refused: bool) -> None:
+    assert refuses_request(error) == is_refused
 
 
 def test_a_client_s_retry_after_is_obeyed() -> None:

@@ -189,6 +189,38 @@ async def test_what_a_tool_of_the_agents_sdk_raises_decides(error: Exception) ->
     assert list(context.steps) == ["model 1"]
 
 
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_tool_that_decides_lets_those_beside_it_end(stops: bool) -> None:
+    """Of two that decide, the rejection wins, also where the results of the tools end the run."""
+    works, fails = asyncio.Event(), asyncio.Event()
+
+    async def work(what: str) -> str:
+        works.set()
+        await fails.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return "paid"
+
+    async def puts_off(what: str) -> str:
+        await works.wait()
+        fails.set()
+        raise Overloaded("Busy.")
+
+    async def refuses(what: str) -> str:
+        await fails.wait()
+        raise Rejected("No.")
+
+    script = Script([(name, '{"what": "it"}') for name in ("work", "puts_off", "refuses")], "Done.")
+    tools: list[Any] = [function_tool(tool) for tool in (work, puts_off, refuses)]
+    behavior: Any = "stop_on_first_tool" if stops else "run_llm_again"
+    made = SdkAgent[Any](name="Desk", tools=tools, model=SdkModel(script), tool_use_behavior=behavior)
+    context = FakeContext()
+    with pytest.raises(Rejected, match="No"):
+        await openai_agents_agent("works", made)(context, "Work")
+    assert (list(context.steps), context.steps["tool work c1"]) == (["model 1", "tool work c1"], "paid")
+    assert len(script.asked) == 1
+
+
 @pytest.mark.parametrize("error", [ValueError("secret"), Unacceptable("too large")])
 async def test_other_errors_of_its_tools_are_told_to_the_model(error: Exception) -> None:
     """By the formatter of the author, if there is one."""

@@ -16,7 +16,8 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 
 
 class Script:
-    """What a model says in turn: a text, (tool, arguments) or an exception. `asked` has what it received."""
+    """What a model says in turn: a text, (tool, arguments), a list of these (SdkModel only) or an exception. `asked`
+    has what it received."""
 
     def __init__(self, *says: Any) -> None:
         self.says = list(says)
@@ -62,17 +63,18 @@ class SdkModel(Model):
     async def stream_response(self, system_instructions: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
         say = await self._script.next([system_instructions, input])
         number = len(self._script.asked)
-        if isinstance(say, tuple):
-            item: Any = ResponseFunctionToolCall(
-                id=f"f{number}", call_id=f"c{number}", name=say[0], arguments=say[1], type="function_call"
-            )
+        items: list[Any] = []
+        if not isinstance(say, str):
+            for index, (name, given) in enumerate(say if isinstance(say, list) else [say]):
+                id = f"{number}" + "abc"[index - 1] * bool(index)
+                call = {"id": f"f{id}", "call_id": f"c{id}", "name": name, "arguments": given}
+                items.append(ResponseFunctionToolCall.model_validate({**call, "type": "function_call"}))
         else:
             for word in say.split(" "):
                 yield ResponseTextDeltaEvent.model_construct(type="response.output_text.delta", delta=f"{word} ")
             part = {"type": "output_text", "text": say, "annotations": []}
-            item = ResponseOutputMessage.model_validate(
-                {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-            )
+            said = {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+            items.append(ResponseOutputMessage.model_validate(said))
         usage = {
             "input_tokens": 3,
             "output_tokens": 4,
@@ -81,7 +83,13 @@ class SdkModel(Model):
             "output_tokens_details": {"reasoning_tokens": 0},
         }
         response = Response.model_validate(
-            {"id": "r", "created_at": 1, "model": "sdk-test", "object": "response", "output": [item.model_dump()]}
+            {
+                "id": "r",
+                "created_at": 1,
+                "model": "sdk-test",
+                "object": "response",
+                "output": [item.model_dump() for item in items],
+            }
             | {"parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "usage": usage}
         )
         yield ResponseCompletedEvent(type="response.completed", sequence_number=1, response=response)

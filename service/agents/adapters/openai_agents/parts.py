@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseCompletedEvent, ResponseOut
 from pydantic import TypeAdapter
 
 from service.agents.contract import Context, Rejected, RetryAfter, Unacceptable
-from service.agents.raised import decisive
+from service.agents.raised import decisive, decisive_of, said
 from service.agents.tool_events import ToolSteps, plain
 
 OUTPUT: TypeAdapter[Any] = TypeAdapter(list[ResponseOutputItem])
@@ -22,15 +22,23 @@ class Steps:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.failure: Exception | None = None  # of a tool, if it decides about the message
-        self._failures: dict[str, Exception] = {}  # the same, by the id of its call
+        self._decisive: list[Exception] = []  # what tools have raised to decide about the message
+        self._failures: dict[str, Exception] = {}  # the same while a tool runs, by the id of its call
         self._tools = ToolSteps()
         self._calls = 0
         self._needs_blank_line = False
         self._said = False
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Of the tools, if one decides about the message."""
+        return decisive_of(self._decisive) if self._decisive else None
+
     def begin_answer(self) -> str:
-        """The name of the step of the next answer. A blank line separates the texts of two answers."""
+        """The name of the step of the next answer. A blank line separates the texts of two answers. Raises the failure
+        of the tools: all of the last answer have ended."""
+        if self.failure is not None:
+            raise self.failure
         self._calls += 1
         self._needs_blank_line, self._said = self._needs_blank_line or self._said, False
         return f"model {self._calls}"
@@ -92,9 +100,9 @@ class Steps:
             call = str(context.tool_call_id)
             try:
                 stored = await self.context.step(self._tools.name(tool.name, call), step)
-            except (Rejected, RetryAfter) as error:
-                self.failure = self.failure or error
-                raise
+            except (Rejected, RetryAfter) as error:  # raised here, it makes the SDK cancel the tools beside this one
+                self._decisive.append(error)
+                return said(error)
             return result if ran_now else stored
 
         own.on_invoke_tool = on_invoke_tool

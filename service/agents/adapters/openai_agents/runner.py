@@ -79,6 +79,8 @@ class AgentRunner:
             raise failure from error
         finally:
             result.cancel()  # ends the run that goes on beside the stream
+        if (failure := self._steps.failure) is not None:
+            raise failure
         return result
 
     async def _history(self, limit: int, max_tokens: int) -> list[dict[str, str]]:

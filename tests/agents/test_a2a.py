@@ -14,6 +14,7 @@ from service.agents.adapters.a2a.remote import Remote
 from service.agents.adapters.a2a.shown import Shown
 from service.agents.builtin.echo import echo
 from service.db.pool import Connection
+from service.limits import MAX_ERROR_CHARS
 from tests.support.api_client import Client
 from tests.support.dialect_agents import scene_agent
 from tests.support.documents import DOCS, blocks
@@ -91,7 +92,8 @@ async def test_a_redrive_begins_another_task(api: Client, script: ScriptedAgent)
         found = await api.settled(message_id)
         assert (found["state"], "ended as failed: No trouble" in found["error"]) == ("failed", True)
         assert len(await tasks(api, "scene")) == count
-        await api.post(f"/messages/{message_id}/redrive")
+        if count == 1:
+            await api.post(f"/messages/{message_id}/redrive")
 
 
 async def test_a_task_that_was_forgotten_is_begun_again_by_a_redrive(fake: FakeA2A) -> None:
@@ -105,6 +107,31 @@ async def test_a_task_that_was_forgotten_is_begun_again_by_a_redrive(fake: FakeA
         await run(partner, context)
     assert await run(partner, FakeContext(steps=context.steps, attempt=2)) == "Well."
     assert fake.methods == ["SendStreamingMessage", "GetTask"] * 2
+
+
+async def test_a_question_of_a_second_task_has_an_answer_of_its_own(
+    fake: FakeA2A, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both ask under the same id."""
+    monkeypatch.setattr(remote, "AGAIN_SECONDS", 0)
+    asks: dict[str, Any] = {**task("INPUT_REQUIRED"), "id": "t"}
+    asks["status"]["message"] = {"messageId": "q", "role": "ROLE_AGENT", "parts": [{"text": "Which?"}]}
+    failed: dict[str, Any] = task("FAILED")
+    failed["status"]["message"] = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "x" * 5_000}]}
+    fake.answers["SendStreamingMessage"].clear()
+    fake.answers["SendStreamingMessage"] += [[{"task": {**task("WORKING"), "id": id}}] for id in ("t", "t", "t2", "t2")]
+    fake.answers["GetTask"] += [asks, failed]
+    context = FakeContext(inputs={"a2a question q": "one"})
+    partner = Remote("p", fake.url, {})
+    with pytest.raises(Rejected, match="ended as failed") as raised:
+        await run(partner, context)
+    assert len(str(raised.value)) == MAX_ERROR_CHARS
+    fake.answers["GetTask"] += [asks, task("COMPLETED", "Well.")]
+    answers = {"a2a question q": "one", "a2a question t2 q": "two"}
+    again = FakeContext(steps=context.steps, attempt=2, inputs=answers)
+    assert await run(partner, again) == "Well."
+    assert "a2a answer t2 q" in again.steps
+    assert len(fake.answers["SendStreamingMessage"]) == 0
 
 
 async def test_errors_say_whether_another_attempt_may_help(api: Client) -> None:

@@ -32,6 +32,7 @@ from service.agents.adapters.a2a.errors import mapped
 from service.agents.adapters.a2a.parts import make_parts, read_parts
 from service.agents.adapters.a2a.shown import Shown
 from service.agents.contract import Context, Rejected, RetryAfter
+from service.limits import MAX_ERROR_CHARS
 
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
 CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
@@ -73,7 +74,7 @@ class Remote:
             async def follow() -> str:
                 nonlocal has_followed
                 has_followed = True
-                return await self._how_it_ended(client, context, begun)
+                return await self._reason_of_its_end(client, context, begun, number)
 
             try:
                 for number in itertools.count(1):  # a redrive begins another task in place of one that has failed
@@ -82,9 +83,9 @@ class Remote:
                     if "message" in begun:
                         return begun["message"]
                     self._keep_context(context, begun["context"])
-                    how = await context.step(f"{step} ended", follow)
+                    reason = await context.step(f"{step} ended", follow)
                     if has_followed:
-                        raise Rejected(how)
+                        raise Rejected(reason)
             except _Completed as completed:
                 return completed.result
             except asyncio.CancelledError as error:
@@ -111,19 +112,21 @@ class Remote:
                         return {"message": read_parts(event.message.parts)}
         raise ConnectionError("The agent did not say which task it began.")
 
-    async def _how_it_ended(self, client: Client, context: Context, begun: dict[str, Any]) -> str:
-        """Of a task without a result: it will stay so. Raises _Completed, and what another attempt may change."""
+    async def _reason_of_its_end(self, client: Client, context: Context, begun: dict[str, Any], number: int) -> str:
+        """Follows the task, and returns why it has ended without a result, or is unknown: both stay so. Raises
+        _Completed with the result of one that has completed, and every error that another attempt may change."""
         try:
             with mapped():
-                result = await self._follow(client, context, begun, Shown(context))
+                result = await self._follow(client, context, begun, number)
         except Rejected as error:
             if isinstance(error, _Ended) or isinstance(error.__cause__, TaskNotFoundError):
-                return str(error)
+                return str(error)[:MAX_ERROR_CHARS]
             raise
         raise _Completed(result)
 
-    async def _follow(self, client: Client, context: Context, begun: dict[str, Any], shown: Shown) -> Any:
+    async def _follow(self, client: Client, context: Context, begun: dict[str, Any], number: int) -> Any:
         """The result, once the task has one. Raises _Ended, Rejected."""
+        shown = Shown(context)
         while True:
             task = await self._until_settled(client, begun["task"], shown)
             state = TaskState.Name(task.status.state)
@@ -131,11 +134,15 @@ class Remote:
                 return shown.result(task.status.message.parts)
             if state != "TASK_STATE_INPUT_REQUIRED":
                 raise _Ended(_said_at_the_end(state, task.status))
-            await self._ask(client, context, begun, task.status)
+            await self._ask(client, context, begun, task.status, number)
 
-    async def _ask(self, client: Client, context: Context, begun: dict[str, Any], status: TaskStatus) -> None:
-        """Ask our client, and give the answer to the task."""
+    async def _ask(
+        self, client: Client, context: Context, begun: dict[str, Any], status: TaskStatus, number: int
+    ) -> None:
+        """Ask our client, and give the answer to the task. Another task may ask under the same id."""
         named = status.message.message_id or hashlib.sha256(status.SerializeToString(deterministic=True)).hexdigest()
+        if number > 1:
+            named = f"{begun['task']} {named}"
         answer = await context.input(read_parts(status.message.parts) or None, name=f"a2a question {named}"[:200])
         step = f"a2a answer {named}"[:200]
         given = False

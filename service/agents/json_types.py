@@ -90,15 +90,23 @@ def read(text: str, declared: Any) -> Any:
 
 def same_json(one: Any, other: Any) -> bool:
     """Whether two decoded values are the same JSON, also where PostgreSQL has stored one of them: it writes 1e23 with
-    all its digits, which Python reads as a whole number, and another one than the float."""
+    all its digits, which Python reads as a whole number, and another one than the float. What is nested too deeply for
+    that is compared as Python does."""
+    try:
+        return _is_same(one, other)
+    except RecursionError:
+        return bool(one == other)
+
+
+def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
         return one == other or (type(one) is not type(other) and _as_float(one) == _as_float(other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
+        return len(one) == len(other) and all(map(_is_same, one, other))
     return type(one) is type(other) and bool(one == other)
 
 

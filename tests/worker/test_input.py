@@ -64,6 +64,16 @@ async def test_a_later_attempt_knows_its_question(sql: Connection, start_worker:
     assert (row["state"], row["result"]) == ("completed", "yes"), row["error"]
 
 
+def test_json_that_is_nested_deeply_is_compared() -> None:
+    def nested(inner: Any) -> Any:
+        for _ in range(600):
+            inner = {"a": inner}
+        return inner
+
+    assert same_json(nested(1), nested(1))
+    assert not same_json(nested(1), nested(2))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

@@ -37,17 +37,18 @@ async def turns(context: Context, how: str) -> Any:
 
 @agent("asks")
 async def asks(context: Context, text: str) -> Any:
-    return [await context.input({"n": 1e23}), await context.input("Sure?", name="sure\ud800\x00")]
+    given = [await context.input({"n": 1e23}), await context.input("Sure?", name="sure\ud800\x00")]
+    return [*given, await context.step("step\ud800", lambda: context.input("Again?"))]
 
 
 async def test_a_question_and_its_name_are_found_as_they_are_stored(api_with_worker: Client, sql: Connection) -> None:
     async with serving(Worker(asks, url=url_of(api_with_worker))):
         message_id = UUID(await api_with_worker.submit("x", agent="asks"))
-        for count, name in ((1, "input 1"), (2, "sure\ufffd\ufffd")):
+        for count, name in ((1, "input 1"), (2, "sure\ufffd\ufffd"), (3, "step\ufffd: input 1")):
             assert (await asked_input(sql, message_id, count))["name"] == name
             await give_input(sql, message_id, count)
         status = await api_with_worker.settled(str(message_id))
-        assert (status["state"], status["result"]) == ("completed", [1, 2]), status["error"]
+        assert (status["state"], status["result"]) == ("completed", [1, 2, 3]), status["error"]
 
 
 async def test_they_are_found_by_their_content(api_with_worker: Client, sql: Connection) -> None:

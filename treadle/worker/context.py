@@ -102,23 +102,27 @@ class RemoteContext:
         await self._buffer.put(_event(type, data, f"The event {type!r}"))
 
     async def step(self, name: str, function: Callable[[], Any]) -> Any:
-        if (stored := await self.find_step(name, function)) is not None:
+        name = await self.claim_step(name)
+        if (stored := self.find_step(name, function)) is not None:
             return stored[0]
         with within_step(name):
             result = await call_anywhere(function)
         return await self.keep_step(name, function, result)
 
-    async def find_step(self, name: str, function: Callable[[], Any]) -> tuple[Any] | None:
-        """The stored result of an earlier attempt. Raises ValueError, Rejected, TypeError."""
+    async def claim_step(self, name: str) -> str:
+        """The name as it is stored. Raises ValueError, Unacceptable."""
         await self._require_running()
-        self._names.claim("step", name)
+        return self._names.claim("step", name)
+
+    def find_step(self, name: str, function: Callable[[], Any]) -> tuple[Any] | None:
+        """The stored result of an earlier attempt. Raises Rejected, TypeError."""
         declared = return_type(function)
         if reason := unreadable(declared):
             raise Rejected(f"The result of the step {name!r} cannot be read back: {reason}.")
-        if (own := clean(name)) not in self._claim.steps:
+        if name not in self._claim.steps:
             return None
         try:
-            return (read(msgspec.json.encode(self._claim.steps[own]).decode(), declared),)
+            return (read(msgspec.json.encode(self._claim.steps[name]).decode(), declared),)
         except TypeError as error:
             raise TypeError(f"the stored result of the step {name!r} does not fit its annotation: {error}") from None
 
@@ -132,7 +136,7 @@ class RemoteContext:
             raise TypeError(f"the step {name!r} returned what its annotation does not allow: {error}") from None
         except RecursionError:
             raise Rejected(f"The result of the step {name!r} is nested too deeply.") from None
-        step: dict[str, Any] = {"name": clean(name), "result": msgspec.Raw(text.encode())}
+        step: dict[str, Any] = {"name": name, "result": msgspec.Raw(text.encode())}
         if used := self._usage.of_step(prefix_of(name)):
             step["usage"] = used
         event = Event("step", msgspec.Raw(msgspec.json.encode(step)))

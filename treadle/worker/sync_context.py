@@ -35,7 +35,8 @@ class SyncContext:
         """The function runs here, in the agent's own thread."""
         if inspect.iscoroutinefunction(function):
             return self._bridge.wait(self._context.step(name, function))
-        if (stored := self._bridge.wait(self._context.find_step(name, function))) is not None:
+        name = self._bridge.wait(self._context.claim_step(name))
+        if (stored := self._context.find_step(name, function)) is not None:
             return stored[0]
         with within_step(name):
             result = function()

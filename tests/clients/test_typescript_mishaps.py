@@ -38,7 +38,16 @@ const odd = async (context, how) => {
     const headers = how === "client 429" ? new Headers({ "Retry-After": "1" }) : { "retry-after": "soon" };
     const status = Number(how.slice(7));
     const money = { status: 429, code: "insufficient_quota" };
-    const fields = { "client away": { code: "ECONNREFUSED" }, "client money": money }[how] ?? { status, headers };
+    const fields = {
+      "client away": { code: "ECONNREFUSED" },
+      "client money": money,
+      "client vercel": { lastError: { statusCode: 503, responseHeaders: headers } },
+      "client vercel money": { statusCode: 429, data: { error: money } },
+      "client aws": { name: "ThrottlingException", $metadata: { httpStatusCode: 400 } },
+      "client aws 503": { $metadata: { httpStatusCode: 503 } },
+      "client stream": { status: undefined, error: { type: "error", error: { type: "overloaded_error" } } },
+      "client stream 400": { status: 400, code: "rate_limit_exceeded" },
+    }[how] ?? { status, headers };
     throw new Error("The agent failed.", { cause: Object.assign(new Error("busy"), fields) });
   }
   if (how.startsWith("client ")) return "well";
@@ -141,6 +150,12 @@ async def test_an_overload_is_no_failure_and_delays_are_bounded(api: Client) -> 
         ("client away", "completed"),
         ("client 500", "failed"),
         ("client money", "failed"),
+        ("client vercel", "completed"),
+        ("client vercel money", "failed"),
+        ("client aws", "completed"),
+        ("client aws 503", "completed"),
+        ("client stream", "completed"),
+        ("client stream 400", "failed"),
     ],
 )
 async def test_the_overload_of_a_client_is_no_failure(how: str, state: str, api: Client) -> None:

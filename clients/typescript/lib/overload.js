@@ -1,29 +1,58 @@
 import { Overloaded, Rejected, RetryAfter } from "./agent.js";
 import { ApiError, Unavailable } from "./errors.js";
+const FIRST_ERROR_STATUS = 400;
 const OVERLOADED = [429, 503, 529];
 const UNREACHABLE = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"];
+const OVERLOADS = ["overloaded_error", "rate_limit_error", "rate_limit_exceeded", "server_overloaded"]; // in a stream
+// What AWS calls an overload, whatever its status is.
+const AWS_OVERLOADS = [
+    ...["throttlingexception", "throttling", "throttledexception", "ec2throttledexception", "requestthrottled"],
+    ...["requestthrottledexception", "toomanyrequestsexception", "requestlimitexceeded", "slowdown"],
+    ...["serviceunavailableexception", "modelnotreadyexception", "provisionedthroughputexceededexception"],
+];
 const NO_MONEY = "insufficient_quota"; // OpenAI answers 429 for it, but waiting does not help
 const MAX_CAUSES = 10;
 const MAX_SECONDS = 3600;
 const EARLIEST_EPOCH = 1e9; // a number of seconds from here on is a date, not a delay
 /**
- * What an agent's error means, if it is that of a client (the SDK of a model, fetch) or was thrown because of one: Overloaded
- * where the service is overloaded or cannot be reached. Else the error itself.
+ * What an agent's error means, if it is that of a client (the SDK of a model or of AWS, fetch) or was thrown because of one:
+ * Overloaded where the service is overloaded or cannot be reached. Else the error itself.
  */
 export function meaning(error, text) {
     let cause = error;
     for (let depth = 0; depth < MAX_CAUSES && typeof cause === "object" && cause !== null; depth++) {
         if ([Rejected, RetryAfter, ApiError, Unavailable].some((own) => cause instanceof own))
             return error;
-        if (cause.code === NO_MONEY)
+        const names = namesOf(cause);
+        if (names.includes(NO_MONEY))
             return new Rejected(text);
-        if (OVERLOADED.includes(cause.status))
-            return new Overloaded(text, secondsOf(cause.headers));
-        if (UNREACHABLE.includes(cause.code))
+        if (isOverload(cause, names)) {
+            return new Overloaded(text, secondsOf(part(cause, "headers") ?? part(cause, "responseHeaders")));
+        }
+        if (UNREACHABLE.includes(part(cause, "code")))
             return new Overloaded(text);
-        cause = cause.cause;
+        cause = part(cause, "cause") ?? part(cause, "lastError");
     }
     return error;
+}
+function isOverload(error, names) {
+    const metadata = part(error, "$metadata");
+    if (metadata !== undefined && AWS_OVERLOADS.includes(String(part(error, "name")).toLowerCase()))
+        return true;
+    const given = [part(error, "status"), part(error, "statusCode"), part(metadata, "httpStatusCode")];
+    const statuses = given.filter((status) => typeof status === "number" && status >= FIRST_ERROR_STATUS);
+    if (statuses.length > 0)
+        return statuses.some((status) => OVERLOADED.includes(status));
+    return names.some((name) => OVERLOADS.includes(name));
+}
+/** The types and codes of an error and of the body that it carries. */
+function namesOf(error) {
+    const body = part(error, "error");
+    const bodies = [error, body, part(body, "error"), part(part(error, "data"), "error")];
+    return bodies.flatMap((one) => [part(one, "type"), part(one, "code")]);
+}
+function part(value, name) {
+    return typeof value === "object" && value !== null ? value[name] : undefined;
 }
 /** Of a header Retry-After: a number of seconds or a date; 0 without a sensible one. */
 function secondsOf(headers) {

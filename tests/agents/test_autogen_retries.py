@@ -8,7 +8,7 @@ import pytest
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, TextMessage
-from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 
@@ -57,6 +57,20 @@ async def test_the_tokens_of_a_team_that_fails_are_counted(
     row = await run(sql, "Write.", agent="pair", max_attempts=2)
     assert (row["state"], row["attempt"]) == ("failed", 2)
     assert row["usage"]["completion_tokens"] == (2 if stores else 3)
+
+
+async def test_tokens_that_a_team_does_not_tell_hide_no_others(sql: Connection, start_worker: StartWorker) -> None:
+    """As those of the model that chooses the next speaker."""
+    chooses, speaks = ReplayModel("a", "b"), ReplayModel("one", "two")
+
+    def make(kit: Kit) -> SelectorGroupChat:
+        speakers: list[Any] = [assistant(name, speaks) for name in ("a", "b")]
+        return SelectorGroupChat(speakers, model_client=kit.model(chooses), max_turns=2, allow_repeated_speaker=True)
+
+    await start_worker(autogen_agent("pair", make))
+    row = await run(sql, "Write.", agent="pair")
+    assert (row["state"], row["result"]) == ("completed", "two"), row["error"]
+    assert row["usage"]["completion_tokens"] == 4
 
 
 async def test_an_answer_that_cannot_be_stored_is_paid_for_once(sql: Connection, start_worker: StartWorker) -> None:

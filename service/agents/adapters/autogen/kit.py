@@ -29,7 +29,8 @@ class Kit:
         self.context = context
         self.last_model_error: Exception | None = None
         self.stored = 0  # results of calls, in this attempt or an earlier one
-        self.tokens: Counter[str] = Counter()  # of the answers of `model`, those of earlier attempts included
+        # Prompt and completion tokens of answers of `model`, in this attempt, which the team has not told yet.
+        self.untold: Counter[tuple[int, int]] = Counter()
         self.questions: Counter[str] = Counter()  # in this attempt, by the person's name
         self._models = 0
         self._calls: Counter[str] = Counter()

@@ -100,7 +100,7 @@ class StepClient(ChatCompletionClient):
     def _told(self, stored: Any) -> CreateResult:
         """An answer, new or of an earlier attempt, as the team receives it."""
         answer = CreateResult.model_validate(stored)
-        self._kit.tokens.update(tokens_of(answer.usage))
+        self._kit.untold[answer.usage.prompt_tokens, answer.usage.completion_tokens] += 1
         return answer
 
     def _step(

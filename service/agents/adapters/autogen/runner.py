@@ -103,7 +103,7 @@ class Runner:
                 if hasattr(item, "stop_reason"):
                     result = item
                 else:
-                    _count(tokens, item)
+                    self._count(tokens, item.models_usage)
                     await self._write(item)
         except BaseException as error:
             token.cancel()
@@ -114,17 +114,23 @@ class Runner:
                 await asyncio.wait({closing}, timeout=CANCEL_SECONDS)
             finally:
                 closing.cancel()
-            self._context.usage(**self._uncounted(tokens))
+            self._context.usage(**tokens)
             if not isinstance(error, Exception) or (cause := self._cause(error)) is error:
                 raise
             # The cause of a model's error stays: it tells whether the model can be reached.
             raise cause from (cause.__cause__ if cause is self._kit.last_model_error else error)
-        self._context.usage(**self._uncounted(tokens), stop_reason=result.stop_reason)
+        self._context.usage(**tokens, stop_reason=result.stop_reason)
         return result
 
-    def _uncounted(self, tokens: Counter[str]) -> dict[str, int]:
-        """Of the tokens that the team tells, those of models without the kit's wrapper."""
-        return {name: max(0, count - self._kit.tokens[name]) for name, count in tokens.items()}
+    def _count(self, tokens: Counter[str], usage: Any) -> None:
+        """Of the tokens that the team tells, those of models without the kit's wrapper: the kit counts its own."""
+        if usage is None:
+            return
+        counts = usage.prompt_tokens, usage.completion_tokens
+        is_of_kit = self._kit.untold[counts] > 0
+        self._kit.untold[counts] -= is_of_kit
+        if not is_of_kit:
+            tokens.update(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
 
     async def _write(self, item: Any) -> None:
         """Write the event for a message or an event of the team."""
@@ -162,9 +168,3 @@ class Runner:
 def is_not_a_cancellation(record: logging.LogRecord) -> bool:
     """AutoGen logs the cancellation of an agent as an error with a traceback; this filter drops it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
-
-
-def _count(tokens: Counter[str], item: Any) -> None:
-    if item.models_usage is not None:
-        tokens["prompt_tokens"] += item.models_usage.prompt_tokens
-        tokens["completion_tokens"] += item.models_usage.completion_tokens

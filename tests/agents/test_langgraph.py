@@ -241,8 +241,9 @@ class Counted(TypedDict):
         ({}, 6, "Recursion limit of 6"),
         ({"config": {"recursion_limit": 1_000}}, 6, "Recursion limit of 6"),
         ({"config": {"recursion_limit": 3}}, 3, "Recursion limit of 3"),
-        ({"config": {"recursion_limit": 0}}, 0, "must be a whole number from 1"),
-        ({"config": {"configurable": "x"}}, 0, "must be an object"),
+        ({"config": {"recursion_limit": 0}}, 6, "Recursion limit of 6"),
+        ({"config": {"recursion_limit": 5.0}}, 6, "Recursion limit of 6"),
+        ({"config": {"configurable": "x"}}, 6, "Recursion limit of 6"),
         ({"interrupt_before": ["other"]}, 0, "names the node 'other'"),
     ],
 )

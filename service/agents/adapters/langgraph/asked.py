@@ -29,14 +29,6 @@ class Asked(msgspec.Struct, frozen=True):
     checkpoint: str | None = None  # the message after whose state it begins (empty: no state); None: the last one
     resumes: bool = False  # it has no input: the graph goes on with the nodes that are due
 
-    def __post_init__(self) -> None:
-        given = self.config or {}
-        if not isinstance(given.get("configurable") or {}, dict):
-            raise ValueError("config.configurable must be an object")
-        limit = given.get("recursion_limit")
-        if limit is not None and (type(limit) is not int or limit < 1):
-            raise ValueError("config.recursion_limit must be a whole number from 1")
-
     @property
     def modes(self) -> list[str]:
         return [mode for mode in PASSED_ON if mode in self.stream_mode]
@@ -51,16 +43,18 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The `config` of the run, but for the names that Treadle gives."""
+        """The `config` of the run, but for the names that Treadle gives, and for values that LangGraph's API refuses:
+        a message of before that check may have them."""
         given = self.config or {}
         own = given.get("configurable")
         configurable = {
             name: value
-            for name, value in (own or {}).items()
+            for name, value in (own if isinstance(own, dict) else {}).items()
             if name not in RESERVED and not name.startswith(RESERVED_PREFIXES)
         }
         limit = given.get("recursion_limit")
-        return {"configurable": configurable} | ({} if limit is None else {"recursion_limit": limit})
+        has_limit = type(limit) is int and limit > 0
+        return {"configurable": configurable} | ({"recursion_limit": limit} if has_limit else {})
 
     def breakpoints(self, graph: Any) -> dict[str, Any]:
         """Raises Rejected for a node that the graph does not have."""

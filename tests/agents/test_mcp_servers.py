@@ -85,6 +85,7 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
         ("tools/call", Refusal(503, retry_after="1"), 2, 0, "seen"),
         ("tools/call", Refusal(429, error="busy"), 2, 0, "seen"),
         ("tools/call", Refusal(502), 2, 1, "seen"),
+        ("tools/call", Refusal(502, is_json=True), 2, 1, "seen"),  # of a gateway
         ("tools/call", Refusal(404), 2, 1, "seen"),  # a new release of the server does not know the session
         ("tools/call", Refusal(500, error="The tool is broken."), 1, 0, "The tool is broken."),
         ("tools/call", Refusal(403), 1, 0, "Server returned an error response"),

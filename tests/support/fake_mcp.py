@@ -19,11 +19,12 @@ RESULTS: dict[str, Any] = {
 
 
 class Refusal(NamedTuple):
-    """An answer in place of the result. With `error` its body is an error of JSON-RPC."""
+    """An answer in place of the result. With `error` its body is an error of JSON-RPC; `is_json`: other JSON."""
 
     status: int
     retry_after: str = ""
     error: str | None = None
+    is_json: bool = False
 
 
 class FakeMcp:
@@ -63,6 +64,8 @@ class FakeMcp:
         if self.script[method]:
             refusal = self.script[method].popleft()
             headers = {"Retry-After": refusal.retry_after}
+            if refusal.is_json:
+                return refusal.status, headers | json_type, b'{"message": "Internal server error"}'
             if refusal.error is None:
                 return refusal.status, {**headers, "Content-Type": "text/html"}, b"<p>no</p>"
             error = {"code": -32603, "message": refusal.error}

@@ -23,24 +23,44 @@ INTERNAL_ERROR = -32603  # of JSON-RPC
 
 async def bound_answer(response: "httpx2.Response") -> None:
     """A hook of the client. Raises Rejected for a compressed answer, which could expand to gigabytes."""
-    if _is_of_the_server(response):
+    if await _is_of_the_server(response):
         _tell_status(response)
         return
-    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if not _is_plain(response):
         raise Rejected("The MCP server compressed its answer, which the request forbids.")
     if "text/event-stream" not in response.headers.get("content-type", ""):
         stream: Any = response.stream
         response.stream = _bounded(stream)
 
 
-def _is_of_the_server(response: "httpx2.Response") -> bool:
+async def _is_of_the_server(response: "httpx2.Response") -> bool:
     """Whether the status is about the server, or the proxy before it, and not about the call. The error of a call is
-    JSON, whatever its status."""
+    JSON-RPC, whatever its status."""
     status = response.status_code
     if status in OVERLOAD_STATUSES:
         return True
     is_away = status >= 500 or (status == 404 and SESSION in response.request.headers)  # it has forgotten the session
-    return is_away and not response.headers.get("content-type", "").strip().lower().startswith("application/json")
+    if not is_away or not response.headers.get("content-type", "").strip().lower().startswith("application/json"):
+        return is_away
+    return _is_plain(response) and not await _has_jsonrpc(response)
+
+
+def _is_plain(response: "httpx2.Response") -> bool:
+    return response.headers.get("content-encoding", "identity").strip().lower() == "identity"
+
+
+async def _has_jsonrpc(response: "httpx2.Response") -> bool:
+    """Reads the body, and leaves it to the SDK."""
+    import httpx2
+
+    stream: Any = response.stream
+    try:
+        body = b"".join([piece async for piece in _bounded(stream)])
+        found = msgspec.json.decode(body)
+    except (httpx2.StreamError, ValueError, RecursionError):  # too large, or no JSON
+        return False
+    response.stream = _replaced(stream, body)
+    return isinstance(found, dict) and "jsonrpc" in found
 
 
 def _tell_status(response: "httpx2.Response") -> None:

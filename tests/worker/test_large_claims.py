@@ -18,7 +18,7 @@ from service.worker.traces import NoTraces
 from tests.support.agents import gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit_many
-from tests.support.waiting import let_the_loop_read, until
+from tests.support.waiting import until
 from tests.support.workers import never_replaced
 from treadle import Context, agent
 
@@ -95,8 +95,7 @@ async def test_a_claim_whose_bytes_are_used_up_is_followed_by_the_next_at_once(s
     running = Claimer(worker="w", settings=settings, lease_seconds=60.0, **parts)
     task = asyncio.create_task(running.run())
     await until(lambda: not answers)
-    await let_the_loop_read()
-    assert not held.wake_for_room
+    await until(lambda: not held.wake_for_room)  # the two claims before set it
     answers.append(Claimed([]))
     work.set()
     await until(lambda: not answers)

@@ -10,6 +10,7 @@ from service.limits import MAX_POSITION
 
 UNKNOWN_CURSOR = "cursor must be one that an earlier page of this list returned."
 MAX_CURSOR_DIGITS = 18
+MAX_POSITION_DIGITS = len(str(MAX_POSITION))
 
 
 def parse_cursor(text: str) -> int:
@@ -42,7 +43,7 @@ def format_position(position: Position | NamedPosition) -> str:
 def parse_position(text: str) -> Position:
     """Raises Invalid."""
     at, key = _parse_timed(text)
-    if not (key.isascii() and key.isdecimal() and int(key) <= MAX_POSITION):
+    if not (key.isascii() and key.isdecimal() and len(key) <= MAX_POSITION_DIGITS and int(key) <= MAX_POSITION):
         raise Invalid(UNKNOWN_CURSOR)
     return Position(at, int(key))
 

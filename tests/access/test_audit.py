@@ -8,6 +8,7 @@ import pytest
 
 from service.access.store import KeyStore
 from service.config import Settings
+from service.cursors import format_name
 from service.db.pool import Connection, Database
 from service.maintenance.purge_audit import PurgeAudit
 from service.maintenance.store import MaintenanceStore
@@ -90,6 +91,7 @@ async def test_the_audit_is_read_in_pages(closed_api: Client, cli: Cli, sql: Con
         (acme, "?since=yesterday", 400),
         (acme, "?since=2026-01-01T00:00:00", 400),
         (acme, "?cursor=x", 400),
+        (acme, f"?cursor={format_name('2026-01-01T00:00:00+00:00 ' + '9' * 4301)}", 400),
         (acme, "?tenant=", 400),
     ):
         assert (await closed_api.get(f"/audit{query}", headers=bearer(key))).status_code == status, query

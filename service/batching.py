@@ -203,7 +203,8 @@ class Batcher(Generic[Item, Result]):
 
 class SharedReads(Generic[Asked, Result]):
     """Reads whose answer is the same for all who ask the same. Those who ask while such a read is in flight share the
-    next one, which begins after they asked. At most `calls` are in flight, each for another question."""
+    next one, which begins after they asked. At most `calls` are in flight, each for another question. A read may run
+    in a task that another question has begun, with the context variables of that one."""
 
     def __init__(self, read: Callable[[Asked], Awaitable[Result]], *, calls: int = 2) -> None:
         self._read = read

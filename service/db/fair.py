@@ -11,7 +11,8 @@ from service.errors import Unavailable
 from service.places import Places
 
 tenant_of_request: ContextVar[str] = ContextVar("tenant_of_request", default="")
-"""In the task of a request: the tenant that asks."""
+"""In the task of a request: the tenant that asks. A read that serves several requests sets it to the tenant whose rows
+it reads (empty: all), because its task is that of another request."""
 
 
 class FairDatabase(Database):

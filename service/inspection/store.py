@@ -9,6 +9,7 @@ import msgspec
 
 from service.access.principal import Principal
 from service.batching import SharedReads
+from service.db.fair import tenant_of_request
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import Busy, Conflict, NotFound
@@ -98,6 +99,7 @@ class InspectionStore:
         return await self._pages.ask(asked)
 
     async def _read_page(self, asked: Asked) -> MessagePage:
+        tenant_of_request.set(asked.tenant)
         found = await self._find(asked)
         rows = await self._database.fetch(SUMMARIES, found.message_ids) if found.message_ids else []
         fitting = [row for number, row in enumerate(rows) if number == 0 or row["bytes"] <= JSON_PAGE_BYTES]

@@ -7,6 +7,7 @@ import msgspec
 
 from service.access.principal import Principal
 from service.batching import SharedReads
+from service.db.fair import tenant_of_request
 from service.db.pages import read_all, read_page
 from service.db.pool import Database
 from service.db.rows import from_row
@@ -98,6 +99,7 @@ class QueueStore:
         return await self._queue_lists.ask(_figures_of(principal))
 
     async def _read_queues(self, tenant: str | None) -> list[Queue]:
+        tenant_of_request.set(tenant or "")
         return msgspec.convert(await self._lists.fetch(QUEUE, tenant, None), list[Queue])
 
     async def get(self, principal: Principal, name: str) -> Queue:
@@ -163,6 +165,7 @@ class QueueStore:
         return await self._worker_lists.ask(None)
 
     async def _read_workers(self, _: None) -> list[Worker]:
+        tenant_of_request.set("")
         rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
         return msgspec.convert(rows, list[Worker])
 

@@ -8,6 +8,7 @@ from asyncpg import Record
 
 from service.access.principal import Principal
 from service.batching import SharedReads
+from service.db.fair import tenant_of_request
 from service.db.pool import Database
 from service.db.rows import from_row
 from service.errors import Unprocessable
@@ -69,6 +70,7 @@ class StatisticsStore:
         return Statistics(begin, end, step, [_step_of(row) for row in rows])
 
     async def _rows(self, asked: Asked) -> list[Record]:
+        tenant_of_request.set(asked[0] or "")
         return await self._database.fetch(READ, *asked)
 
 

@@ -1,11 +1,16 @@
 """Slow calls of one kind delay no call of another kind."""
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 
+from service.access.principal import AUTH_OFF
 from service.api import pools
+from service.db.fair import FairDatabase, tenant_of_request
 from service.db.pool import Connection
+from service.inspection.store import InspectionStore
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key, status_with
 from tests.support.api_answers import problem
 from tests.support.fixture_types import RegisterAgents, StartApi
@@ -90,3 +95,22 @@ async def test_slow_lists_of_a_tenant_leave_a_connection_to_others(
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_shared_read_waits_in_the_line_of_the_tenant_that_asks(dsn: str) -> None:
+    lines: list[tuple[str, str]] = []
+
+    class Lists(FairDatabase):
+        async def fetchrow(self, query: str, *args: Any, **more: Any) -> Any:
+            lines.append((tenant_of_request.get(), args[3]))
+            return await super().fetchrow(query, *args, **more)
+
+    async def ask(store: InspectionStore, tenant: str, limit: int) -> None:
+        tenant_of_request.set(tenant)
+        await store.page(msgspec.structs.replace(AUTH_OFF, tenant=tenant), {}, before=None, limit=limit)
+
+    lists = Lists(dsn, name="test", size=4, of_tenant=3)
+    store = InspectionStore(lists)
+    await asyncio.gather(*(ask(store, "default", limit) for limit in range(1, 5)), ask(store, "acme", 1))
+    await lists.close()
+    assert sorted(lines) == [("acme", "acme"), *[("default", "default")] * 4]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.access.store import KEY_PAGE
-from service.db.pages import READ_ROWS
+from service.db.pages import FIRST_ROWS, READ_ROWS, read_page
 from service.db.pool import Connection
 from service.limits import JSON_PAGE_BYTES, PAGE_ITEMS
 from service.queues.store import AGENT_PAGE
@@ -115,6 +115,23 @@ async def test_a_page_is_bounded_in_bytes(api: Client, sql: Connection) -> None:
     sizes = [len(page.content) async for page in pages(api, "/subscriptions", limit=1000)]
     assert sum(sizes) > 4 * JSON_PAGE_BYTES
     assert max(sizes) < 1.1 * JSON_PAGE_BYTES
+
+
+@pytest.mark.parametrize(("size", "fitting"), [(100, 100), (40_000, 24), (200_000, 4), (2_000_000, 1)])
+async def test_large_rows_are_not_read_in_vain(sql: Connection, size: int, fitting: int) -> None:
+    calls: list[range] = []
+
+    async def read(after: int | None, quantity: int) -> Any:
+        first = (after or 0) + 1
+        calls.append(range(first, first + quantity))
+        return await sql.fetch(
+            "select n, repeat('x', $3) as text from generate_series($1::integer, $1 + $2 - 1) n", first, quantity, size
+        )
+
+    page, following = await read_page(read, lambda row: int(row["n"]), after=None, limit=PAGE_ITEMS)
+    assert (len(page), following) == (fitting, fitting)
+    assert [n for call in calls for n in call] == list(range(1, max(fitting + 1, FIRST_ROWS) + 1))
+    assert len(calls) <= 2
 
 
 async def test_the_python_client_lists_all(api: Client, sql: Connection) -> None:

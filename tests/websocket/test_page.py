@@ -8,11 +8,12 @@ from playwright.async_api import expect
 
 from service.agents.builtin.echo import echo
 from service.config import Settings
+from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.browser import open_browser
 from tests.support.chat_page import ChatPage
-from tests.support.fixture_types import StartWorker
+from tests.support.fixture_types import RegisterAgents, StartWorker
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 from treadle import Context, agent
@@ -200,3 +201,19 @@ async def test_an_agent_that_takes_only_objects_is_sent_json(settings: Settings,
         await expect(chat.page.locator("#notice")).to_contain_text("This agent takes a JSON object: ")
         await chat.send('{"wish": "a bike"}')
         await expect(chat.results).to_have_text(["either a wish", "object a bike"])
+
+
+async def test_each_of_many_agents_can_be_chosen(
+    settings: Settings, register_agents: RegisterAgents, sql: Connection
+) -> None:
+    await register_agents()
+    await sql.execute(
+        "insert into treadle.agents (agent, queue, timeout_seconds, max_attempts, description, registered_at)"
+        " select 'n' || n, 'default', 1, 1, '', now() from generate_series(1, 1100) n"
+    )
+    async with api_server(settings) as served, open_browser() as browser:
+        chat = await ChatPage.open(browser, served.port, "tour")
+        await expect(chat.page.locator("#agent option")).to_have_count(1101)
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{served.port}/dashboard#messages")
+        await expect(page.locator("#agent-names option")).to_have_count(1101)

@@ -106,14 +106,26 @@ async function fetchList(path) {
   const response = await fetch(new URL(path, serviceUrl), { headers: headers() });
   if (response.status === 401) askForKey();
   if (!response.ok) throw new Error(response.statusText);
-  return response.json();
+  const next = /<([^>]*)>; rel="next"/.exec(response.headers.get("Link") ?? "");
+  return { items: await response.json(), cursor: next && new URL(next[1], serviceUrl).searchParams.get("cursor") };
+}
+
+async function fetchAgents() {
+  const found = [];
+  let cursor = "";
+  do {
+    const list = await fetchList(`agents?limit=1000${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+    found.push(...list.items);
+    cursor = list.cursor;
+  } while (cursor);
+  return found;
 }
 
 async function loadLists() {
   try {
-    const [known, threads] = await Promise.all([fetchList("agents"), fetchList("threads?limit=50")]);
+    const [known, threads] = await Promise.all([fetchAgents(), fetchList("threads?limit=50")]);
     showAgents(known);
-    page.threads.replaceChildren(...threads.map(({ thread_id }) => new Option("", thread_id)));
+    page.threads.replaceChildren(...threads.items.map(({ thread_id }) => new Option("", thread_id)));
   } catch {
     if (page.keyForm.hidden) setTimeout(loadLists, RELOAD_SECONDS * 1000); // the connection's state shows the reason
   }

@@ -28,6 +28,18 @@ export async function page(path, query, signal) {
   return { items: found, cursor: next && new URL(next[1], serviceUrl).searchParams.get("cursor"), until: answer.headers.get("Searched-Until") };
 }
 
+/** The items of all pages of such a list. */
+export async function all(path, signal) {
+  const found = [];
+  let cursor = null;
+  do {
+    const list = await page(path, { limit: 1000, cursor }, signal);
+    found.push(...list.items);
+    cursor = list.cursor;
+  } while (cursor);
+  return found;
+}
+
 async function ask(method, path, { query = {}, body, signal } = {}) {
   const url = new URL(path, serviceUrl);
   for (const [name, value] of Object.entries(query)) if (value !== "" && value !== null && value !== undefined) url.searchParams.set(name, value);

@@ -1,6 +1,6 @@
 // The list of messages: filtered, and live while its first page is shown.
 
-import { get } from "./api.js";
+import { all, get } from "./api.js";
 import { action, address, announce, asText, badge, counted, el, link, moment, put, secondsBetween, shorten, shortId, span, table } from "./show.js";
 
 const SECONDS = 3;
@@ -86,6 +86,6 @@ function form(filter, at) {
     location.hash = address("messages", Object.fromEntries(new FormData(made)));
   });
   select.addEventListener("change", () => made.requestSubmit());
-  get("agents", {}, at.signal).then((found) => agents.replaceChildren(...found.map((one) => el("option", { value: one.agent })))).catch(() => {});
+  all("agents", at.signal).then((found) => agents.replaceChildren(...found.map((one) => el("option", { value: one.agent })))).catch(() => {});
   return made;
 }

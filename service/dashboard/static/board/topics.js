@@ -16,7 +16,7 @@ export function topics(root, at) {
   at.every(SECONDS, async () => {
     const { items: found, cursor: next } = await page("topics", { cursor }, at.signal);
     put(list, table("Topics", [
-      ["Topic", (topic) => link(`topics?topic=${part(topic.topic)}`, topic.topic), { wide: true }],
+      ["Topic", (topic) => link(address("topics", { ...shown, topic: topic.topic }), topic.topic), { wide: true }],
       ["Records", (topic) => number(topic.next_offset - topic.first_offset), { number: true }],
       ["Next offset", (topic) => number(topic.next_offset), { number: true }],
       ["Per minute", (topic) => number(topic.records_per_minute), { number: true }],

@@ -4,7 +4,8 @@
 -- A topic that is created later joins the subscriptions whose patterns match its name, from its start. One that no
 -- longer matches keeps its position, and nothing of it is delivered.
 
--- Raises TR422 for values of a subscription that are not acceptable.
+-- Raises TR422 for values of a subscription that are not acceptable. The size of the filter is checked only where it
+-- changes: one that an earlier release took is kept.
 create or replace function treadle._check_subscription(s treadle.subscriptions) returns void
 language plpgsql as $$
 declare
@@ -27,7 +28,6 @@ declare
             then 'max_in_flight must be between 1 and 10000.'
         when jsonb_typeof(s.filter) <> 'object' or s.filter - 'value' - 'headers' <> '{}'
             then 'filter must be an object with value, headers or both.'
-        else 'filter ' || treadle._filter_problem(s.filter)
     end;
 begin
     if c_problem is not null then
@@ -136,6 +136,9 @@ begin
     v.filter := create_subscription.filter;
     v.dead_letter := create_subscription.dead_letter;
     perform treadle._check_subscription(v);
+    if v.filter is distinct from v_old.filter and treadle._filter_problem(v.filter) is not null then
+        raise exception using errcode = 'TR422', message = 'filter ' || treadle._filter_problem(v.filter);
+    end if;
     perform treadle._start_time(start);  -- also where no topic matches yet
     if v is not distinct from v_old then
         return 'unchanged';

@@ -100,6 +100,17 @@ async def test_a_filter_leaves_records_out(topics: Topics) -> None:
     assert (await topics.overview())["filtered"] == 3
 
 
+async def test_a_filter_that_an_earlier_release_took_is_kept(topics: Topics) -> None:
+    await topics.subscribe("s", filter='{"value": "x"}')
+    large = json.dumps({"value": {"kinds": list(range(21))}})
+    await topics.sql.execute("update treadle.subscriptions set filter = $1::jsonb", large)
+    declare = "select treadle.create_subscription('s', array['t'], 'echo', filter => $1::jsonb, max_in_flight => $2)"
+    for max_in_flight in (5, 5):
+        await topics.sql.fetchval(declare, large, max_in_flight)
+    with pytest.raises(asyncpg.PostgresError, match="filter must have at most 20 values"):
+        await topics.sql.fetchval(declare, json.dumps({"value": {"kinds": list(range(22))}}), 5)
+
+
 async def test_a_subscription_that_is_far_behind_delays_no_other(topics: Topics) -> None:
     await topics.subscribe("behind", filter='{"value": "none"}')
     await topics.subscribe("busy")

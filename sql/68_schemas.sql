@@ -63,7 +63,7 @@ end $$;
 comment on function treadle.set_schema_rule(text, text, text, text, text)
     is 'Set the compatibility or the mode of a subject, or of all';
 
--- The id of a schema; a new one for a schema that the tenant does not have.
+-- The id of a schema; a new one for a schema that the tenant does not have, which is charged for its bytes.
 create or replace function treadle._schema_id(
     tenant text, kind text, body text, refs jsonb, extras jsonb, descriptor bytea, digest uuid)
 returns integer
@@ -86,6 +86,10 @@ begin
         values (
             _schema_id.tenant, v_id, _schema_id.kind, _schema_id.body, _schema_id.refs, _schema_id.extras,
             _schema_id.descriptor, _schema_id.digest, treadle.clock());
+        perform treadle._charge_bytes(
+            tenant => _schema_id.tenant, patient => false,
+            bytes => octet_length(body) + octet_length(refs::text) + coalesce(octet_length(extras::text), 0)
+                + coalesce(octet_length(descriptor), 0));
     end if;
     return v_id;
 end $$;
@@ -140,9 +144,6 @@ begin
     where v.tenant = register_schema.tenant
         and v.subject = register_schema.subject
     returning schema_versions.version into version;
-    perform treadle._charge_bytes(
-        tenant => register_schema.tenant, patient => false,
-        bytes => octet_length(body) + coalesce(octet_length(descriptor), 0));
 end $$;
 comment on function treadle.register_schema(text, text, text, uuid, integer, jsonb, jsonb, bytea, text)
     is 'Make a schema, which the service has checked, the next version of a subject';

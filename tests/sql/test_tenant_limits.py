@@ -107,6 +107,20 @@ async def test_what_other_calls_store_counts_for_the_bytes_of_a_day(sql_client: 
     assert [charge in range(700, 730) for charge in charges] == [True] * 8, charges
 
 
+async def test_a_schema_is_charged_where_it_is_stored_with_all_that_it_has(sql_client: SqlClient) -> None:
+    await limit(sql_client, bytes_per_day=10_000)
+    charged = "select bytes from treadle.tenant_use"
+    register = """
+        select treadle.register_schema(
+            $1, 'JSON', '{}', 'ba2f9c08-3d3b-4d5e-9f2e-1a1b1c1d1e1f', latest => 0,
+            extras => jsonb_build_object('metadata', repeat('x', 700)))"""
+    await sql_client.sql.execute(register.replace("$1", "'s'"))
+    first = await sql_client.sql.fetchval(charged)
+    assert first in range(700, 750)
+    await sql_client.sql.execute(register.replace("$1", "'another'"))
+    assert await sql_client.sql.fetchval(charged) == first
+
+
 async def test_an_open_transaction_is_charged_for_metadata_at_its_commit(sql_client: SqlClient) -> None:
     await sql_client.submit(thread_id="t")
     await limit(sql_client, bytes_per_day=1000)

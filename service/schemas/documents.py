@@ -14,7 +14,7 @@ from service.errors import Refused
 from service.json_input import decode
 from service.schemas import json_schema
 from service.schemas.errors import InvalidSchema
-from service.schemas.model import MAX_SCHEMA_BYTES, Kind, NewSchema, Reference, Source, Version
+from service.schemas.model import MAX_EXTRAS_BYTES, MAX_SCHEMA_BYTES, Kind, NewSchema, Reference, Source, Version
 
 NO_PROTOBUF = "Protobuf is not installed here: run pip install 'treadle[protobuf]'."
 
@@ -35,6 +35,8 @@ def text_of(new: NewSchema, imports: Imports) -> Source:
     text = new.schema.encode()
     if len(text) > MAX_SCHEMA_BYTES:
         raise InvalidSchema(f"The schema is too large; at most {MAX_SCHEMA_BYTES} bytes are allowed.")
+    if new.extras is not None and len(msgspec.json.encode(new.extras)) > MAX_EXTRAS_BYTES:
+        raise InvalidSchema(f"metadata and ruleSet must have at most {MAX_EXTRAS_BYTES} bytes together.")
     return Source(new.kind, text, _contents(new.kind, imports))
 
 

@@ -24,6 +24,7 @@ ALL_SUBJECTS = ""  # the subject of a rule that holds for all subjects without t
 
 SUBJECT_RULE = f"1 to {MAX_SUBJECT_NAME_CHARS} printable characters"
 MAX_SCHEMA_BYTES = 1_000_000
+MAX_EXTRAS_BYTES = 100_000
 
 
 class Reference(Struct, frozen=True):

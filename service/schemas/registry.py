@@ -26,7 +26,10 @@ from service.schemas.sandboxed.questions import Pair
 from service.schemas.store import SchemaStore
 
 MAX_IMPORTS = 1_000  # of a schema, with those that these import
-MAX_IMPORTED_BYTES = 5_000_000  # together, and about as many of former versions are compared at once
+MAX_IMPORTED_BYTES = 5_000_000  # together
+MAX_COMPARED = 1_000  # former schemas, with those that they import, unless there is only one
+MAX_COMPARED_BYTES = 10_000_000  # of the pairs of a former version and the new schema; likewise
+PORTION_VERSIONS = 10  # that are read at once
 TRIES = 5  # to register, while others register in the same subject
 MAX_NAMED_REASONS = 10
 
@@ -142,25 +145,36 @@ class Registry:
         if level == "NONE":
             return []
         compared = former if level.endswith("_TRANSITIVE") else former[-1:]
-        reasons: list[str] = []
         pairs: dict[str, Pair] = {}  # by what they show
-        size = 0
-        for head in reversed(compared):
-            version = await self.store.version(principal, subject, head.version, deleted=True)
-            old = documents.source_of(version, await self.imports_of(principal, version.refs))
+        for number, old in await self._sources(principal, subject, new, compared):
             if not level.startswith("FORWARD"):
-                pairs[f"reading values of version {version.version}"] = Pair(reader=new, writer=old)
+                pairs[f"reading values of version {number}"] = Pair(reader=new, writer=old)
             if not level.startswith("BACKWARD"):
-                pairs[f"version {version.version} reading new values"] = Pair(reader=old, writer=new)
-            size += len(old.content) + sum(len(content) for content in old.imports.values())
-            if size > MAX_IMPORTED_BYTES:
-                reasons += await self._compare(principal, pairs)
-                pairs, size = {}, 0
-        return reasons + await self._compare(principal, pairs)
-
-    async def _compare(self, principal: Principal, pairs: dict[str, Pair]) -> list[str]:
+                pairs[f"version {number} reading new values"] = Pair(reader=old, writer=new)
         answers = await self.checks.compare(principal.tenant, list(pairs.values()))
         return [f"{title}: {reason}" for title, found in zip(pairs, answers, strict=True) for reason in found]
+
+    async def _sources(
+        self, principal: Principal, subject: str, new: Source, former: Sequence[Head]
+    ) -> list[tuple[int, Source]]:
+        """The former versions that the new schema is compared with, the newest first, by their numbers. One that is
+        deleted for good meanwhile is left out. Raises InvalidSchema where they are too many."""
+        found: list[tuple[int, Source]] = []
+        schemas = size = 0
+        numbers = [head.version for head in reversed(former)]
+        for start in range(0, len(numbers), PORTION_VERSIONS):
+            for version in await self.store.versions(principal, subject, numbers[start : start + PORTION_VERSIONS]):
+                old = documents.source_of(version, await self.imports_of(principal, version.refs))
+                found.append((version.version, old))
+                schemas += 1 + len(old.imports)
+                size += _size(old) + _size(new)
+                if len(found) > 1 and (schemas > MAX_COMPARED or size > MAX_COMPARED_BYTES):
+                    raise InvalidSchema(
+                        f"The schema would be compared with all {len(former)} versions of {subject!r}, which are too"
+                        f" many: at most {MAX_COMPARED} schemas and {MAX_COMPARED_BYTES} bytes are compared. Set a"
+                        " compatibility that is not transitive."
+                    )
+        return found
 
     async def _why_not_deleted(
         self, principal: Principal, subject: str, number: int | None, permanent: bool, error: NotFound
@@ -186,3 +200,7 @@ def _explain(subject: str, level: Level, reasons: list[str]) -> str:
     named = "; ".join(reasons[:MAX_NAMED_REASONS])
     more = f"; and {len(reasons) - MAX_NAMED_REASONS} more" if len(reasons) > MAX_NAMED_REASONS else ""
     return f"The schema breaks the compatibility {level} of {subject!r}: {named}{more}."
+
+
+def _size(source: Source) -> int:
+    return len(source.content) + sum(map(len, source.imports.values()))

@@ -1,6 +1,6 @@
 """Subjects, versions and schemas in PostgreSQL."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +17,7 @@ COLUMNS = """
     o.subject, o.version, o.schema_id, o.kind, o.schema, o.refs, o.extras, o.descriptor, o.digest,
     o.deleted_at is not null as deleted"""
 HEAD = "o.subject, o.version, o.digest, o.deleted_at is not null as deleted"
+PROPERTIES = "o.extras #> '{metadata,properties}'"
 MAX_LISTED = 100_000  # names of a list
 _NEWEST = f"""
     select distinct on (o.subject) {{}}
@@ -86,6 +87,37 @@ class SchemaStore:
         if row is None:
             await self.heads(principal, subject, deleted=deleted)
             raise UnknownVersion(f"The subject {subject!r} has no version {number}.")
+        return _version(row)
+
+    async def versions(self, principal: Principal, subject: str, numbers: Sequence[int]) -> list[Version]:
+        """Those of these versions of a subject that there still are, also deleted ones; the newest first."""
+        rows = await self._reads.fetch(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
+            " and o.version = any($3::integer[]) order by o.version desc",
+            principal.tenant,
+            subject,
+            list(numbers),
+        )
+        return [_version(row) for row in rows]
+
+    async def with_properties(
+        self, principal: Principal, subject: str, properties: Mapping[str, str], *, deleted: bool = False
+    ) -> Version:
+        """The newest version of a subject with these properties in its metadata. Raises UnknownSubject,
+        UnknownSchema."""
+        row = await self._reads.fetchrow(
+            f"select {COLUMNS} from treadle.schema_overview o where o.tenant = $1 and o.subject = $2"
+            " and ($3 or o.deleted_at is null)"
+            f" and case when jsonb_typeof({PROPERTIES}) = 'object' then {PROPERTIES} else '{{}}' end @> $4::jsonb"
+            " order by o.version desc limit 1",
+            principal.tenant,
+            subject,
+            deleted,
+            _json(properties),
+        )
+        if row is None:
+            await self.heads(principal, subject, deleted=deleted)
+            raise UnknownSchema("No version of the subject has this metadata.")
         return _version(row)
 
     async def heads_of_schema(self, principal: Principal, schema_id: int, *, deleted: bool) -> list[Head]:

@@ -11,6 +11,7 @@ import pytest
 
 from service import sandbox
 from service.access.principal import AUTH_OFF
+from service.db.pool import Connection
 from service.errors import Busy, SandboxAway
 from service.schemas import registry as registry_module
 from service.schemas.errors import InvalidSchema
@@ -145,6 +146,48 @@ async def test_a_schema_imports_so_much_at_most(registry: Registry, monkeypatch:
     importing = NewSchema("JSON", '{"$ref": "large.json"}', (Reference("large.json", "large", 1),))
     with pytest.raises(InvalidSchema, match="imports more than 5 bytes"):
         await registry.register(AUTH_OFF, "small", importing)
+
+
+async def test_a_schema_is_compared_with_so_many_at_most(
+    registry: Registry, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def new(number: int) -> NewSchema:
+        return NewSchema("JSON", f'{{"type": "integer", "title": "{number}"}}')
+
+    monkeypatch.setattr(registry_module, "MAX_COMPARED", 11)
+    await registry.store.set_rule(AUTH_OFF, "compatibility", "FULL_TRANSITIVE", "s")
+    for number in range(12):
+        await registry.register(AUTH_OFF, "s", new(number))
+    with pytest.raises(InvalidSchema, match=r"all 12 versions of 's', which are too many: .* not transitive"):
+        await registry.register(AUTH_OFF, "s", new(13))
+    # A version that is deleted for good between two reads is left out.
+    heads = await registry.store.heads(AUTH_OFF, "s")
+    await sql.execute("delete from treadle.schema_versions where subject = 's' and version = 5")
+    assert await registry._reasons(AUTH_OFF, "s", source(TEXT), heads)
+    monkeypatch.setattr(registry_module, "MAX_COMPARED_BYTES", 100)
+    with pytest.raises(InvalidSchema, match="which are too many"):
+        await registry.check(AUTH_OFF, "s", new(13))
+    await registry.store.set_rule(AUTH_OFF, "compatibility", "FULL", "s")
+    assert await registry.check(AUTH_OFF, "s", new(13)) == []
+
+
+async def test_what_is_kept_with_a_schema_is_bounded(registry: Registry) -> None:
+    large = NewSchema("JSON", "{}", extras={"metadata": {"properties": {"x": "x" * 100_000}}})
+    with pytest.raises(InvalidSchema, match="metadata and ruleSet must have at most 100000 bytes together"):
+        await registry.register(AUTH_OFF, "s", large)
+
+
+async def test_a_version_is_found_by_its_metadata(start_api: StartApi) -> None:
+    api = await start_api()
+    path = "/schema-registry/subjects/s"
+    kept: tuple[Any, ...] = (None, {"properties": {"a": "1", "b": "2"}}, {"properties": {"a": "1"}}, [])
+    for number, metadata in enumerate(kept):
+        body = {"schema": f'{{"title": "{number}"}}', "schemaType": "JSON", "metadata": metadata}
+        assert (await api.post(f"{path}/versions", json=body)).status_code in (200, 422), number
+    for query, version in (("key=a&value=1", 3), ("key=b&value=2&key=a&value=1", 2)):
+        assert (await api.get(f"{path}/metadata?{query}")).json()["version"] == version
+    assert (await api.get(f"{path}/metadata?key=a&value=2")).json()["error_code"] == 40403
+    assert (await api.get("/schema-registry/subjects/missing/metadata?key=a&value=2")).json()["error_code"] == 40401
 
 
 async def test_a_child_that_cannot_start_is_told() -> None:

@@ -112,13 +112,10 @@ async def get_version_with_metadata(
     """The newest version with these properties in its metadata."""
     query = request.query_params
     wanted = dict(zip(query.getall("key", []), query.getall("value", []), strict=False))
-    name = parse_subject(subject)
-    for head in reversed(await schemas.store.heads(caller, name, deleted=flag(request, "deleted"))):
-        version = await schemas.store.version(caller, name, head.version, deleted=True)
-        properties = ((version.extras or {}).get("metadata") or {}).get("properties") or {}
-        if wanted.items() <= properties.items():
-            return answer(version, format=query.get("format"))
-    raise UnknownSchema("No version of the subject has this metadata.")
+    found = await schemas.store.with_properties(
+        caller, parse_subject(subject), wanted, deleted=flag(request, "deleted")
+    )
+    return answer(found, format=query.get("format"))
 
 
 # Schemas

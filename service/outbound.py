@@ -55,8 +55,8 @@ def is_http_url(url: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
 
 
 def _is_readable(url: str) -> bool:
-    """Whether httpx2 can read the URL. It takes names that the domain name system has and IDNA 2008 has not, such as
-    xn--ls8h.la, as they are."""
+    """Whether httpx2 can read the URL. It also reads names that are in the domain name system though IDNA 2008 forbids
+    them, such as xn--ls8h.la."""
     import httpx2  # takes long
 
     try:

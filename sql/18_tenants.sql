@@ -114,7 +114,7 @@ language sql stable parallel safe as $$
         || case when tenant = 'default' then '{}' else jsonb_build_object('tenant', tenant) end
 $$;
 
--- Raise TR409 where a tenant has as many of these things as it may have. `advice`: what to do.
+-- Raise TR409 if the tenant has reached a limit of number. `advice`: what to do.
 create or replace function treadle._refuse_more(has bigint, most bigint, what text, advice text default 'delete one')
 returns void language plpgsql immutable as $$
 begin

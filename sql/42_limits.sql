@@ -165,14 +165,14 @@ returns text language sql stable as $$
             'The tenant %L may have %s queued: try again in 5 seconds.', tenant,
             treadle._counted((limits ->> 'queued')::numeric, 'message'))
         when bytes > (limits ->> 'bytes_per_day')::bigint then format(
-            'The tenant %L may submit %s in 86400 seconds: try again in %s.', tenant,
+            'The tenant %L may store %s in 86400 seconds: try again in %s.', tenant,
             treadle._counted((limits ->> 'bytes_per_day')::numeric, 'byte'),
             treadle._counted(
                 ceil(extract(epoch from date_trunc('day', at, 'UTC') + interval '24 hours' - at)), 'second'))
     end
 $$;
 
--- Why the tenant may never submit so much at once; null: it may, if it waits.
+-- Why the tenant may never submit or store so much at once; null: it may, if it waits.
 create or replace function treadle._size_problem(tenant text, limits jsonb, messages bigint, bytes bigint) returns text
 language sql stable as $$
     select case
@@ -183,7 +183,7 @@ language sql stable as $$
             'The tenant %L may have %s queued, and never submits %s at once.', tenant,
             treadle._counted((limits ->> 'queued')::numeric, 'message'), messages)
         when bytes > (limits ->> 'bytes_per_day')::bigint then format(
-            'The tenant %L may submit %s in 86400 seconds, and never %s at once.', tenant,
+            'The tenant %L may store %s in 86400 seconds, and never %s at once.', tenant,
             treadle._counted((limits ->> 'bytes_per_day')::numeric, 'byte'), bytes)
     end
 $$;

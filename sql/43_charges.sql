@@ -1,6 +1,7 @@
 -- Charges: what a tenant wrote counts for its limits (42_limits.sql), at once or with the commit.
 
--- How many bytes count for a submitted message: of its input, its metadata, and those of its thread.
+-- How many bytes count for a submitted message: of its input, its metadata, and those of its thread, also where the
+-- thread has begun and keeps its own: which message is its first is not known yet.
 create or replace function treadle._submitted_bytes(message jsonb) returns bigint
 language sql immutable parallel safe as $$
     select coalesce(octet_length((message -> 'message')::text), 0)

@@ -22,7 +22,8 @@ begin
     return v_key;
 end $$;
 
--- Make room for a key: a tenant has at most 1,000, also those that have ended, of which the oldest goes. Raises TR409.
+-- A tenant has at most 1,000 keys. Ended keys count too. At the limit a new key replaces the oldest ended one. Raises
+-- TR409 where none has ended.
 create or replace function treadle._make_room_for_key(tenant text) returns void
 language plpgsql as $$
 #variable_conflict use_column

@@ -150,7 +150,7 @@ class KeyCache:
         ended = False
         for key_id in key_ids:
             cached, stored = self._keys.get(key_id), found.get(key_id)
-            if stored is None and cached is not None:  # deleted with its tenant
+            if stored is None and cached is not None:  # deleted with its tenant, or to make room for a new key
                 stored = msgspec.structs.replace(cached.stored, revoked=True)
             if stored is not None:
                 ended = ended or (stored.revoked and not (cached and cached.stored.revoked))

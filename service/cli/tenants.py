@@ -101,7 +101,7 @@ def resume(settings: Settings, tenant: str, as_json: bool) -> None:
 @click.option("--queued", type=click.IntRange(1), help="Messages that may be queued.")
 @click.option("--running", type=click.IntRange(1), help="Messages that may run at once, on all workers together.")
 @click.option("--per-minute", type=click.IntRange(1), help="Messages that it may submit in a minute.")
-@click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may submit in a UTC day.")
+@click.option("--bytes-per-day", type=click.IntRange(1), help="Bytes that it may store in a UTC day.")
 @click.option("--store-bytes", type=click.IntRange(1), help="Bytes that it may have in stores, all together.")
 @click.option("--reset", is_flag=True, help="Remove its own limits first: those of the settings hold again.")
 @common.as_json

@@ -171,7 +171,7 @@ async def test_a_schema_is_compared_with_so_many_at_most(
     assert await registry.check(AUTH_OFF, "s", new(13)) == []
 
 
-async def test_what_is_kept_with_a_schema_is_bounded(registry: Registry) -> None:
+async def test_metadata_and_rule_set_are_bounded(registry: Registry) -> None:
     large = NewSchema("JSON", "{}", extras={"metadata": {"properties": {"x": "x" * 100_000}}})
     with pytest.raises(InvalidSchema, match="metadata and ruleSet must have at most 100000 bytes together"):
         await registry.register(AUTH_OFF, "s", large)

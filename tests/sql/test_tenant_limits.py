@@ -94,11 +94,11 @@ async def test_what_other_calls_store_counts_for_the_bytes_of_a_day(sql_client: 
         f"submit('x', thread_id => 'd{{0}}', thread_metadata => {object})",
     ):
         await limit(sql_client, bytes_per_day=1000)
-        with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds, and never") as never:
+        with pytest.raises(asyncpg.PostgresError, match="may store 1000 bytes in 86400 seconds, and never") as never:
             await sql_client.sql.execute(f"select treadle.{call.format(1001)}")
         assert never.value.sqlstate == "TR422"
         await sql_client.submit_many({"message": "x" * 198})
-        with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds: try again") as now:
+        with pytest.raises(asyncpg.PostgresError, match="may store 1000 bytes in 86400 seconds: try again") as now:
             await sql_client.sql.execute(f"select treadle.{call.format(901)}")
         assert now.value.sqlstate == "TR430"
         await sql_client.sql.execute(f"select treadle.{call.format(700)}")
@@ -129,7 +129,7 @@ async def test_an_open_transaction_is_charged_for_metadata_at_its_commit(sql_cli
     await transaction.start()
     await sql_client.sql.execute("select treadle.change_thread('t', jsonb_build_object('x', repeat('x', 700)))")
     await other.submit("x" * 700)
-    with pytest.raises(asyncpg.PostgresError, match="may submit 1000 bytes in 86400 seconds: try again"):
+    with pytest.raises(asyncpg.PostgresError, match="may store 1000 bytes in 86400 seconds: try again"):
         await transaction.commit()
     assert (await sql_client.thread("t"))["metadata"] == {}
 
@@ -146,7 +146,7 @@ async def test_what_a_limit_never_allows_is_not_told_to_wait(sql_client: SqlClie
     assert await problem(*[{}] * 6) == "The tenant 'default' may submit 5 messages in 60 seconds, and never 6 at once."
     assert "may have 4 messages queued, and never" in await problem(*[{}] * 5)
     large = {"message": "x" * 600}
-    assert "may submit 1000 bytes in 86400 seconds, and never 1204 at once" in await problem(large, large)
+    assert "may store 1000 bytes in 86400 seconds, and never 1204 at once" in await problem(large, large)
     assert "and never 1200 at once" in await problem({"message": "x" * 1198})
     rows = await sql_client.submit_many({"message": "x" * 1198}, {}, strict=False)
     assert [row["refusal_code"] for row in rows] == ["TR422", None]

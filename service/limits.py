@@ -128,9 +128,9 @@ _THREAD_ID = re.compile(THREAD_ID_PATTERN)
 
 
 def is_agent_name(text: str) -> bool:
-    """Whether AGENT_NAME_RULE allows the name. The class `Agent` checks each agent that is made. treadle.register_agents
-    has the same rule, with one exception, for workers of an earlier release: an agent that is registered already keeps
-    its name."""
+    """Whether AGENT_NAME_RULE allows the name. The class `Agent` checks each new agent. treadle.register_agents has the
+    same rule, with one exception, for workers of an earlier release: an agent that is registered already keeps its
+    name."""
     return 1 <= len(text) <= MAX_AGENT_NAME_CHARS and _THREAD_ID.match(text) is not None
 
 

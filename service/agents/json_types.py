@@ -90,8 +90,8 @@ def read(text: str, declared: Any) -> Any:
 
 def same_json(one: Any, other: Any) -> bool:
     """Whether two decoded values are the same JSON, also where PostgreSQL has stored one of them: it writes 1e23 with
-    all its digits, which Python reads as a whole number, and another one than the float. Values
-    that are nested too deeply for that are compared as Python does."""
+    all its digits, which Python reads as a whole number, and another one than the float. Values that are nested too
+    deeply for that are compared as Python does."""
     try:
         return _is_same(one, other)
     except RecursionError:

@@ -22,7 +22,17 @@ from tests.support.fixture_types import RegisterAgents, StartWorker
 from tests.support.waiting import until
 from treadle import Context, Rejected, agent
 
-PROBES = {"topics", "tenants", "keys", "audit?limit", "webhooks", "threads?limit", "instances?limit", "agents"}
+PROBES = {
+    "topics",
+    "tenants",
+    "keys",
+    "audit?limit",
+    "webhooks",
+    "threads?limit",
+    "instances?limit",
+    "agents",
+    "agents?limit",
+}
 STREAMS = 200
 
 

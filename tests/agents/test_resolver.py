@@ -12,6 +12,7 @@ from service.agents.resolver.work import MAX_PARALLEL_TASKS, Work
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.gates import open_gate
 from tests.support.messages import settled, submit
 from tests.support.scripted_model import QUERY, ScriptedModel, ask_and_settle, ask_resolver, task
 from tests.support.sse_reader import stored_log
@@ -201,7 +202,7 @@ async def test_a_killed_worker_loses_no_finished_task(settings: Settings, sql: C
         await until(lambda: _noted(notes), lambda noted: "task t3" in noted)  # the model waits in this task
         first.kill()
         await exit_code(first)
-        await asyncio.to_thread(go.touch)
+        open_gate(go)
         await processes.start(sql, **environ)
         row = await settled(sql, message_id)
         assert (row["state"], row["losses"], row["attempt"]) == ("completed", 1, 2)

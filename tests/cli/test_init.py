@@ -22,14 +22,13 @@ from tests.support.waiting import until
 PROGRAMS = Path(sys.executable).parent
 
 WAITS = """
-import asyncio, os
+import asyncio
 from treadle import agent
 
 @agent("greeter", max_attempts=1, max_losses=1)
 async def greeter(context, name):
     await context.emit("waiting")
-    while not os.path.exists("go on"):
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(lambda: open("go on").close())  # until the test opens it
     return f"At last, {name}!"
 """
 IMPORTS = """
@@ -92,6 +91,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
         await said("Treadle runs")
         async with Client(f"http://127.0.0.1:{port}") as client:
             assert await result("Ada") == "Hello, Ada!"
+            os.mkfifo(folder / "go on")
             save(module, WAITS)
             await said("my_agents.py has changed: the workers are replaced")
             in_flight = await client.submit("Eve", agent="greeter")
@@ -108,7 +108,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
             save(folder / "greetings.py", "greeting = 'Good day, '")
             await said("the workers are replaced")
             await until(lambda: result("Ada"), lambda found: found == "Good day, Ada")
-            (folder / "go on").touch()
+            await asyncio.to_thread((folder / "go on").write_text, "")
             status = await client.settled(in_flight)
             assert (status["result"], status["attempt"]) == ("At last, Eve!", 1)
             save(folder / "greetings.py", "greeting = 'Good evening, '")

@@ -46,6 +46,24 @@ class HoldingAgent:
         await until(lambda: self.inside, lambda found: found >= set(ids))
 
 
+class CountingAgent:
+    """An agent that holds its messages until `release` is set, and counts how many it holds, and held at most."""
+
+    def __init__(self) -> None:
+        self.running = self.most = 0
+        self.release = asyncio.Event()
+
+        @agent("count")
+        async def count(context: Context, request: str) -> None:
+            """Counts its messages."""
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await self.release.wait()
+            self.running -= 1
+
+        self.agent = count
+
+
 @agent("reject")
 async def reject(_: Context, text: str) -> str:
     """Rejects everything."""

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from service.agents.model_calls import model_call
+from tests.support.gates import until_open
 from treadle import Context, Rejected, RetryAfter, agent
 
 
@@ -176,12 +177,6 @@ async def flood(context: Context, text: str) -> None:
         await context.emit(f"{number:04}" + "x" * 996)
 
 
-async def until_exists(file: str) -> None:
-    """Wait until the file exists."""
-    while not os.path.exists(file):  # noqa: ASYNC240
-        await asyncio.sleep(0.01)
-
-
 @agent("stays")
 async def stays(context: Context, how: str) -> str:
     """Emits its process ids, and stays in the way that it is told."""
@@ -206,8 +201,8 @@ async def stays(context: Context, how: str) -> str:
             except asyncio.CancelledError as error:
                 await context.emit(f" {error.args[0]} goodbye")
                 raise
-        case file:  # until the file exists
-            await until_exists(file)
+        case gate:
+            await until_open(gate)
             await context.emit(" over")
     return how
 
@@ -224,7 +219,7 @@ def stays_sync(context: Any, how: str) -> str:
 
 @agent("steps")
 async def steps(context: Context, file: str) -> list[str]:
-    """Takes five steps and writes each to a file; before the fourth it waits for a second file."""
+    """Takes five steps and writes each to a file; before the fourth it waits at a gate."""
 
     async def step() -> str:
         with open(file, "a") as notes:  # noqa: ASYNC230
@@ -234,7 +229,7 @@ async def steps(context: Context, file: str) -> list[str]:
     found = []
     for number in range(5):
         if number == 3:
-            await until_exists(f"{file}.go")
+            await until_open(f"{file}.go")
         found.append(await context.step(f"step {number}", step))
     return found
 

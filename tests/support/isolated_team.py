@@ -1,5 +1,5 @@
 """A team that worker processes import: its model writes its requests to a file, and waits at the third task until
-another file exists."""
+a gate is open."""
 
 import os
 from collections import Counter
@@ -10,7 +10,7 @@ from pathlib import Path
 from service.agents.resolver.model_requests import DoTask, ModelRequest
 from service.agents.resolver.scripted import Scripted
 from service.agents.resolver.team import team
-from tests.support.isolated_agents import until_exists
+from tests.support.gates import until_open
 
 
 class Noted(Scripted):
@@ -19,7 +19,7 @@ class Noted(Scripted):
         with Path(os.environ["TEST_NOTES"]).open("a") as notes:  # noqa: ASYNC230
             notes.write(f"{name}\n")
         if name == "task t3":
-            await until_exists(os.environ["TEST_GO"])
+            await until_open(os.environ["TEST_GO"])
         async with aclosing(super().stream(request, usage)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -17,6 +17,7 @@ from faults.proxy import Proxy
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.api_client import Client
+from tests.support.gates import open_gate
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.stage_agents import GATES
@@ -78,7 +79,7 @@ class Stage:
     async def let_end(self, *scenes: str) -> None:
         """Their messages go on to their end."""
         for scene in scenes:
-            (self._gates / scene).touch()
+            open_gate(self._gates / scene)
             await until(lambda scene=scene: self._sql.fetchval(OPEN, scene), lambda count: count == 0)  # type: ignore[misc]
 
     async def close(self) -> None:

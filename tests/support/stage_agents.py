@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from tests.support.isolated_agents import until_exists
+from tests.support.gates import until_open
 from tests.support.openai_agents import openai_agents
 from treadle import Context, agent
 
-GATES = "STAGE_GATES"  # a folder: the file of a scene's name lets the scene go on
+GATES = "STAGE_GATES"  # a folder: the gate of a scene's name lets the scene go on
 
 recall, weather, structured = openai_agents()
 
@@ -19,7 +19,7 @@ async def stage(context: Context, text: str) -> str:
     await context.emit("one ")
     scene = text.rsplit(maxsplit=1)[-1]
     if context.attempt == 1 and scene != "plain":
-        await until_exists(str(Path(os.environ[GATES]) / scene))
+        await until_open(str(Path(os.environ[GATES]) / scene))
     await context.emit("two")
     return "one two"
 

@@ -15,7 +15,7 @@ from service.leases.model import Claimed
 from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import Claimer
 from service.worker.traces import NoTraces
-from tests.support.agents import gate_agent
+from tests.support.agents import CountingAgent, gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
 from tests.support.ports import with_closed_port
@@ -32,26 +32,16 @@ async def in_flight(sql: Connection) -> dict[str, int]:
 async def test_a_worker_runs_worker_concurrency_messages_at_once(
     sql: Connection, start_worker: StartWorker, register_agents: Any
 ) -> None:
-    running = most = 0
-    release = asyncio.Event()
-
-    @agent("count")
-    async def count(context: Context, request: str) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await release.wait()
-        running -= 1
-
-    await register_agents(count)
+    counting = CountingAgent()
+    await register_agents(counting.agent)
     ids = await submit_many(sql, [{"message": str(n), "agent": "count"} for n in range(10)])
-    worker = await start_worker(count, worker_concurrency=3)
+    worker = await start_worker(counting.agent, worker_concurrency=3)
     await until(lambda: in_flight(sql), lambda found: found == {worker.worker_id: 3})
-    await until(lambda: running == 3)
-    release.set()
+    await until(lambda: counting.running == 3)
+    counting.release.set()
     for message_id in ids:
         assert (await settled(sql, message_id))["state"] == "completed"
-    assert most == 3
+    assert counting.most == 3
 
 
 async def test_two_workers_share_a_queue(sql: Connection, start_worker: StartWorker) -> None:

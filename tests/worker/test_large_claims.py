@@ -15,12 +15,11 @@ from service.worker import attempts, claimer
 from service.worker.agent_filter import AgentFilter
 from service.worker.claimer import Claimer
 from service.worker.traces import NoTraces
-from tests.support.agents import gate_agent
+from tests.support.agents import CountingAgent, gate_agent
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit_many
 from tests.support.waiting import until
 from tests.support.workers import never_replaced
-from treadle import Context, agent
 
 LARGE = 100_000
 
@@ -45,25 +44,15 @@ async def test_a_worker_holds_a_bounded_number_of_bytes(
 ) -> None:
     monkeypatch.setattr(claimer, "CLAIM_BATCH_BYTES", claim_bytes)
     monkeypatch.setattr(attempts, "MAX_HELD_CHARACTERS", int(3.5 * LARGE))
-    running = most = 0
-    release = asyncio.Event()
-
-    @agent("count")
-    async def count(context: Context, request: str) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await release.wait()
-        running -= 1
-
-    await register_agents(count)
+    counting = CountingAgent()
+    await register_agents(counting.agent)
     ids = await submit_many(sql, [{"message": text, "agent": "count"} for text in texts(9)])
-    worker = await start_worker(count, worker_concurrency=50)
-    await until(lambda: running, (4).__eq__)
-    release.set()
+    worker = await start_worker(counting.agent, worker_concurrency=50)
+    await until(lambda: counting.running, (4).__eq__)
+    counting.release.set()
     for message_id in ids:
         assert (await settled(sql, message_id))["state"] == "completed"
-    assert most == 4
+    assert counting.most == 4
     await until(lambda: worker.running[0], (0).__eq__)
 
 

@@ -10,6 +10,7 @@ import pytest
 from service.config import Settings
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
+from tests.support.gates import open_gate
 from tests.support.messages import dead_letter, log, overview, settled, submit, submit_many, types
 from tests.support.waiting import until
 from tests.support.worker_processes import (
@@ -44,7 +45,7 @@ async def test_a_message_that_kills_its_worker_is_charged_alone_afterwards(
     message = await settled(sql, poison)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 0, 3)
     assert (await dead_letter(sql, poison))["reason"] == "The agent's process ended with exit code 3."
-    door.touch()
+    open_gate(door)
     for neighbour in neighbours:
         message = await settled(sql, neighbour)
         assert (message["state"], message["failures"], message["losses"]) == ("completed", 0, 1)
@@ -92,7 +93,7 @@ async def test_children_ignore_signals_to_the_process_group(
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
     worker.terminate()
-    door.touch()
+    open_gate(door)
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
     assert await exit_code(worker) == 0
@@ -108,7 +109,7 @@ async def test_after_a_kill_only_the_unfinished_steps_run(
     message_id = await submit(sql, str(notes), agent="steps")
     await until(lambda: types(sql, message_id), lambda found: found.count("step") == 3)
     worker.kill()
-    (tmp_path / "notes.go").touch()
+    open_gate(tmp_path / "notes.go")
     await processes.start(sql)
     message = await settled(sql, message_id)
     assert (message["state"], message["attempt"], message["losses"]) == ("completed", 2, 1)
@@ -131,7 +132,7 @@ async def test_an_agent_that_holds_the_gil_costs_its_neighbours_no_loss(
     await start_worker(queues=("elsewhere",), worker_timeout=SOON_LOST)
     [guilty] = await submit_many(sql, [{"message": "4000", "agent": "holds"}])
     await until(lambda: overview(sql, guilty), lambda row: row["state"] == "processing")
-    door.touch()
+    open_gate(door)
     for message_id in (guilty, *neighbours):
         message = await settled(sql, message_id)
         assert (message["state"], message["attempt"], message["losses"]) == ("completed", 1, 0)
@@ -151,7 +152,7 @@ async def test_a_stopped_worker_loses_its_messages(
     os.kill(stopped.pid, signal.SIGSTOP)
     await until(lambda: overview(sql, message_id), lambda row: row["losses"] == 1)
     os.kill(stopped.pid, signal.SIGCONT)
-    door.touch()
+    open_gate(door)
     assert (await settled(sql, message_id))["state"] == "completed"
 
 

@@ -7,6 +7,7 @@ a new one is ready, because the files may change once more in between.
 
 import asyncio
 import logging
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
@@ -50,8 +51,9 @@ class Reload:
                     self._announce(f"{changed} has changed, but new workers cannot start. {STAY}")
 
     async def _probe(self) -> Stamps:
-        """Load the agents in another process. Returns the stamps of their files from before that."""
-        before = _stamps(self._watched())
+        """Load the agents in another process. Returns the stamps of their files from before that. A file that was not
+        known then, and that was saved meanwhile, has none: it counts as changed."""
+        before, began = _stamps(self._watched()), time.time_ns()
         found = await self._ask()
         self._failed = found.error is not None
         if found.error is not None:
@@ -59,7 +61,12 @@ class Reload:
             self._announce(f"{found.error} {STAY}")
         else:
             self._files = set(found.files)
-        return {file: before.get(file, stamp) for file, stamp in _stamps(self._watched()).items()}
+        after, ended = _stamps(self._watched()), time.time_ns()
+        return {
+            file: before.get(file, stamp)
+            for file, stamp in after.items()
+            if file in before or not began <= stamp[0] <= ended
+        }
 
     async def _ask(self) -> Probe:
         try:

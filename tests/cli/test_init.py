@@ -15,6 +15,7 @@ from service.local.children import Children
 from service.local.reload import Reload
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, error_sentence
+from tests.support.gates import open_gate
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
 from tests.support.waiting import until
@@ -94,6 +95,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
             os.mkfifo(folder / "go on")
             save(module, WAITS)
             await said("my_agents.py has changed: the workers are replaced")
+            await until(lambda: client.get("/workers"), lambda answer: len(answer.json()) == 1)  # the old one has gone
             in_flight = await client.submit("Eve", agent="greeter")
             events = f"/messages/{in_flight}/events"
             await until(lambda: client.get(events), lambda answer: '"chunk"' in answer.text)
@@ -108,7 +110,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
             save(folder / "greetings.py", "greeting = 'Good day, '")
             await said("the workers are replaced")
             await until(lambda: result("Ada"), lambda found: found == "Good day, Ada")
-            await asyncio.to_thread((folder / "go on").write_text, "")
+            open_gate(folder / "go on")
             status = await client.settled(in_flight)
             assert (status["result"], status["attempt"]) == ("At last, Eve!", 1)
             save(folder / "greetings.py", "greeting = 'Good evening, '")
@@ -128,6 +130,27 @@ async def test_a_process_that_cannot_be_started_ends_no_workers(tmp_path: Path) 
     await asyncio.wait({following, told}, return_when=asyncio.FIRST_COMPLETED)
     assert (told.done(), following.done()) == (True, False)
     assert re.search("cannot be started: .*The workers go on with the agents that they have", told.result())
+    following.cancel()
+    await asyncio.wait({following})
+    await children.stop(asyncio.Event())
+
+
+LOADS_WHAT_CHANGES = """
+import pathlib
+agents = pathlib.Path("agents.py")
+if not agents.exists():
+    agents.touch()  # by its author, after this process has read it
+print('{"files": ["' + str(agents.resolve()) + '"]}')
+"""
+
+
+async def test_a_change_during_the_first_load_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: asyncio.Queue[str] = asyncio.Queue()
+    children = Children(os.environ, {"agents": (sys.executable, "-c", LOADS_WHAT_CHANGES)}, 0, patience_seconds=1)
+    following = asyncio.create_task(Reload(children, said.put_nowait).run([]))
+    async with asyncio.timeout(60):
+        assert await said.get() == "agents.py has changed: the workers are replaced"
     following.cancel()
     await asyncio.wait({following})
     await children.stop(asyncio.Event())

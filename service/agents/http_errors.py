@@ -71,7 +71,7 @@ def error_of_service(error: BaseException) -> BaseException:
         response = _field(cause, "response")
         headers = _field(response, "headers") or _field(cause, "headers")
         headers = headers or _part(response, "ResponseMetadata", "HTTPHeaders")
-        delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else None
+        delay = retry_after_seconds(headers) if isinstance(headers, Mapping) else _retry_info_seconds(cause)
         if is_overload(cause) or cannot_be_reached(cause):
             return Overloaded(reason, delay or 0.0)
         if delay is not None:
@@ -84,6 +84,8 @@ def is_overload(error: Exception) -> bool:
     of a stream, whose status is 200. AWS and gRPC have names of their own for it."""
     if _aws_code(error) in AWS_OVERLOADS or _is_grpc_overload(error):
         return True
+    if _is_a(error, "ResourceExhausted") and _names_a_size(said(error)):
+        return False  # Google's client gives gRPC's refusal of a size the status 429
     statuses = {status for status in _statuses(error) if status >= FIRST_ERROR_STATUS}
     if statuses:
         return bool(statuses & OVERLOAD_STATUSES)
@@ -131,7 +133,7 @@ def _names_of(error: Exception) -> set[str]:
 
 def _is_grpc_overload(error: Any) -> bool:
     """Whether a call of gRPC ended because of a quota, or because no connection was made."""
-    if not any(kind.__name__ == "RpcError" for kind in type(error).__mro__):
+    if not _is_a(error, "RpcError"):
         return False
     try:
         code, details = str(error.code().name), error.details() if _field(error, "details") else ""
@@ -139,8 +141,31 @@ def _is_grpc_overload(error: Any) -> bool:
         return False
     text = f"{details} {said(error)}".lower()
     if code == "RESOURCE_EXHAUSTED":
-        return not any(sign in text for sign in GRPC_SIZES)
+        return not _names_a_size(text)
     return code == "UNAVAILABLE" and any(sign in text for sign in GRPC_UNREACHABLE)
+
+
+def _is_a(error: Exception, name: str) -> bool:
+    """Whether a class of this name is among the error's: its library need not be installed."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
+
+
+def _names_a_size(text: str) -> bool:
+    return any(sign in text.lower() for sign in GRPC_SIZES)
+
+
+def _retry_info_seconds(error: Exception) -> float | None:
+    """The delay that one of Google's services asks for: a RetryInfo among the error's details, which are Protobuf
+    messages, or JSON, with the body around it in google.genai."""
+    details = _field(error, "details")
+    details = _part(details, "error", "details") or details
+    for detail in details if isinstance(details, list | tuple) else ():
+        if isinstance(detail, Mapping) and str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
+            return asked_delay(str(detail.get("retryDelay")).removesuffix("s"))
+        if type(detail).__name__ == "RetryInfo":
+            delay = _field(detail, "retry_delay")
+            return asked_delay((_field(delay, "seconds") or 0) + (_field(delay, "nanos") or 0) / 1_000_000_000)
+    return None
 
 
 def _part(value: Any, *names: str) -> Any:

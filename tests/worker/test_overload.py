@@ -1,44 +1,22 @@
 """A service that an agent needs is overloaded: its messages are put off without a failure, and few of them ask."""
 
-import email.message
-import socket
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from datetime import datetime
-from types import SimpleNamespace
 from typing import Any
 
-import anthropic
-import httpx
 import httpx2
 import msgspec
-import openai
-import pydantic_ai
 import pytest
 
-from service.agents.http_errors import refuses_request
 from service.config import Settings
 from service.db.pool import Connection
-from service.errors import QueueFull
 from service.leases.model import Claim
 from service.worker.breakers import MAX_PAUSE_SECONDS, OVERLOADS_UNTIL_OPEN, PROBE_SECONDS, Breakers
 from service.worker.outcome import failed
+from tests.support.claims import CLAIM
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit_many
 from tests.support.waiting import until
 from treadle import Context, Overloaded, Rejected, RetryAfter, agent
 
-CLAIM = msgspec.convert(
-    {
-        **dict.fromkeys(("thread", "thread_id", "ord")),
-        **{"message_id": "0192f0c1-2222-7000-8000-000000000000", "lease": "0192f0c1-2222-7000-8000-000000000001"},
-        **{"queue": "q", "agent": "a", "priority": "normal", "body": '"x"', "metadata": "{}", "attempt": 1},
-        **{"max_attempts": 3, "failures": 0, "losses": 0, "timeout_seconds": 1, "last_seq": 1},
-        "created_at": datetime(2026, 1, 1),
-    },
-    Claim,
-)
 SETTINGS = Settings(overload_patience=600)
 
 
@@ -178,153 +156,6 @@ async def test_few_messages_ask_an_overloaded_service(
         message = await settled(sql, message_id)
         assert (message["state"], message["failures"]) == ("completed", 0)
     assert "a service that an agent needs is overloaded: its messages wait" in caplog.text
-
-
-REQUEST = httpx2.Request("POST", "http://127.0.0.1:1/")
-
-
-def _answered(status: int, **headers: str) -> httpx2.Response:
-    return httpx2.Response(status, headers=headers, request=REQUEST)
-
-
-def _raised(error: Exception, cause: BaseException) -> Exception:
-    error.__cause__ = cause
-    return error
-
-
-def _refused_by_requests() -> Exception:
-    requests = pytest.importorskip("requests")
-    try:
-        requests.get("http://127.0.0.1:1/", timeout=5)
-    except OSError as error:
-        return error
-    raise AssertionError
-
-
-def _refused_by_urllib() -> Exception:
-    try:
-        urllib.request.urlopen("http://127.0.0.1:1/", timeout=5)
-    except urllib.error.URLError as error:
-        return error
-    raise AssertionError
-
-
-MID_STREAM = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-OVERLOADS: dict[str, Callable[[], Exception]] = {
-    "anthropic 529": lambda: anthropic.InternalServerError("busy", response=_answered(529), body=None),
-    "openai 503": lambda: openai.InternalServerError("busy", response=_answered(503), body=None),
-    "openai 429": lambda: openai.RateLimitError("busy", response=_answered(429), body=None),
-    "anthropic, in a stream": lambda: anthropic.APIStatusError("busy", response=_answered(200), body=MID_STREAM),
-    "openai, in a stream": lambda: openai.APIError("busy", REQUEST, body={"code": "rate_limit_exceeded"}),
-    "anthropic, away": lambda: _raised(anthropic.APIConnectionError(request=REQUEST), httpx2.ConnectError("refused")),
-    "openai, away": lambda: _raised(openai.APITimeoutError(REQUEST), httpx2.ConnectTimeout("slow")),
-    "openai, bare": lambda: openai.APIConnectionError(request=REQUEST),
-    "httpx2, away": lambda: httpx2.ConnectError("refused"),
-    "httpx, away": lambda: httpx.ConnectError("refused"),
-    "httpx 503": lambda: httpx.HTTPStatusError("busy", request=httpx.Request("GET", "/"), response=httpx.Response(503)),
-    "requests, away": _refused_by_requests,
-    "urllib, away": _refused_by_urllib,
-    "urllib 503": lambda: urllib.error.HTTPError("http://x", 503, "busy", email.message.Message(), None),
-    "pydantic_ai 529": lambda: pydantic_ai.ModelHTTPError(529, "model"),
-    "AWS 429": lambda: AwsError("ThrottlingException", 429),
-    "AWS 400": lambda: AwsError("ThrottlingException", 400),
-    "AWS 503": lambda: AwsError("503", 503),
-    "AWS, in a stream": lambda: AwsError("throttlingException"),
-    "AWS, in LangChain": lambda: _raised(ValueError("Error raised by bedrock service"), AwsError("Throttling", 400)),
-    "grpc, exhausted": lambda: RpcError("RESOURCE_EXHAUSTED"),
-    "grpc, away": lambda: RpcError("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused"),
-    "grpc, no host": lambda: RpcError("UNAVAILABLE", "DNS resolution failed for x:1"),
-    "AWS, requests": lambda: AwsError("RequestThrottledException", 400),
-    "no such host": lambda: socket.gaierror(-2, "Name or service not known"),
-    "one's own": lambda: _raised(RuntimeError("No answer."), httpx2.ConnectError("refused")),
-    "in a group": lambda: ExceptionGroup("g", [ValueError(), httpx2.ConnectError("refused")]),
-}
-
-
-@pytest.mark.parametrize("name", OVERLOADS)
-def test_the_error_of_a_client_is_an_overload(name: str) -> None:
-    assert failed(OVERLOADS[name](), CLAIM, SETTINGS).kind == "overloaded"
-
-
-class AwsError(Exception):
-    """As botocore's ClientError."""
-
-    def __init__(self, code: str, status: int | None = None, **headers: str) -> None:
-        super().__init__(f"An error occurred ({code}) when calling the Converse operation")
-        self.response: dict[str, Any] = {"Error": {"Code": code, "Message": "busy"}}
-        if status is not None:
-            self.response["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": headers}
-
-
-class RpcError(Exception):
-    """As that of grpc."""
-
-    def __init__(self, name: str, details: str = "") -> None:
-        super().__init__(name)
-        self._name = name
-        self._details = details
-
-    def details(self) -> str:
-        return self._details
-
-    def code(self) -> Any:
-        return SimpleNamespace(name=self._name, value=(8, self._name.lower()))
-
-
-class Broken(Exception):
-    @property
-    def response(self) -> Any:
-        raise RuntimeError
-
-    def __str__(self) -> str:
-        raise RuntimeError
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (anthropic.InternalServerError("broken", response=_answered(500), body=None), "error"),
-        (anthropic.InternalServerError("broken", response=_answered(500), body=MID_STREAM), "error"),  # by its status
-        (
-            _raised(openai.APIConnectionError(request=REQUEST), httpx2.ReadError("cut")),
-            "error",
-        ),  # it may have been sent
-        (openai.RateLimitError("no money", response=_answered(429), body={"code": "insufficient_quota"}), "rejected"),
-        (_raised(Rejected("no"), httpx2.ConnectError("refused")), "rejected"),
-        (_raised(RetryAfter(5), httpx2.ConnectError("refused")), "error"),
-        (QueueFull("The queue is full."), "error"),
-        (Broken(), "error"),
-        (AwsError("ValidationException", 400), "error"),
-        (RpcError("INVALID_ARGUMENT"), "error"),
-        (RpcError("RESOURCE_EXHAUSTED", "Received message larger than max (5000000 vs. 4194304)"), "error"),
-        (RpcError("UNAVAILABLE", "Socket closed"), "error"),  # it may have been sent
-        (ConnectionError("cut"), "error"),
-    ],
-)
-def test_other_errors_are_none(error: Exception, kind: str) -> None:
-    assert failed(error, CLAIM, SETTINGS).kind == kind
-
-
-@pytest.mark.parametrize(
-    ("error", "is_refused"),
-    [
-        (openai.BadRequestError("too long", response=_answered(400), body=None), True),
-        (_raised(ValueError("Error raised by bedrock service"), AwsError("ValidationException", 400)), True),
-        (AwsError("ThrottlingException", 400), False),
-        (AwsError("ExpiredTokenException", 400), False),
-        (openai.RateLimitError("busy", response=_answered(429), body=None), False),
-    ],
-)
-def test_a_throttle_with_status_400_refuses_no_request(error: Exception, is_refused: bool) -> None:
-    assert refuses_request(error) == is_refused
-
-
-def test_a_client_s_retry_after_is_obeyed() -> None:
-    for error in (
-        anthropic.RateLimitError("busy", response=_answered(429, **{"Retry-After": "100"}), body=None),
-        AwsError("ThrottlingException", 429, **{"retry-after": "100"}),
-    ):
-        assert 100 <= (failed(error, CLAIM, SETTINGS).delay_seconds or 0) <= 110
 
 
 async def test_an_unreachable_model_of_one_s_own_costs_no_failure(sql: Connection, start_worker: StartWorker) -> None:

@@ -263,7 +263,7 @@ def _metrics(settings: Settings, worker: "Worker", agents: Collection[str]) -> I
 
     _, _, number = os.environ.get(SLOT_VARIABLE, "").rpartition("worker-")
     port = settings.metrics_port + (int(number) - 1 if number and settings.metrics_port else 0)
-    metrics = ProcessMetrics(pools=worker.pools, agents=agents, running=lambda: worker.running)
+    metrics = ProcessMetrics(pools=worker.pools, agents=agents, worker=worker)
     with metrics.listening(), serving(new_registry(metrics), settings.metrics_host, port, waits=bool(number)):
         yield
 

@@ -5,7 +5,7 @@ Labels have few values: queues, registered agents (all others are `other`), outc
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
@@ -34,10 +34,21 @@ class Pool(Protocol):
         """How many are in use, how many are idle, and how many there may be."""
 
 
+class WorkerLoad(Protocol):
+    """What a worker runs and holds."""
+
+    @property
+    def running(self) -> tuple[int, int]:
+        """How many messages it runs, and how many it may run at once."""
+
+    @property
+    def held_characters(self) -> int:
+        """Of the messages and memories that it holds."""
+
+
 class ProcessMetrics(Collector):
     """`agents`: the names that become values of a label. `more_agents`: how many other names do as well, the first that
-    it meets (remote workers claim for registered agents only). `running`: how many messages this worker runs, of how
-    many."""
+    it meets (remote workers claim for registered agents only). `worker`: this process is one."""
 
     def __init__(
         self,
@@ -45,12 +56,12 @@ class ProcessMetrics(Collector):
         pools: Sequence[Pool] = (),
         agents: Collection[str] = (),
         more_agents: int = 0,
-        running: Callable[[], tuple[int, int]] | None = None,
+        worker: WorkerLoad | None = None,
     ) -> None:
         self._pools = pools
         self._agents = set(agents)
         self._more_agents = more_agents
-        self._running = running
+        self._worker = worker
         self._open: Tally[str] = Tally()
         self._tallies = ProcessTallies()
         self._of_work: dict[tuple[str, str], WorkTallies] = {}  # by queue and label of the agent
@@ -92,10 +103,12 @@ class ProcessMetrics(Collector):
             for state, number in zip(("used", "idle", "limit"), pool.connections, strict=True):
                 pools.add_metric((pool.name, state), number)
         yield pools
-        if self._running is not None:
-            running, limit = self._running()
+        if self._worker is not None:
+            running, limit = self._worker.running
             yield GaugeMetricFamily("treadle_worker_running", "Messages that this worker runs.", running)
             yield GaugeMetricFamily("treadle_worker_concurrency", "Messages that it may run at once.", limit)
+            help = "Characters of the messages and memories that it holds; at 200 million it claims no more."
+            yield GaugeMetricFamily("treadle_worker_held_characters", help, self._worker.held_characters)
 
     def _agent(self, agent: str) -> str:
         """The value of the label."""

@@ -41,7 +41,7 @@ class Attempts:
         self._attempts: dict[UUID, Attempt] = {}  # by message
         self._tasks: set[asyncio.Task[None]] = set()
         self._running_agents = 0  # the other attempts wait for their finish
-        self._held_characters = 0
+        self.held_characters = 0  # of messages and memories
         self._releasing = False
         self.leases: dict[UUID, UUID] = {}  # by message; the heartbeat's thread copies it
         self.wake_for_room = False  # set `work` as soon as an attempt ends, because the last claim had too little room
@@ -57,7 +57,7 @@ class Attempts:
 
     def room_bytes(self) -> int:
         """How many bytes of messages to claim at most, about: they stay in memory until their attempts end."""
-        return MAX_HELD_CHARACTERS - self._held_characters
+        return MAX_HELD_CHARACTERS - self.held_characters
 
     def start(self, claim: Claim) -> None:
         if earlier := self._attempts.get(claim.message_id):
@@ -65,7 +65,7 @@ class Attempts:
         attempt = Attempt(claim, self._services, self._writer, self)
         self._running_agents += 1
         self._attempts[claim.message_id] = attempt
-        self._held_characters += claim.characters
+        self.held_characters += claim.characters
         if self._releasing:
             attempt.stop("released")
         self._writer.hint_started(claim)
@@ -125,7 +125,7 @@ class Attempts:
 
     def _forget(self, attempt: Attempt) -> None:
         message_id = attempt.claim.message_id
-        self._held_characters -= attempt.claim.characters
+        self.held_characters -= attempt.claim.characters
         if self._attempts.get(message_id) is attempt:  # else another attempt has the message by now
             del self._attempts[message_id]
             self.leases.pop(message_id, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -32,6 +33,7 @@ OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the numb
 MANY_PASSED_ROWS = 1_000  # without a message, or for each one
 # Nine times what a claim spends on a row that it passes over, so that fruitless claims take at most a tenth of a core.
 PAUSE_PER_PASSED_ROW_SECONDS = 0.0002
+FULL_WARNING_SECONDS = 60.0  # between two warnings that the held messages leave no room
 FIRST_RETRY_SECONDS = 0.02  # after a claim that passed a row over, for which no hint may come; then twice as long
 
 
@@ -63,6 +65,7 @@ class Claimer:
         self._stopped = asyncio.Event()
         self._passed_rows = 0  # by the last claim that did not fill its room
         self._retry_seconds = 0.0  # how long the last look waited for such rows
+        self._warned_at = -math.inf  # that the held messages leave no room
         self._seen: dict[str, float] = {}  # when a claim brought messages of a tenant, by its name
         self.is_claiming = False  # a claim is in flight
 
@@ -80,6 +83,8 @@ class Claimer:
         room = min(SHARED_CLAIM_BATCH_MESSAGES if is_shared else CLAIM_BATCH_MESSAGES, self._attempts.room())
         room_bytes = min(CLAIM_BATCH_BYTES, self._attempts.room_bytes())
         has_room = room > 0 and room_bytes > 0
+        if room > 0 and not has_room:
+            self._warn_of_held_characters()
         claimed = await self._claim(room, room_bytes) if has_room else Claimed([])
         await self._traces.begin(claimed.claims)
         for claim in claimed.claims:
@@ -90,6 +95,13 @@ class Claimer:
         if pause := pause_after(claimed.passed_rows, len(claimed.claims)):
             await wait_for(self._stopped, min(pause, self._settings.poll_interval))
         return None if lacks_room and has_room else claimed.passed_rows
+
+    def _warn_of_held_characters(self) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= FULL_WARNING_SECONDS:
+            self._warned_at = now
+            extra = {"messages": len(self._attempts), "characters": self._attempts.held_characters}
+            log.warning("the messages that run are too large together: claims wait until one ends", extra=extra)
 
     def _see(self, tenants: Collection[str]) -> None:
         now = time.monotonic()

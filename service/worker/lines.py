@@ -32,6 +32,11 @@ class Lines:
         return sum(len(line.attempts) for line in self._lines)
 
     @property
+    def held_characters(self) -> int:
+        """Of the messages and memories of the line that holds the most. At MAX_HELD_CHARACTERS it claims nothing."""
+        return max((line.attempts.held_characters for line in self._lines), default=0)
+
+    @property
     def queues(self) -> list[str]:
         return [queue for line in self._lines for queue in line.queues]
 

@@ -88,6 +88,11 @@ class Worker:
         return len(self._lines), self._places
 
     @property
+    def held_characters(self) -> int:
+        """Of the messages and memories that it holds. At MAX_HELD_CHARACTERS it claims nothing."""
+        return self._lines.held_characters
+
+    @property
     def _places(self) -> int:
         return self._settings.worker_concurrency + self._settings.webhook_concurrency
 

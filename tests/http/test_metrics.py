@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ async def counts(context: Context, text: str) -> str:
 
 async def test_a_worker_counts_the_messages_that_it_runs(start_worker: StartWorker, sql: Connection) -> None:
     worker = await start_worker(echo, reject, counts)
-    metrics = ProcessMetrics(pools=worker.pools, agents=["echo"], running=lambda: worker.running)
+    metrics = ProcessMetrics(pools=worker.pools, agents=["echo"], worker=worker)
     with metrics.listening(), serving(new_registry(metrics), "127.0.0.1", 0) as port:
         for name in ("echo", "echo", "reject", "counts"):
             await settled(sql, await submit(sql, "hello", agent=name))
@@ -147,6 +148,7 @@ async def test_a_worker_counts_the_messages_that_it_runs(start_worker: StartWork
         "select count(*) from treadle.events where type in ('chunk', 'step')"
     )
     assert found["treadle_worker_concurrency",] == 100
+    assert found["treadle_worker_held_characters",] == 0
     assert refused == 421
 
 
@@ -193,7 +195,8 @@ def figures() -> InstallationFigures:
 
 def exposed() -> dict[str, str]:
     """The type of each metric, by every name that a query can give it."""
-    families: Iterable[Metric] = [*ProcessMetrics(running=lambda: (0, 1)).collect(), *figures().collect()]
+    worker: Any = SimpleNamespace(running=(0, 1), held_characters=0)
+    families: Iterable[Metric] = [*ProcessMetrics(worker=worker).collect(), *figures().collect()]
     return {family.name + suffix: family.type for family in families for suffix in SUFFIXES[family.type]}
 
 

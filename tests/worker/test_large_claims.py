@@ -20,8 +20,10 @@ from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit_many
 from tests.support.waiting import until
 from tests.support.workers import never_replaced
+from treadle import Context, agent
 
 LARGE = 100_000
+FULL = "the messages that run are too large together"
 
 
 def texts(quantity: int) -> list[str]:
@@ -54,6 +56,41 @@ async def test_a_worker_holds_a_bounded_number_of_bytes(
         assert (await settled(sql, message_id))["state"] == "completed"
     assert counting.most == 4
     await until(lambda: worker.running[0], (0).__eq__)
+
+
+async def test_what_a_worker_holds_goes_on_while_its_memory_is_full(
+    sql: Connection, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Steps, cancellations and heartbeats do. The worker says why it claims no small message either."""
+    monkeypatch.setattr(attempts, "MAX_HELD_CHARACTERS", int(1.5 * LARGE))
+    go_on = asyncio.Event()
+    held: set[str] = set()
+
+    @agent("steps")
+    async def steps(context: Context, text: str) -> int:
+        held.add(context.message_id)
+        await go_on.wait()
+        await context.emit("goes on")
+        length: int = await context.step("length", lambda: len(text))
+        return length
+
+    worker = await start_worker(steps, worker_concurrency=50)
+    large = await submit_many(sql, [{"message": text, "agent": "steps"} for text in texts(2)])
+    await until(lambda: len(held), (2).__eq__)
+    [small] = await submit_many(sql, [{"message": "small", "agent": "steps"}])
+    await until(lambda: FULL in caplog.text)
+    assert worker.held_characters >= 2 * LARGE
+
+    before = await sql.fetchval("select max(heartbeat_at) from treadle.workers")
+    await until(lambda: sql.fetchval("select max(heartbeat_at) > $1 from treadle.workers", before))
+    await sql.execute("select treadle.cancel($1::uuid)", large[0])
+    assert (await settled(sql, large[0]))["state"] == "cancelled"
+    await until(lambda: str(small) in held)  # the end of the large one made room
+    go_on.set()
+    assert (await settled(sql, large[1]))["result"] == LARGE
+    assert (await settled(sql, small))["state"] == "completed"
+    await until(lambda: worker.held_characters, (0).__eq__)
+    assert caplog.text.count(FULL) == 1  # not at each look
 
 
 async def test_small_messages_are_claimed_beside_large_ones(
@@ -103,7 +140,11 @@ async def test_a_worker_whose_memory_is_full_claims_when_an_attempt_has_ended(se
             claims += 1
             return Claimed([])
 
-    held = SimpleNamespace(leases={}, wake_for_room=False, room=lambda: 10, room_bytes=lambda: 0)
+    class Held(SimpleNamespace):
+        def __len__(self) -> int:
+            return 1
+
+    held = Held(leases={}, wake_for_room=False, room=lambda: 10, room_bytes=lambda: 0, held_characters=7)
     parts: Any = {"store": Store(), "attempts": held, "traces": NoTraces(), "work": work}
     parts["agent_filter"] = AgentFilter((), never_replaced)
     running = Claimer(worker="w", settings=settings, lease_seconds=60.0, **parts)

@@ -1,5 +1,6 @@
 """The schema registry: subjects, versions, compatibility."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import click
 from service.access.principal import Principal
 from service.cli import common, show
 from service.config import Settings
+from service.db.pages import read_all
 
 if TYPE_CHECKING:
     from service.schemas.model import NewSchema
@@ -75,7 +77,9 @@ def list_(settings: Settings, deleted: bool, principal: Principal, as_json: bool
     Example:
       treadle schemas list
     """
-    found = _ask(settings, principal, lambda registry, who: registry.store.newest_of_all(who, deleted=deleted))
+    found = _ask(
+        settings, principal, lambda registry, who: read_all(partial(registry.store.page, who, deleted=deleted))
+    )
     columns = {"subject": "subject", "version": "version", "id": "schema_id", "kind": "kind", "deleted": "deleted"}
     show.as_json(found) if as_json else show.table(found, columns, "There are no schemas.", whole=["subject"])
 

@@ -69,6 +69,17 @@ class Head(Struct, frozen=True):
     deleted: bool
 
 
+class Newest(Struct, frozen=True):
+    """The newest version of a subject, in a list: without its schema, which can be large."""
+
+    subject: str
+    version: int
+    schema_id: int
+    kind: Kind
+    digest: UUID
+    deleted: bool
+
+
 class Source(Struct, frozen=True):
     """A schema with those that it imports, by the name that its text calls them: JSON text, or descriptors."""
 

@@ -8,10 +8,12 @@ import msgspec
 from asyncpg import Record
 
 from service.access.principal import Principal
+from service.db.pages import read_page
 from service.db.pool import Database
+from service.limits import PAGE_ITEMS
 from service.schemas.documents import Document
 from service.schemas.errors import UnknownSchema, UnknownSubject, UnknownVersion
-from service.schemas.model import ALL_SUBJECTS, Head, NewSchema, Reference, Registered, Rule, Version
+from service.schemas.model import ALL_SUBJECTS, Head, Newest, NewSchema, Reference, Registered, Rule, Version
 
 COLUMNS = """
     o.subject, o.version, o.schema_id, o.kind, o.schema, o.refs, o.extras, o.descriptor, o.digest,
@@ -19,14 +21,30 @@ COLUMNS = """
 HEAD = "o.subject, o.version, o.digest, o.deleted_at is not null as deleted"
 PROPERTIES = "o.extras #> '{metadata,properties}'"
 MAX_LISTED = 100_000  # names of a list
-_NEWEST = f"""
-    select distinct on (o.subject) {{}}
+# A subject whose newest version is deleted has no other one: those that are not deleted come first.
+SUBJECTS = """
+    select n.subject
+    from (
+        select distinct on (o.subject) o.subject, o.deleted_at
+        from treadle.schema_overview o
+        where o.tenant = $1
+            and starts_with(o.subject, $2)
+            and ($3 or o.deleted_at is null)
+        order by o.subject, o.deleted_at is not null, o.version desc
+    ) n
+    where not $4 or n.deleted_at is not null
+    order by n.subject
+    offset $5
+    limit $6"""
+NEWEST_PAGE = """
+    select distinct on (o.subject) o.subject, o.version, o.schema_id, o.kind, o.digest,
+        o.deleted_at is not null as deleted
     from treadle.schema_overview o
     where o.tenant = $1
-        and starts_with(o.subject, $2)
+        and ($2::text is null or o.subject > $2)
         and ($3 or o.deleted_at is null)
     order by o.subject, o.deleted_at is not null, o.version desc
-    limit {MAX_LISTED}"""
+    limit $4"""
 
 
 class SchemaStore:
@@ -157,16 +175,40 @@ class SchemaStore:
             raise UnknownSchema(f"There is no schema {digest}.")
         return _version(row)
 
-    async def subjects(self, principal: Principal, prefix: str = "", *, deleted: bool = False) -> list[Head]:
-        """The newest version of each subject whose name begins with the prefix, in the order of the names."""
-        rows = await self._reads.fetch(_NEWEST.format(HEAD), principal.tenant, prefix, deleted)
-        return msgspec.convert(rows, list[Head])
+    async def subjects(
+        self,
+        principal: Principal,
+        prefix: str = "",
+        *,
+        deleted: bool = False,
+        only_deleted: bool = False,
+        offset: int = 0,
+        limit: int = MAX_LISTED,
+    ) -> list[str]:
+        """The names of the subjects that begin with the prefix, in their order, at most MAX_LISTED. `deleted`: also of
+        those whose versions are all deleted; `only_deleted`: only of these."""
+        rows = await self._reads.fetch(
+            SUBJECTS,
+            principal.tenant,
+            prefix,
+            deleted or only_deleted,
+            only_deleted,
+            offset,
+            min(limit, MAX_LISTED),
+        )
+        return [row["subject"] for row in rows]
 
-    async def newest_of_all(self, principal: Principal, *, deleted: bool = False) -> list[Version]:
-        """The same with their schemas, which together can be large, of all subjects."""
-        return [
-            _version(row) for row in await self._reads.fetch(_NEWEST.format(COLUMNS), principal.tenant, "", deleted)
-        ]
+    async def page(
+        self, principal: Principal, after: str | None = None, limit: int = PAGE_ITEMS, *, deleted: bool = False
+    ) -> tuple[list[Newest], str | None]:
+        """The newest version of each subject, by the names of the subjects behind `after`, and the last name where
+        others follow."""
+
+        async def read(after: str | None, quantity: int) -> list[Record]:
+            return await self._reads.fetch(NEWEST_PAGE, principal.tenant, after, deleted, quantity)
+
+        rows, following = await read_page(read, lambda row: str(row["subject"]), after=after, limit=limit)
+        return msgspec.convert(rows, list[Newest]), following
 
     async def subject_of_topic(self, principal: Principal, topic: str) -> str | None:
         """The subject that the topic's records must fit; None: none, or no topic to which the principal may publish."""

@@ -19,9 +19,10 @@ from service.protocols.schema_registry.model import (
     SubjectVersion,
 )
 from service.protocols.schema_registry.paths import parse_subject, parse_version
-from service.protocols.schema_registry.translate import answer, flag, new_schema, page
+from service.protocols.schema_registry.translate import answer, bounds, flag, new_schema, page
 from service.schemas.errors import UnknownSchema
 from service.schemas.model import KINDS
+from service.schemas.store import MAX_LISTED
 
 MAX_ID_DIGITS = 9
 
@@ -37,10 +38,15 @@ async def get_root() -> dict[str, Any]:
 @get("/subjects", scope="read")
 async def list_subjects(request: AnyRequest, caller: Caller, schemas: Schemas) -> list[str]:
     only_deleted = flag(request, "deleted_only", "deletedOnly")
-    found = await schemas.store.subjects(
-        caller, request.query_params.get("subjectPrefix", ""), deleted=only_deleted or flag(request, "deleted")
+    offset, limit = bounds(request)
+    return await schemas.store.subjects(
+        caller,
+        request.query_params.get("subjectPrefix", ""),
+        deleted=flag(request, "deleted"),
+        only_deleted=only_deleted,
+        offset=offset,
+        limit=MAX_LISTED if limit is None else limit,
     )
-    return page(request, [newest.subject for newest in found if newest.deleted or not only_deleted])
 
 
 @post("/subjects/{subject:str}", scope="read")

@@ -52,9 +52,15 @@ def flag(request: Request[Any, Any, Any], *names: str) -> bool:
 
 
 def page(request: Request[Any, Any, Any], items: Sequence[Item]) -> list[Item]:
-    """The part of a list that `offset` and `limit` of the query ask for; a limit below 0 does not limit."""
+    """The part of a list that the query asks for."""
+    offset, limit = bounds(request)
+    return list(items[offset:][:limit])
+
+
+def bounds(request: Request[Any, Any, Any]) -> tuple[int, int | None]:
+    """`offset` and `limit` of the query; a limit below 0 does not limit."""
     offset, limit = (_number(request.query_params, name, default) for name, default in (("offset", 0), ("limit", -1)))
-    return list(items[max(offset, 0) :][: limit if limit >= 0 else None])
+    return max(offset, 0), limit if limit >= 0 else None
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:

@@ -150,8 +150,11 @@ class _Supervisor:
                 address.check_free(self._settings.host, self._settings.port)
                 return
             except ConfigError:
-                if locks.try_lock(self._children_lock) or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise
+            if locks.try_lock(self._children_lock):
+                address.check_free(self._settings.host, self._settings.port)  # the last of them may have just ended
+                return
             if not told:
                 self._announce("waiting for the previous run to give the port back")
                 told = True

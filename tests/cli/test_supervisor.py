@@ -3,6 +3,7 @@
 The children write to the supervisor's stdout, so its end of file is the proof that all of them are gone.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -19,7 +20,10 @@ import pytest
 import yaml
 
 from service.config import Settings
+from service.errors import ConfigError
 from service.limits import STOP_MARGIN_SECONDS
+from service.local import supervisor
+from service.local.children import Children
 from service.local.private_postgres import PrivatePostgres
 from tests.support.gates import open_gate
 from tests.support.ports import free_port
@@ -202,6 +206,32 @@ def test_a_supervisor_waits_for_the_port_of_the_killed_ones_api(start: Start, fo
     assert "started" not in again.said
     open_gate(pipe)
     again.until_all_runs()
+
+
+async def test_a_port_that_the_killed_ones_api_gives_back_just_now_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends after the port was found in use, and before its lock is looked at."""
+    looks = [ConfigError("PORT: in use")]
+
+    def check_free(host: str, port: int) -> None:
+        if looks:
+            raise looks.pop()
+
+    monkeypatch.setattr("service.local.address.check_free", check_free)
+    with (tmp_path / "lock").open("w") as lock:
+        children = Children({}, {}, lock.fileno(), patience_seconds=60)
+        starting = supervisor._Supervisor(
+            settings=Settings(),
+            announce=print,
+            postgres=None,
+            children=children,
+            children_lock=lock.fileno(),
+            patience_seconds=60,
+            reload=None,
+        )
+        await starting._wait_for_address()
+        await children.stop(asyncio.Event())
 
 
 def test_a_child_that_ignores_sigterm_ends_after_its_supervisor(start: Start) -> None:

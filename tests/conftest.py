@@ -30,6 +30,7 @@ from service.agents.builtin.echo import echo
 from service.agents.registry import Registry
 from service.cli import env_file
 from service.config import Settings
+from service.db import connection as opening
 from service.db.pool import Connection, Database
 from service.queues.store import QueueStore
 from service.worker import event_buffer
@@ -37,7 +38,7 @@ from service.worker.worker import Worker
 from tests.support.api_client import Client
 from tests.support.api_server import api_server
 from tests.support.cli_runner import Cli, invoke
-from tests.support.databases import Databases
+from tests.support.databases import CONNECT_SECONDS, Databases, patient
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
 from tests.support.postgres_server import postgres_of_the_run
 from tests.support.scripted_agent import ScriptedAgent
@@ -50,6 +51,7 @@ from treadle import Agent
 MAX_PROCESSES = 8  # of one run: more would need more connections than the server allows
 
 _running = contextlib.ExitStack()
+opening.CONNECT_TIMEOUT_SECONDS = CONNECT_SECONDS
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -129,7 +131,7 @@ def empty_dsn(databases: Databases) -> Iterator[str]:
 def settings(dsn: str) -> Settings:
     """Settings with short intervals, so that polling is quick."""
     return Settings(
-        database_url=f"{dsn}?connect_timeout=30",  # a busy machine may need more than the three seconds of the product
+        database_url=patient(dsn),
         port=0,
         poll_interval=0.2,
         heartbeat_interval=0.5,

@@ -15,6 +15,7 @@ from service.local.children import Children
 from service.local.reload import Reload
 from tests.support.api_client import Client
 from tests.support.cli_runner import Cli, error_sentence
+from tests.support.databases import patient
 from tests.support.gates import open_gate
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
@@ -74,7 +75,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
     assert (folder / ".env").stat().st_mode & 0o077 == 0
 
     port, module = free_port(), folder / "my_agents.py"
-    settings = {"DATABASE_URL": dsn, "PORT": str(port), "TREADLE_HOME": str(tmp_path / "home")}
+    settings = {"DATABASE_URL": patient(dsn), "PORT": str(port), "TREADLE_HOME": str(tmp_path / "home")}
     up = await start(folder, "treadle", "up", "--reload", **settings)
     assert up.stdout is not None
 

@@ -14,6 +14,7 @@ from service.cli.address import split_password
 from service.db.pool import Connection
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.cli_runner import Cli, error_sentence, run_treadle
+from tests.support.databases import patient
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import overview, submit
 from tests.support.repository import ROOT
@@ -26,7 +27,7 @@ SHOWN = "\\u001b[31mred\\u001b]0;title\\u0007 \\u009b2J \\u202ehidden\nnext\tlin
 
 def shell(dsn: str, line: str, *, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Run a line of bash in which $treadle is the command."""
-    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, "treadle": f"{sys.executable} -m service.cli"}
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": patient(dsn), "treadle": f"{sys.executable} -m service.cli"}
     command = ["bash", "-c", line]
     return subprocess.run(
         command,
@@ -87,7 +88,7 @@ async def test_an_interrupt_has_its_exit_code(sql: Connection, dsn: str, registe
     await register_agents()
     message_id = await submit(sql, "x")
     command = [sys.executable, "-m", "service.cli", "tail", str(message_id)]
-    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn}
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": patient(dsn)}
     process = await asyncio.create_subprocess_exec(*command, env=environ, cwd=ROOT, stdout=-1, stderr=-1)
     listening = "select count(*) from pg_stat_activity where application_name = 'treadle listener'"
     await until(lambda: sql.fetchval(f"{listening} and datname = current_database()"), bool)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.db.pool import Connection
 from tests.support.cli_runner import Cli, error_sentence, run_treadle
+from tests.support.databases import patient
 from tests.support.messages import overview, submit_many
 from tests.support.repository import ROOT
 from tests.support.waiting import LIMIT_SECONDS, until
@@ -42,7 +43,7 @@ async def test_work_ends_on_sigterm_with_agents_that_ignore_it(sql: Connection, 
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
-        "DATABASE_URL": dsn,
+        "DATABASE_URL": patient(dsn),
         "AGENTS": "stubborn_agents",
         "SHUTDOWN_GRACE": "1000",
         "POLL_INTERVAL": "0.2",

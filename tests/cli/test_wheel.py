@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from service.local.private_postgres import PrivatePostgres
+from tests.support.databases import patient
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,9 +88,9 @@ def test_the_wheel_is_installed_beside_the_checkout_and_not_read_from_it(install
 
 
 def test_migrate_works_from_the_wheel(environ: dict[str, str], empty_dsn: str, tmp_path: Path) -> None:
-    done = treadle({**environ, "DATABASE_URL": empty_dsn}, tmp_path, "migrate")
+    done = treadle({**environ, "DATABASE_URL": patient(empty_dsn)}, tmp_path, "migrate")
     assert (done.returncode, done.stdout) == (0, "The database is ready.\n"), done.stderr
-    done = treadle({**environ, "DATABASE_URL": empty_dsn}, tmp_path, "check")
+    done = treadle({**environ, "DATABASE_URL": patient(empty_dsn)}, tmp_path, "check")
     assert done.returncode == 0, done.stderr
 
 

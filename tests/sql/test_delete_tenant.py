@@ -11,6 +11,7 @@ import pytest
 
 from service.db.pool import Connection
 from tests.support.cli_runner import Cli
+from tests.support.databases import patient
 from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_walk import submit, walk
@@ -122,7 +123,9 @@ async def test_a_deletion_that_is_killed_is_finished_by_the_next_process(
         "select from treadle.messages where tenant = 'acme' and thread is not null limit 1 for update"
     )
     command = [sys.executable, "-m", "service.cli", "tenants", "delete", "acme", "--yes"]
-    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "DATABASE_URL": dsn}, stderr=DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, "DATABASE_URL": patient(dsn)}, stderr=DEVNULL
+    )
     blocked = "select pid from pg_stat_activity where $1 = any(pg_blocking_pids(pid))"
     pid = await until(lambda: watcher.sql.fetchval(blocked, holder.sql.get_server_pid()))
     process.kill()

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from service.cli import main
 from service.config import Settings
+from tests.support.databases import patient
 from tests.support.repository import ROOT
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -27,7 +28,7 @@ async def invoke(*arguments: str, stdin: str | None = None, **settings: str) -> 
 
 def run_treadle(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, so that the output of its children is captured too."""
-    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": dsn, **settings}
+    environ = {"PATH": os.environ["PATH"], "DATABASE_URL": patient(dsn), **settings}
     command = [sys.executable, "-m", "service.cli", *arguments]
     return subprocess.run(
         command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS

@@ -15,6 +15,7 @@ from tests.support.lent_database import LentDatabase
 from tests.support.warm_sessions import WarmSessions
 
 TEMPLATE = "treadle_template"
+CONNECT_SECONDS = 30
 ADMIN_DATABASE = "postgres"
 # PostgreSQL's default strategy would write every block into the write-ahead log.
 CLONE = f"template {TEMPLATE} strategy file_copy"
@@ -36,6 +37,12 @@ def _vacuum_catalogs(**address: Any) -> None:
         connection.execute(f"vacuum (freeze, analyze) {', '.join(row[0] for row in catalogs)}")
     with psycopg.connect(**address):
         pass  # the first session after that writes what it has read of them into a file, which is cloned, too
+
+
+def patient(dsn: str) -> str:
+    """The address for a process that a test starts: a busy machine may need more than the three seconds of the product
+    for a new session."""
+    return f"{dsn}?connect_timeout={CONNECT_SECONDS}"
 
 
 class Databases:

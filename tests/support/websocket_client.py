@@ -86,7 +86,8 @@ class Socket:
 
 @contextlib.asynccontextmanager
 async def open_socket(url: str, **options: Any) -> AsyncIterator[Socket]:
-    async with connect(url, compression=None, proxy=None, **{"close_timeout": 1, **options}) as connection:
+    limits: dict[str, Any] = {"open_timeout": SOCKET_TIMEOUT_SECONDS, "ping_timeout": SOCKET_TIMEOUT_SECONDS}
+    async with connect(url, compression=None, proxy=None, **{"close_timeout": 1, **limits, **options}) as connection:
         yield Socket(connection)
 
 

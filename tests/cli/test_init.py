@@ -29,8 +29,9 @@ from treadle import agent
 
 @agent("greeter", max_attempts=1, max_losses=1)
 async def greeter(context, name):
-    await context.emit("waiting")
-    await asyncio.to_thread(lambda: open("go on").close())  # until the test opens it
+    if name == "Eve":
+        await context.emit("waiting")
+        await asyncio.to_thread(lambda: open("go on").close())  # until the test opens it
     return f"At last, {name}!"
 """
 IMPORTS = """
@@ -76,6 +77,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
 
     port, module = free_port(), folder / "my_agents.py"
     settings = {"DATABASE_URL": patient(dsn), "PORT": str(port), "TREADLE_HOME": str(tmp_path / "home")}
+    settings |= {"SHUTDOWN_GRACE": "600"}  # the replaced worker ends its message, however long the test takes
     up = await start(folder, "treadle", "up", "--reload", **settings)
     assert up.stdout is not None
 
@@ -118,6 +120,7 @@ async def test_a_first_project_passes_its_test_and_runs(cli_without_database: Cl
             await said("greetings.py has changed: the workers are replaced")
             await until(lambda: result("Ada"), lambda found: found == "Good evening, Ada")
     finally:
+        open_gate(folder / "go on")  # also after a failure
         up.send_signal(signal.SIGTERM)
         await up.communicate()
     assert up.returncode == 0

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +27,17 @@ def let_go() -> Iterator[threading.Event]:
     event.set()
 
 
+def hang_until(let_go: threading.Event) -> tuple[Callable[[], None], threading.Event]:
+    """A function that hangs, and an event that tells when it does: a call can be withdrawn before."""
+    begun = threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        let_go.wait(60)
+
+    return hang, begun
+
+
 def serve(places: int) -> Threads:
     threads = Threads(places)
     threads.serve(asyncio.get_running_loop())
@@ -35,10 +46,11 @@ def serve(places: int) -> Threads:
 
 async def test_an_abandoned_function_gives_its_place_to_the_next(let_go: threading.Event) -> None:
     threads = serve(1)
-    hung = asyncio.create_task(call_in_thread(let_go.wait, 60))
+    hang, begun = hang_until(let_go)
+    hung = asyncio.create_task(call_in_thread(hang))
     follows = asyncio.create_task(call_in_thread(lambda: "follows"))
     dropped = asyncio.create_task(call_in_thread(lambda: pytest.fail("was cancelled before it began")))
-    await asyncio.sleep(0)
+    await wait_for(begun)
     assert threads.abandoned == 0
     dropped.cancel()
     hung.cancel()
@@ -115,7 +127,10 @@ async def test_a_worker_connects_again_while_functions_hang(
     await submit(sql, "x", agent="hangs")
     for _ in range(3):  # they hold every place
         await until(lambda: begun.acquire(blocking=False))
-    end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'treadle worker%'"
+    end = (
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+        " where application_name like 'treadle worker%' and datname = current_database()"
+    )
     assert await sql.fetchval(end)
     assert (await run(sql, "x", agent="works"))["result"] == "X"
 
@@ -128,7 +143,9 @@ async def test_stop_iteration_is_an_ordinary_error() -> None:
 
 async def test_a_shut_down_pool_waits_for_no_function(let_go: threading.Event) -> None:
     pool = WorkerThreads(1)
-    hung, waits = pool.submit(let_go.wait, 60), pool.submit(lambda: None)
+    hang, begun = hang_until(let_go)
+    hung, waits = pool.submit(hang), pool.submit(lambda: None)
+    await wait_for(begun)
     pool.shutdown(wait=True)
     assert (hung.running(), waits.cancelled()) == (True, True)
     with pytest.raises(RuntimeError):

@@ -67,11 +67,12 @@ async def test_an_attempt_that_lost_its_lease_writes_nothing_and_is_stopped(
         finally:
             stopped.set()
 
-    first = await start_worker(twice)
+    first = await start_worker(twice, shutdown_grace=1000)
     message_id = await submit(sql, "x", agent="twice", thread_id="t")
     await wait_for(running)
     if where == "another worker":
         first.stop()
+        await until(lambda: not first.is_claiming)
         other = await start_worker(twice)
     async with sql.transaction():
         assert await sql.fetchval(TAKE_AWAY, message_id)
@@ -129,8 +130,8 @@ async def test_connections_killed_in_the_middle_of_streams_lose_nothing(
 ) -> None:
     monkeypatch.setattr("service.worker.heartbeat.CLAIM_GRACE_SECONDS", 1.0)
     words = " ".join(f"word{n}" for n in range(40))
-    for _ in range(2):
-        await start_worker(echo)
+    for _ in range(2):  # neither takes the other one for lost before it is connected again
+        await start_worker(echo, heartbeat_interval=60)
     ids = await submit_many(
         sql,
         [

@@ -44,11 +44,20 @@ from tests.support.postgres_server import postgres_of_the_run
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.scripted_model import ScriptedModel
 from tests.support.sql_client import SqlClient, connect_sql, open_sql_client
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.workers import make_worker
 from treadle import Agent
 
 MAX_PROCESSES = 8  # of one run: more would need more connections than the server allows
+# For how long an API waits for what takes milliseconds, before it answers otherwise. A busy machine may stop a process
+# for longer than these few seconds.
+PATIENCE = (
+    "service.api.pools.LIST_SECONDS",
+    "service.api.pools.HEALTH_SECONDS",
+    "service.sockets.admission.FIRST_FRAME_SECONDS",
+    "service.protocols.a2a.calls.CANCEL_SECONDS",
+    "service.protocols.openai.responses.CANCEL_SECONDS",
+)
 
 _running = contextlib.ExitStack()
 opening.CONNECT_TIMEOUT_SECONDS = CONNECT_SECONDS
@@ -147,6 +156,13 @@ def chunks_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process each chunk is an event of its own, as it is where nothing delays the appends: so tests can count
     the words of echo. tests/worker/test_event_buffer.py has those where chunks are joined."""
     monkeypatch.setattr(event_buffer, "CHUNK_CHARS", 0)
+
+
+@pytest.fixture(autouse=True)
+def patient_apis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The APIs in this process wait as long as a test does. A test of such a limit sets its own."""
+    for name in PATIENCE:
+        monkeypatch.setattr(name, LIMIT_SECONDS)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import websockets
 from a2a.client import ClientConfig, ClientFactory
@@ -26,7 +27,7 @@ from tests.support.node_client import play
 from tests.support.ports import is_listening
 from tests.support.repository import ROOT
 from tests.support.stage import Stage, staged
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from treadle import AsyncClient
 
 OF_NODE = {f"{name} {scene}" for name in ("agui", "js") for scene in ("replica", "lost")}
@@ -39,9 +40,12 @@ async def a2a(url: str, text: str, seen: asyncio.Event) -> Any:
     message = pb.Message(message_id=uuid.uuid4().hex, role="ROLE_USER", parts=[pb.Part(text=text)])
     task, said, breaks = "", "", 0
     while True:
-        client = await ClientFactory(ClientConfig()).create_from_url(f"{url}/a2a/stage")
-        asked = pb.SendMessageRequest(message=message)
-        async with client:
+        async with contextlib.AsyncExitStack() as stack:
+            # By default, a silence of five seconds is a break.
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=LIMIT_SECONDS))
+            factory = ClientFactory(ClientConfig(httpx_client=http))
+            client = await stack.enter_async_context(await factory.create_from_url(f"{url}/a2a/stage"))
+            asked = pb.SendMessageRequest(message=message)
             try:
                 events = client.subscribe(pb.SubscribeToTaskRequest(id=task)) if task else client.send_message(asked)
                 async for event in events:
@@ -94,7 +98,7 @@ async def queue_socket(url: str, text: str, seen: asyncio.Event) -> Any:
     while True:
         breaks += 1
         with contextlib.suppress(OSError, websockets.WebSocketException):
-            async with websockets.connect(f"{address}&last_event_id={last}") as socket:
+            async with websockets.connect(f"{address}&last_event_id={last}", open_timeout=LIMIT_SECONDS) as socket:
                 if last == 0:
                     await socket.send(json.dumps({"content": text, "source": "user", "type": "TextMessage"}))
                 async for frame in socket:
@@ -135,7 +139,7 @@ async def test_streams_go_on_after_killed_replicas_and_workers(
         stage.kill_api()
         await stage.let_end("replica")
         await stage.start_worker()
-        doomed.kill()
+        await stage.kill_worker(doomed)
         found = dict(zip(scenes, await followed, strict=True))
         for name, (_, replica, lost) in CLIENTS.items():
             assert (found[name, "replica"], found[name, "lost"]) == (replica, lost), name

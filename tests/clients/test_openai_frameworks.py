@@ -79,7 +79,8 @@ async def test_frameworks_survive_cuts_killed_workers_and_killed_replicas(
                 await wait_for(seen[f"{name} {scene}"])
         of_node = {"rest cut", *(f"{name} {scene}" for name in OF_NODE for scene in WAITING)}
         await until(lambda: ids_of(sql, "seen"), lambda found: found.keys() >= of_node)
-        ids = await ids_of(sql, "stage")
+        messages = len(STREAMED) * (len(frameworks) + len(OF_NODE)) + 1  # and that of `rest`
+        ids = await until(lambda: ids_of(sql, "stage"), lambda found: len(found) == messages)
         stage.cut_connections()
         stage.kill_api()
         async with AsyncOpenAI(base_url=f"{url}/v1", api_key="unused") as client:
@@ -91,14 +92,14 @@ async def test_frameworks_survive_cuts_killed_workers_and_killed_replicas(
                     await until(retrieve, lambda found: found.status == "cancelled")
         await stage.let_end("cut", "replica")
         await stage.start_worker()
-        doomed.kill()
+        await stage.kill_worker(doomed)
         js, *found = await playing
         told = js["scenes"] | dict(zip(frameworks, found, strict=True))
         assert told == dict.fromkeys(told, STREAMED)
         assert js["rest"] == {"broken": True, "same": True, "text": "one two"}
         # Repeated requests made no further messages.
         count = "select count(*) from treadle.message_overview where agent = 'stage'"
-        assert await sql.fetchval(count) == len(ids) == len(STREAMED) * len(told) + 1
+        assert (await sql.fetchval(count), len(told)) == (messages, len(frameworks) + len(OF_NODE))
         losses = "select count(*) from treadle.messages where losses = 1"
         assert await sql.fetchval(losses) == len(told)
         tools = [*js["tools"], *[await framework.tools(url) for framework in frameworks.values()]]

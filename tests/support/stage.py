@@ -28,6 +28,10 @@ OPEN = """
     select count(*) from treadle.message_overview
     where agent = 'stage' and user_message #>> '{}' like '%' || $1 and state in ('queued', 'processing')"""
 
+OTHERS = """
+    select count(*) from treadle.message_overview
+    where state in ('queued', 'processing') and not (agent = 'stage' and user_message #>> '{}' like '%lost')"""
+
 
 class Stage:
     """`cut`, `replica` and `url` are the addresses for the scenes; `api` is a client of the API that lives."""
@@ -75,6 +79,11 @@ class Stage:
     def kill_api(self) -> None:
         self._proxies[1].target = self._ports[1]
         self._apis[0].kill()
+
+    async def kill_worker(self, worker: subprocess.Popen[bytes]) -> None:
+        """When it runs the messages of the scenes `lost` only: each message that it runs counts a loss."""
+        await until(lambda: self._sql.fetchval(OTHERS), lambda count: count == 0)
+        worker.kill()
 
     async def let_end(self, *scenes: str) -> None:
         """Their messages go on to their end."""

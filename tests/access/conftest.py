@@ -8,13 +8,6 @@ import pytest
 from tests.support.access import CLOSED, PassTime
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
-from tests.support.waiting import LIMIT_SECONDS
-
-
-@pytest.fixture(autouse=True)
-def patient_admission(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the first frame may come later than the five seconds of the product."""
-    monkeypatch.setattr("service.sockets.admission.FIRST_FRAME_SECONDS", LIMIT_SECONDS)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a client of LangGraph's own API asks of a run; it travels in `metadata["langgraph"]` of the message."""
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import msgspec
@@ -55,6 +56,17 @@ class Asked(msgspec.Struct, frozen=True):
         limit = given.get("recursion_limit")
         has_limit = type(limit) is int and limit > 0
         return {"configurable": configurable} | ({"recursion_limit": limit} if has_limit else {})
+
+    def context_of(self, graph: Any) -> Any:
+        """The `context`, as LangGraph makes it for the graph's context_schema. Raises Rejected if it does not fit."""
+        schema = getattr(graph, "context_schema", None)
+        is_class = is_dataclass(schema) or hasattr(schema, "model_validate")
+        if self.context is None or schema is None or not is_class:
+            return self.context
+        try:
+            return schema(**self.context)
+        except Exception as error:  # of Pydantic, or of the author's class
+            raise Rejected(f"The context does not fit the graph's context_schema: {error}") from error
 
     def breakpoints(self, graph: Any) -> dict[str, Any]:
         """Raises Rejected for a node that the graph does not have."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from service.agents.adapters.langgraph.asked import SEED, Asked
 from service.agents.adapters.langgraph.events import is_from_model, message_text, write_custom, write_updates
 from service.agents.adapters.langgraph.graph_events import INTERRUPT_KEY, GraphEvents
-from service.agents.adapters.langgraph.inputs import refuse_orders_in
+from service.agents.adapters.langgraph.inputs import refuse_orders_in, refuse_unreadable
 from service.agents.contract import Context, Rejected
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class Attempt:
         start = None if asked is None else asked.start(self._graph)
         if start is None:
             start = await self._agent.start(self._context, self._message, asked, has_state=has_state)
+        refuse_unreadable(self._graph, start)
         return False, start
 
     async def _before_questions(self, saved: Any, questions: "list[Question] | None") -> None:
@@ -155,6 +156,7 @@ class Attempt:
         values = update.get("values")
         for part in values if isinstance(values, list) else [values]:
             refuse_orders_in(part)
+            refuse_unreadable(self._graph, part)
         try:
             config = await self._graph.aupdate_state(self._config, values, as_node=update.get("as_node"))
         except InvalidUpdateError as error:
@@ -173,7 +175,7 @@ class Attempt:
         # `sync`: a super-step's checkpoint is stored before the next super-step begins.
         options: dict[str, Any] = {"durability": "sync"} if has_checkpoints else {}
         if self._asked is not None and self._asked.context is not None:
-            options["context"] = self._asked.context
+            options["context"] = self._asked.context_of(self._graph)
         modes = [*STREAM_MODES, *(self._asked.modes if self._asked is not None else ())]
         state: Any = None
         written: set[str] = set()  # the tool calls and results that have an event

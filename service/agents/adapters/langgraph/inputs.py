@@ -51,3 +51,21 @@ def refuse_orders(messages: Any) -> None:
                 f"messages[{number}] is not a plain message of a user or an assistant: system messages and tool calls"
                 " are the graph's own."
             )
+
+
+def refuse_unreadable(graph: Any, start: Any) -> None:
+    """Raises Rejected for messages that LangChain cannot read, in what a graph begins with or a change of its state:
+    another attempt would find the same."""
+    from langchain_core.messages import convert_to_messages
+    from langgraph.graph.message import add_messages
+    from langgraph.types import Command
+
+    values = start.update if isinstance(start, Command) else start
+    values = dict(values) if isinstance(values, list) else values
+    for name, channel in getattr(graph, "channels", {}).items() if isinstance(values, dict) else ():
+        if name in values and getattr(channel, "operator", None) is add_messages:
+            given = values[name]
+            try:
+                convert_to_messages(given if isinstance(given, list) else [given])
+            except Exception as error:  # LangChain has no class for it
+                raise Rejected(f"LangChain cannot read {name}: {error}") from error

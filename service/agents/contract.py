@@ -265,7 +265,7 @@ class Context(Protocol):
         four bytes of text or JSON count as one token. With `tools`, each exchange has the data of its `tool` events.
         """
 
-    def usage(self, **counts: Any) -> None:
+    def usage(self, /, **counts: Any) -> None:
         """Store with the message what the answer cost, for example tokens. Any JSON values.
 
         A later call replaces values of the same name that the same step has counted, or, outside of steps, the same

@@ -154,6 +154,7 @@ async def test_usage_is_the_sum_of_flat_numbers(
         "cache_read_input_tokens": 2000,
         "cache_creation": {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0},
         "service_tier": "standard",
+        **{"model": 1, "stop_reason": 2, "cost_usd": 3},  # of a server of another maker
     }
     fake_claude.script += [
         tool_calls(("a", "clock", {}), usage=cached),

@@ -42,6 +42,7 @@ async def test_what_a_tool_of_pydantic_ai_adds_is_there_in_a_later_attempt() -> 
         if len(asked) == 1:
             yield {0: DeltaToolCall(name="look", json_args="{}", tool_call_id="c1")}
             yield {1: DeltaToolCall(name="scan", json_args="{}", tool_call_id="c2")}
+            yield {2: DeltaToolCall(name="copy", json_args="{}", tool_call_id="c3")}
         elif len(asked) == 2:
             raise ConnectionError("away")
         else:
@@ -58,13 +59,18 @@ async def test_what_a_tool_of_pydantic_ai_adds_is_there_in_a_later_attempt() -> 
     async def scan() -> list[Any]:
         return ["scanned", BinaryContent(b"dots", media_type="image/png")]
 
+    @made.tool_plain
+    async def copy() -> dict[str, Any]:
+        return {"pydantic_ai.ToolReturn": {"copied": 1}}
+
     agent = pydantic_ai_agent("looks", made)
     first = FakeContext()
     with pytest.raises(ConnectionError):
         await agent(first, "Look")
     assert str(await agent(FakeContext(steps=first.steps), "Look")).strip() == "I see."
+    kept = ("one picture", "A picture:", "b'pixels'", "'taken': 'today'", "scanned", "b'dots'", "{'copied': 1}")
     for said in asked[1:]:
-        for part in ("one picture", "A picture:", "b'pixels'", "'taken': 'today'", "scanned", "b'dots'"):
+        for part in kept:
             assert part in said, part
 
 

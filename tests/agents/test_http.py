@@ -1,6 +1,7 @@
 """Agents over HTTP, against a server on loopback that sends exactly the bytes of the test."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -89,9 +90,10 @@ STREAM = (
 
 
 async def test_a_stream_is_passed_on_in_order(sql: Connection, remote: Remote) -> None:
-    remote.script.append(stream(*STREAM, 'event: done\ndata: {"result": "Hello", "usage": {"tokens": 3}}\n\n'))
+    counted = '{"tokens": 3, "self": 1, "counts": 2, "usage": 3}'  # names of Python's, too
+    remote.script.append(stream(*STREAM, f'event: done\ndata: {{"result": "Hello", "usage": {counted}}}\n\n'))
     row = await ask(sql)
-    assert (row["state"], row["result"], row["usage"]) == ("completed", "Hello", {"tokens": 3})
+    assert (row["state"], row["result"], row["usage"]) == ("completed", "Hello", json.loads(counted))
     entries = [(entry.type, entry.data) for entry in await log(sql, row["message_id"])][2:-1]
     assert entries == [
         ("progress", {"percent": 1}),

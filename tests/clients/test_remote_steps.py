@@ -47,7 +47,7 @@ async def test_a_result_that_its_annotation_does_not_allow_is_not_stored(
 @agent("spends", max_attempts=1)
 async def spends(context: Context, how: str) -> None:
     async def ask() -> None:
-        context.usage(tokens=10, model="m")
+        context.usage(**{"tokens": 10, "model": "m", "self": 1})
 
     await asyncio.gather(*(context.step(f"ask {n}", ask) for n in range(3)))
     if how == "hang":
@@ -62,11 +62,11 @@ async def test_the_usage_of_steps_side_by_side_is_added_also_of_failed_and_lost_
     api = api_with_worker
     async with serving(Worker(spends, url=url_of(api))):
         failed = await api.settled(await api.submit("fail", agent="spends"))
-        assert (failed["state"], failed["usage"]) == ("failed", {"tokens": 31, "model": "m"})
+        assert (failed["state"], failed["usage"]) == ("failed", {"tokens": 31, "model": "m", "self": 3})
         hangs = await api.submit("hang", agent="spends")
         steps = "select count(*) from treadle.events where type = 'step' and message_id = $1"
         await until(lambda: sql.fetchval(steps, UUID(hangs)), lambda count: count == 3)
         await sql.execute("update treadle.messages set max_losses = 1")
         await lose_lease(sql, UUID(hangs))
         lost = await api.settled(hangs)
-        assert (lost["state"], lost["usage"]) == ("failed", {"tokens": 30})
+        assert (lost["state"], lost["usage"]) == ("failed", {"tokens": 30, "self": 3})

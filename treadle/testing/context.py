@@ -140,7 +140,7 @@ class FakeContext:
     def memory_fits(self) -> bool:
         return True
 
-    def usage(self, **counts: Any) -> None:
+    def usage(self, /, **counts: Any) -> None:
         self.counts |= counts
 
     def _require_running(self) -> None:

@@ -272,7 +272,7 @@ class RemoteContext:
         memory = _plain(self.memory, "The thread's memory")
         return {} if _text(memory) == _text(self._stored) else {"memory": memory}
 
-    def usage(self, **counts: Any) -> None:
+    def usage(self, /, **counts: Any) -> None:
         """Set values for the step that runs here; those of steps that run side by side are added."""
         self._usage.count(encode_once(counts, "The usage"), running_step())
 

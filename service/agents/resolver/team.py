@@ -55,7 +55,7 @@ def team(
         usage: Counter[str] = Counter()
         request = Clarify(question=text, progress=progress, earlier=earlier, metadata=context.metadata)
         answer = await complete_text(model, request, usage, context.emit)
-        context.usage(model=model.name, **usage)
+        context.usage(**{**usage, "model": model.name})
         return answer
 
     return Agent(name, resolve, **own), Agent(clarifier, clarify, timeout=CLARIFIER_TIMEOUT_SECONDS)

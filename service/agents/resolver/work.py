@@ -145,7 +145,7 @@ class Work:
 
     def _count(self, usage: Counter[str]) -> None:
         """Called within a step: a later attempt that receives the step's result does not count it again."""
-        self._context.usage(model=self._model.name, **usage)
+        self._context.usage(**{**usage, "model": self._model.name})
 
     async def _write_progress(self, stage: str, state: str, runs_now: bool = True, **data: Any) -> None:
         """Write a `progress` event. It has `earlier` if an earlier attempt ran the stage."""

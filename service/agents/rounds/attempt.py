@@ -136,4 +136,4 @@ class Attempt:
 
     def _count(self, answer: ModelAnswer) -> None:
         cost = {"cost_usd": self._options.price.dollars(answer.usage)} if self._options.price else {}
-        self._context.usage(model=answer.model, stop_reason=answer.stop_reason, **answer.usage, **cost)
+        self._context.usage(**{**answer.usage, **cost, "model": answer.model, "stop_reason": answer.stop_reason})

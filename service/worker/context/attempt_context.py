@@ -190,7 +190,7 @@ class AttemptContext:
             return False
         return True
 
-    def usage(self, **counts: Any) -> None:
+    def usage(self, /, **counts: Any) -> None:
         self._scope.count(encode_once(counts, "The usage"))
 
     def complete(self, outcome: Outcome) -> Outcome:

@@ -172,11 +172,16 @@ def _to_store(result: Any) -> Any:
             kept["content"] = _dump(UserPromptPart(result.content))
     if _has_files(value):
         return {TOOL_RETURN: {"return_value": _dump(ToolReturnPart(TOOL_RETURN, value, "")), **kept}}
-    return {TOOL_RETURN: {"return_value": plain(value), **kept}} if kept else plain(value)
+    stored = plain(value)
+    return {TOOL_RETURN: {"return_value": stored, **kept}} if kept or _is_marked(stored) else stored
+
+
+def _is_marked(stored: Any) -> bool:
+    return isinstance(stored, dict) and stored.keys() == {TOOL_RETURN}
 
 
 def _from_store(stored: Any) -> Any:
-    if not isinstance(stored, dict) or stored.keys() != {TOOL_RETURN}:
+    if not _is_marked(stored):
         return stored
     kept = {name: _load(given) if _is_dumped(given) else given for name, given in stored[TOOL_RETURN].items()}
     return kept["return_value"] if kept.keys() == {"return_value"} else ToolReturn(**kept)

@@ -171,7 +171,8 @@ comment on column treadle.queue_overview.finished_per_minute is 'Messages comple
 comment on column treadle.queue_overview.mean_seconds is 'Mean processing time of the last five minutes';
 
 -- The queues as a tenant sees them: the figures count its own messages. Null: those of all tenants.
-create or replace function treadle.queue_list(tenant text default null, queue_name text default null)
+create or replace function treadle.queue_list(
+    tenant text default null, queue_name text default null, after text default null, quantity integer default null)
 returns table (
     queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint,
     ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision,
@@ -188,13 +189,19 @@ begin
                     then greatest(extract(epoch from treadle.clock() - r.oldest), 0)::double precision
             end,
             n.finished_per_minute, n.mean_seconds, q.created_at, treadle._claiming_workers(q.queue)
-        from treadle.queues q
+        from (
+            select l.queue, l.paused, l.created_at
+            from treadle.queues l
+            where (queue_name is null or l.queue = queue_name)
+                and (queue_list.after is null or l.queue > queue_list.after)
+            order by l.queue
+            limit quantity
+        ) q
         cross join lateral treadle._queue_figures(queue => q.queue, tenant => queue_list.tenant) n
         cross join lateral treadle._ready_rows_of(queue => q.queue, tenant => queue_list.tenant) r
-        where queue_name is null or q.queue = queue_name
         order by q.queue;
 end $$;
-comment on function treadle.queue_list(text, text)
+comment on function treadle.queue_list(text, text, text, integer)
     is 'The queues with the figures of one tenant''s messages';
 
 create or replace view treadle.dead_letters with (security_invoker) as

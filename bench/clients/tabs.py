@@ -20,7 +20,7 @@ EACH = ("health", 10)  # what a view asks that does not ask it more often
 HOUR_SECONDS = 3600
 # The requests, each so many seconds. Of `from` and `to` the times stand in `_path`.
 VIEWS: Mapping[str, Sequence[tuple[str, int]]] = {
-    "overview": (("health", 5), ("queues", 5), ("workers", 5), ("stats?from&to", 5)),
+    "overview": (("health", 5), ("queues?limit=1000", 5), ("workers", 5), ("stats?from&to", 5)),
     "messages": (("messages?limit=50", 3), EACH),
 }
 

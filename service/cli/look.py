@@ -186,7 +186,8 @@ def instances(
 
     async def find(database: Any) -> list[Any]:
         own = await common.own(database, principal)
-        return await QueueStore(database).instances(own, agent=agent, thread_id=thread_id, limit=limit)
+        store = QueueStore(database)
+        return (await store.instance_page(own, agent=agent, thread_id=thread_id, limit=limit))[0]
 
     rows = common.ask(settings, find)
     columns = {

@@ -10,7 +10,14 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from service.access.principal import Principal
-from service.cursors import format_name, parse_cursor, parse_name
+from service.cursors import (
+    NamedPosition,
+    format_name,
+    format_position,
+    parse_cursor,
+    parse_name,
+    parse_named_position,
+)
 from service.errors import NotFound
 from service.limits import PAGE_ITEMS
 from service.params import NEXT_PAGE, PageLimit, next_page, parse_thread_id
@@ -35,10 +42,17 @@ async def get_overview(principal: NamedDependency[Principal], queues: NamedDepen
     operation_id="listQueues",
     scope="operate",
     unrestricted=True,
-    summary="List the queues with their figures",
+    summary="List the queues with their figures, by name",
+    response_headers=[NEXT_PAGE],
 )
-async def list_queues(principal: NamedDependency[Principal], queues: NamedDependency[QueueStore]) -> list[Queue]:
-    return await queues.all(principal)
+async def list_queues(
+    principal: NamedDependency[Principal],
+    queues: NamedDependency[QueueStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Queue]]:
+    page, following = await queues.page(principal, None if cursor is None else parse_name(cursor), limit)
+    return Response(page, headers=next_page("/queues", limit=limit, cursor=following and format_name(following)))
 
 
 @get(
@@ -128,6 +142,7 @@ async def list_agents(
     scope="operate",
     summary="List the warm instances that workers keep, the newest first",
     description="By the workers' last reports: each names up to 1,000, at most some seconds after a change.",
+    response_headers=[NEXT_PAGE],
 )
 async def list_instances(
     principal: NamedDependency[Principal],
@@ -135,9 +150,14 @@ async def list_instances(
     agent: Annotated[str | None, QueryParameter(min_length=1, max_length=100)] = None,
     thread_id: FromQuery[str | None] = None,
     limit: PageLimit = PAGE_ITEMS,
-) -> list[Instance]:
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Instance]]:
     wanted = None if thread_id is None else parse_thread_id(thread_id)
-    return await queues.instances(principal, agent=agent, thread_id=wanted, limit=limit)
+    page, following = await queues.instance_page(
+        principal, agent=agent, thread_id=wanted, limit=limit, after=_parse_place(cursor)
+    )
+    query = {"agent": agent, "thread_id": thread_id, "limit": limit}
+    return Response(page, headers=next_page("/instances", **query, cursor=following and format_position(following)))
 
 
 @delete(
@@ -164,10 +184,21 @@ async def drop_instance(
     operation_id="listWorkers",
     scope="operate",
     operators_only=True,
-    summary="List the workers that are alive",
+    summary="List the workers that are alive, the oldest first",
+    response_headers=[NEXT_PAGE],
 )
-async def list_workers(queues: NamedDependency[QueueStore]) -> list[Worker]:
-    return await queues.workers()
+async def list_workers(
+    queues: NamedDependency[QueueStore],
+    limit: PageLimit = PAGE_ITEMS,
+    cursor: FromQuery[str | None] = None,
+) -> Response[list[Worker]]:
+    page, following = await queues.worker_page(_parse_place(cursor), limit)
+    return Response(page, headers=next_page("/workers", limit=limit, cursor=following and format_position(following)))
+
+
+def _parse_place(cursor: str | None) -> NamedPosition | None:
+    """Raises Invalid."""
+    return None if cursor is None else parse_named_position(cursor)
 
 
 router = Router(

@@ -7,6 +7,7 @@ import msgspec
 
 from service.access.principal import Principal
 from service.batching import SharedReads
+from service.cursors import NamedPosition
 from service.db.fair import tenant_of_request
 from service.db.pages import read_all, read_page
 from service.db.pool import Database
@@ -46,8 +47,7 @@ QUEUE = """
     select queue as name, paused, queued as depth, ready as visible, processing as in_flight,
         completed, failed, cancelled, oldest_seconds as oldest_age_seconds,
         finished_per_minute as throughput_per_minute, mean_seconds as mean_processing_seconds, created_at, workers
-    from treadle.queue_list($1, $2)"""
-
+    from treadle.queue_list(tenant => $1, queue_name => $2, after => $3, quantity => $4)"""
 
 DEAD_LETTER_COLUMNS = """
     d.message_id, d.queue, d.reason, d.attempts, d.dead_at, d.thread_id, d.agent, d.user_message::text, d.traceback"""
@@ -61,6 +61,30 @@ AGENT_PAGE = f"""
     where treadle._may_address($1::jsonb, a.agent) and a.agent > $2
     order by a.agent
     limit $3"""
+# The ids come first: the view would count what all workers run before they are sorted.
+WORKER_PAGE = """
+    select w.*
+    from (
+        select o.worker_id
+        from treadle.worker_overview o
+        where $1::timestamptz is null or (o.started_at, o.worker_id) > ($1, $2::text)
+        order by o.started_at, o.worker_id
+        limit $3
+    ) p
+    cross join lateral (select * from treadle.worker_overview o where o.worker_id = p.worker_id limit 1) w
+    order by w.started_at, w.worker_id"""
+INSTANCE_PAGE = """
+    select i.agent, i.thread_id, i.worker_id, i.made_at, i.age_seconds, k.key
+    from treadle.instance_overview i
+    cross join lateral concat_ws('/', i.thread_id, i.worker_id, i.agent) k (key)
+    where i.tenant = $1
+        and ($2::text is null or i.agent = $2)
+        and ($3::text is null or i.thread_id = $3)
+        and treadle._may_address($4::jsonb, i.agent)
+        and treadle._sees_thread(reach => $4::jsonb, owner => i.owner, agents => i.agents, thread_id => i.thread_id)
+        and ($5::timestamptz is null or i.made_at < $5 or (i.made_at = $5 and k.key > $6::text))
+    order by i.made_at desc, k.key
+    limit $7"""
 
 
 class QueueStore:
@@ -96,15 +120,23 @@ class QueueStore:
         )
 
     async def all(self, principal: Principal) -> list[Queue]:
-        return await self._queue_lists.ask(_figures_of(principal))
+        """By name."""
+        return await read_all(lambda after, limit: self.page(principal, after, limit))
 
-    async def _read_queues(self, tenant: str | None) -> list[Queue]:
+    async def page(self, principal: Principal, after: str | None, limit: int) -> tuple[list[Queue], str | None]:
+        """Those behind the name `after`, and the name of the last one where others follow."""
+        return await self._queue_lists.ask((_figures_of(principal), after, limit))
+
+    async def _read_queues(self, asked: tuple[str | None, str | None, int]) -> tuple[list[Queue], str | None]:
+        tenant, after, limit = asked
         tenant_of_request.set(tenant or "")
-        return msgspec.convert(await self._lists.fetch(QUEUE, tenant, None), list[Queue])
+        rows = await self._lists.fetch(QUEUE, tenant, None, after, limit + 1)
+        page = msgspec.convert(rows[:limit], list[Queue])
+        return page, page[-1].name if len(rows) > limit else None
 
     async def get(self, principal: Principal, name: str) -> Queue:
         """Raises NotFound."""
-        row = await self._lists.fetchrow(QUEUE, _figures_of(principal), name)
+        row = await self._lists.fetchrow(QUEUE, _figures_of(principal), name, None, None)
         if row is None:
             raise NotFound(f"There is no queue {name!r}.")
         return msgspec.convert(row, Queue)
@@ -162,30 +194,46 @@ class QueueStore:
         return [from_row(Agent, row, ("input", "settings")) for row in rows], following
 
     async def workers(self) -> list[Worker]:
-        return await self._worker_lists.ask(None)
+        """Those that live, the oldest first."""
+        return await read_all(self.worker_page)
 
-    async def _read_workers(self, _: None) -> list[Worker]:
+    async def worker_page(self, after: NamedPosition | None, limit: int) -> tuple[list[Worker], NamedPosition | None]:
+        """Those behind a place, and the place of the last one where others follow."""
+        return await self._worker_lists.ask((after, limit))
+
+    async def _read_workers(self, asked: tuple[NamedPosition | None, int]) -> tuple[list[Worker], NamedPosition | None]:
         tenant_of_request.set("")
-        rows = await self._lists.fetch("select * from treadle.worker_overview order by started_at, worker_id")
-        return msgspec.convert(rows, list[Worker])
+        rows, following = await read_page(
+            lambda after, quantity: self._lists.fetch(WORKER_PAGE, *(after or (None, None)), quantity),
+            lambda row: NamedPosition(row["started_at"], row["worker_id"]),
+            after=asked[0],
+            limit=asked[1],
+        )
+        return msgspec.convert(rows, list[Worker]), following
 
-    async def instances(
-        self, principal: Principal, *, agent: str | None, thread_id: str | None, limit: int
-    ) -> list[Instance]:
-        """The warm instances of the tenant that the principal sees, the newest first."""
+    async def instance_page(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None,
+        thread_id: str | None,
+        limit: int,
+        after: NamedPosition | None = None,
+    ) -> tuple[list[Instance], NamedPosition | None]:
+        """The warm instances of the tenant that the principal sees, the newest first, behind a place; and the place of
+        the last one where others follow."""
         rows = await self._lists.fetch(
-            "select i.agent, i.thread_id, i.worker_id, i.made_at, i.age_seconds from treadle.instance_overview i"
-            " where i.tenant = $1 and ($2::text is null or i.agent = $2) and ($3::text is null or i.thread_id = $3)"
-            " and treadle._may_address($4::jsonb, i.agent) and treadle._sees_thread("
-            "reach => $4::jsonb, owner => i.owner, agents => i.agents, thread_id => i.thread_id)"
-            " order by i.made_at desc, i.thread_id, i.worker_id limit $5",
+            INSTANCE_PAGE,
             principal.tenant,
             agent,
             thread_id,
             principal.reach,
-            limit,
+            *(after or (None, None)),
+            limit + 1,
         )
-        return msgspec.convert(rows, list[Instance])
+        page = rows[:limit]
+        following = NamedPosition(page[-1]["made_at"], page[-1]["key"]) if len(rows) > limit else None
+        return msgspec.convert(page, list[Instance]), following
 
     async def drop_instance(self, principal: Principal, agent: str, thread_id: str) -> None:
         """Tell every worker; raises NotFound where there is no such agent."""

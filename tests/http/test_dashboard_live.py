@@ -23,6 +23,7 @@ from tests.support.waiting import until
 from treadle import Context, Rejected, agent
 
 PROBES = {
+    "queues",
     "topics",
     "tenants",
     "keys",

@@ -1431,13 +1431,13 @@ CREATE FUNCTION treadle.queue_lines(queues text[]) RETURNS TABLE(queue text, pau
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.queue_lines(queues text[]) IS 'The first rows of the lanes of queues, to tell positions in them';
-CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
+CREATE FUNCTION treadle.queue_list(tenant text DEFAULT NULL::text, queue_name text DEFAULT NULL::text, after text DEFAULT NULL::text, quantity integer DEFAULT NULL::integer) RETURNS TABLE(queue text, paused boolean, queued bigint, processing bigint, completed bigint, failed bigint, cancelled bigint, ready bigint, oldest_seconds double precision, finished_per_minute bigint, mean_seconds double precision, created_at timestamp with time zone, workers bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "TimeZone" TO 'UTC'
     SET jit TO 'off'
     AS ...;
-COMMENT ON FUNCTION treadle.queue_list(tenant text, queue_name text) IS 'The queues with the figures of one tenant''s messages';
+COMMENT ON FUNCTION treadle.queue_list(tenant text, queue_name text, after text, quantity integer) IS 'The queues with the figures of one tenant''s messages';
 CREATE FUNCTION treadle.queue_position(message_id uuid, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -6,9 +6,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from treadle.client.connection import Connection, decode, segment
+from treadle.client.connection import Connection, decode, next_cursor, segment
 from treadle.client.details import Instance, Statistics
 from treadle.client.model import Agent, DeadLetter, Page, Queue, Scope, Token, Worker
+
+MAX_PAGE_ITEMS = 1_000  # of one answer
 
 
 class _DeadLetterPage(Struct, frozen=True):
@@ -19,7 +21,7 @@ class _DeadLetterPage(Struct, frozen=True):
 class Queues(Connection):
     async def queues(self) -> list[Queue]:
         """All queues with their figures."""
-        return decode(await self._send("GET", "/queues"), list[Queue])
+        return await self._list("/queues", list[Queue])
 
     async def pause(self, queue: str) -> Queue:
         """Let no worker claim from a queue; what runs goes on. Raises NotFound."""
@@ -41,7 +43,7 @@ class Queues(Connection):
 
     async def workers(self) -> list[Worker]:
         """The living workers."""
-        return decode(await self._send("GET", "/workers"), list[Worker])
+        return await self._list("/workers", list[Worker])
 
     async def stats(
         self,
@@ -72,9 +74,17 @@ class Queues(Connection):
     async def instances(
         self, *, agent: str | None = None, thread_id: str | None = None, limit: int = 100
     ) -> list[Instance]:
-        """The warm instances that workers keep, the newest first."""
-        query = {"agent": agent, "thread_id": thread_id, "limit": limit}
-        return decode(await self._send("GET", "/instances", query=query), list[Instance])
+        """The warm instances that workers keep, the newest first, at most `limit`."""
+        found: list[Instance] = []
+        cursor: str | None = None
+        while True:
+            page_limit = min(limit - len(found), MAX_PAGE_ITEMS)
+            query = {"agent": agent, "thread_id": thread_id, "limit": page_limit, "cursor": cursor}
+            answer = await self._send("GET", "/instances", query=query)
+            found += decode(answer, list[Instance])
+            cursor = next_cursor(answer)
+            if cursor is None or len(found) >= limit:
+                return found
 
     async def drop_instance(self, agent: str, thread_id: str) -> None:
         """Let workers drop the instance of an agent for a thread. Raises NotFound if there is no such agent."""

@@ -123,7 +123,7 @@ export declare class Treadle {
     workers(): Promise<Schemas["Worker"][]>;
     /** What happened, in steps of time: counts, percentiles, tokens and cost. */
     stats(options?: StatsOptions): Promise<Statistics>;
-    /** The warm instances that workers keep, the newest first. */
+    /** The warm instances that workers keep, the newest first, at most `limit` (100). */
     instances(options?: {
         agent?: string;
         thread_id?: string;

@@ -2,6 +2,7 @@ import { Chat } from "./chat.js";
 import { Connection, randomId, segment, uuid7 } from "./connection.js";
 import { MessageEnded } from "./errors.js";
 import { follow } from "./streams.js";
+const MAX_PAGE_ITEMS = 1_000; // of one answer
 /** A client of one server, in Node and in browsers. */
 export class Treadle {
     connection;
@@ -135,7 +136,7 @@ export class Treadle {
         return this.#call("GET", "/queue");
     }
     queues() {
-        return this.#call("GET", "/queues");
+        return this.#all("/queues");
     }
     async deadLetters(queue, options = {}) {
         const path = `/queues/${segment(queue)}/dead-letters`;
@@ -146,15 +147,24 @@ export class Treadle {
         return this.#all("/agents");
     }
     workers() {
-        return this.#call("GET", "/workers");
+        return this.#all("/workers");
     }
     /** What happened, in steps of time: counts, percentiles, tokens and cost. */
     stats(options = {}) {
         return this.#call("GET", "/stats", { query: { ...options } });
     }
-    /** The warm instances that workers keep, the newest first. */
-    instances(options = {}) {
-        return this.#call("GET", "/instances", { query: { ...options } });
+    /** The warm instances that workers keep, the newest first, at most `limit` (100). */
+    async instances(options = {}) {
+        const { limit = 100, ...filter } = options;
+        const found = [];
+        let cursor;
+        do {
+            const query = { ...filter, limit: Math.min(limit - found.length, MAX_PAGE_ITEMS), ...(cursor && { cursor }) };
+            const page = await this.#page("/instances", query);
+            found.push(...page.items);
+            cursor = page.nextCursor;
+        } while (cursor && found.length < limit);
+        return found;
     }
     async dropInstance(agent, threadId) {
         await this.#call("DELETE", `/instances/${segment(agent)}/${segment(threadId)}`);

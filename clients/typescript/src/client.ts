@@ -4,6 +4,8 @@ import { MessageEnded } from "./errors.js";
 import type { components } from "./openapi.js";
 import { follow, type StreamEvent, type StreamOptions } from "./streams.js";
 
+const MAX_PAGE_ITEMS = 1_000; // of one answer
+
 type Schemas = components["schemas"];
 export type Accepted = Schemas["Accepted"];
 export type Status = Schemas["Status"];
@@ -213,7 +215,7 @@ export class Treadle {
   }
 
   queues(): Promise<Queue[]> {
-    return this.#call("GET", "/queues");
+    return this.#all("/queues");
   }
 
   async deadLetters(queue: string, options: PageOptions = {}): Promise<Page<DeadLetter>> {
@@ -227,7 +229,7 @@ export class Treadle {
   }
 
   workers(): Promise<Schemas["Worker"][]> {
-    return this.#call("GET", "/workers");
+    return this.#all("/workers");
   }
 
   /** What happened, in steps of time: counts, percentiles, tokens and cost. */
@@ -235,9 +237,18 @@ export class Treadle {
     return this.#call("GET", "/stats", { query: { ...options } });
   }
 
-  /** The warm instances that workers keep, the newest first. */
-  instances(options: { agent?: string; thread_id?: string; limit?: number } = {}): Promise<Instance[]> {
-    return this.#call("GET", "/instances", { query: { ...options } });
+  /** The warm instances that workers keep, the newest first, at most `limit` (100). */
+  async instances(options: { agent?: string; thread_id?: string; limit?: number } = {}): Promise<Instance[]> {
+    const { limit = 100, ...filter } = options;
+    const found: Instance[] = [];
+    let cursor: string | undefined;
+    do {
+      const query = { ...filter, limit: Math.min(limit - found.length, MAX_PAGE_ITEMS), ...(cursor && { cursor }) };
+      const page = await this.#page<Instance>("/instances", query);
+      found.push(...page.items);
+      cursor = page.nextCursor;
+    } while (cursor && found.length < limit);
+    return found;
   }
 
   async dropInstance(agent: string, threadId: string): Promise<void> {

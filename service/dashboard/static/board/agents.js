@@ -9,6 +9,7 @@ const HOUR = 3_600_000; // milliseconds
 const NOTHING = { completed: 0, failed: 0, retried: 0, run: null, wait: null, input_tokens: 0, output_tokens: 0, cost: 0 };
 
 export function agents(root, at) {
+  const [shown, keptShown] = ["cursor", "instances"].map((name) => at.query.get(name));
   const list = el("div");
   const [said, kept] = [el("p", { role: "status" }), el("div")];
   const since = el("span.quiet");
@@ -16,12 +17,15 @@ export function agents(root, at) {
   if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
   at.every(SECONDS, async () => {
     const begin = new Date(Math.floor(Date.now() / HOUR - 24) * HOUR); // the service keeps figures of whole hours
-    const [{ items: known, cursor }, stats] = await Promise.all([page("agents", { cursor: at.query.get("cursor") }, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
+    const [{ items: known, cursor }, stats] = await Promise.all([page("agents", { cursor: shown }, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
     since.textContent = stats ? `figures since ${begin.toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" })}` : "";
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
-    put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."), more("agents", { cursor }, "More agents"));
+    put(list, known.length ? el("div.cards", {}, known.map((agent) => card(agent, stats, open))) : el("p.empty", {}, "No worker has registered an agent yet."), more("agents", { cursor, instances: keptShown }, "More agents"));
   }, list);
-  const refresh = async () => showInstances(kept, await get("instances", {}, at.signal), said, refresh);
+  const refresh = async () => {
+    const { items: found, cursor } = await page("instances", { cursor: keptShown }, at.signal);
+    showInstances(kept, found, more("agents", { cursor: shown, instances: cursor }, "More instances", "instances"), said, refresh);
+  };
   if (may.operate) at.every(SECONDS, refresh, kept);
 }
 
@@ -53,7 +57,7 @@ function card(agent, stats, open) {
 
 const both = (found) => (found && found.p50 !== null ? `${span(found.p50)}, ${span(found.p95)}` : "–");
 
-function showInstances(place, found, said, refresh) {
+function showInstances(place, found, next, said, refresh) {
   put(place, table("Warm instances", [
     ["Agent", ({ agent }) => agent],
     ["Thread", ({ thread_id }) => link(`threads/${part(thread_id)}`, thread_id), { wide: true }],
@@ -64,5 +68,5 @@ function showInstances(place, found, said, refresh) {
       await refresh();
       return "Its worker was told. The next message of the thread makes a new one.";
     }, { out: said })],
-  ], found, "No worker keeps a warm instance."));
+  ], found, "No worker keeps a warm instance."), next);
 }

@@ -1,10 +1,10 @@
 // The overview: throughput, queues, workers, and what needs a look now.
 
-import { call, get, part } from "./api.js";
+import { all, call, get, page, part } from "./api.js";
 import { chart } from "./charts.js";
 import { showFirstSteps } from "./first_steps.js";
 import { askHealth } from "./health.js";
-import { action, address, counted, el, link, moment, number, put, secondsBetween, span, table } from "./show.js";
+import { action, address, counted, el, link, moment, more, number, put, secondsBetween, span, table } from "./show.js";
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
 const SECONDS = 5;
@@ -18,15 +18,18 @@ export function overview(root, at) {
   root.append(el("div.title", {}, el("h1", {}, "Overview"), choice), wrong, first, tiles, charts, el("h2", {}, "Queues"), queues, el("h2", {}, "Workers"), workers);
 
   at.every(SECONDS, async () => {
-    const [{ reasons }, found] = await Promise.all([askHealth(at.signal), get("queues", {}, at.signal)]);
+    const [{ reasons }, found] = await Promise.all([askHealth(at.signal), all("queues", at.signal)]);
     const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${counted(queue.depth, "message waits", "messages wait")} in it.`);
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
-    const all = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
-    if (all >= FEW) first.replaceChildren();
+    const messages = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
+    if (messages >= FEW) first.replaceChildren();
     else if (first.dataset.agents !== "true") await showFirstSteps(first, at.signal);
   }, queues, ["messages"]);
-  at.every(SECONDS, async () => showWorkers(workers, await get("workers", {}, at.signal)), workers);
+  at.every(SECONDS, async () => {
+    const { items: alive, cursor } = await page("workers", { cursor: at.query.get("workers") }, at.signal);
+    showWorkers(workers, alive, more("overview", { range, workers: cursor }, "More workers", "workers"));
+  }, workers);
   at.every(range === "1h" ? SECONDS : 30, async () => {
     const to = (Math.floor(Date.now() / (SECONDS * 1000)) + 1) * SECONDS * 1000; // the same for all pages of this moment
     const stats = await get("stats", { from: new Date(to - RANGES[range] * 1000).toISOString(), to: new Date(to).toISOString() }, at.signal);
@@ -100,12 +103,12 @@ function pauseButton(place, queue) {
   const verb = queue.paused ? "resume" : "pause";
   return [queue.paused ? el("span.badge", { data: { state: "paused" } }, "paused") : "", " ", action(queue.paused ? "Resume" : "Pause", async () => {
     await call("POST", `queues/${part(queue.name)}/${verb}`);
-    showQueues(place, await get("queues"));
+    showQueues(place, await all("queues"));
     return `The queue ${queue.name} ${queue.paused ? "goes on" : "is paused"}.`;
   })];
 }
 
-function showWorkers(place, workers) {
+function showWorkers(place, workers, next) {
   put(place, table("Workers", [
     ["Worker", (worker) => worker.worker_id, { wide: true }],
     ["Queues", (worker) => worker.queues.join(", ")],
@@ -116,7 +119,7 @@ function showWorkers(place, workers) {
       const silent = secondsBetween(worker.heartbeat_at, new Date());
       return el("span", { className: silent > 10 ? "bad" : "" }, silent > 10 ? `silent for ${span(silent)}` : "alive");
     }],
-  ], workers, "No worker is alive: messages wait until one starts."));
+  ], workers, "No worker is alive: messages wait until one starts."), next);
 }
 
 function load({ in_flight, concurrency }) {

@@ -6,10 +6,12 @@ import { action, address, ask, asText, el, link, moment, more, number, put, shor
 const SECONDS = 5;
 const SCHEMA_SECONDS = 30;
 const RECORDS = 20;
+const SUBJECTS = 100;
 
 export function topics(root, at) {
-  const [chosen, cursor, readersCursor] = ["topic", "cursor", "readers"].map((name) => at.query.get(name));
-  const shown = { topic: chosen, cursor, readers: readersCursor };
+  const [chosen, cursor, readersCursor, subjectsFrom] = ["topic", "cursor", "readers", "subjects"].map((name) => at.query.get(name));
+  const shown = { topic: chosen, cursor, readers: readersCursor, subjects: subjectsFrom };
+  const offset = Number(subjectsFrom) || 0;
   const said = el("p", { role: "status" });
   const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, schemas);
@@ -32,14 +34,16 @@ export function topics(root, at) {
   };
   at.every(SECONDS, refresh, readers, ["topics", "messages"]);
   at.every(SCHEMA_SECONDS, async () => {
-    const subjects = await get("schema-registry/subjects", {}, at.signal).catch((error) => {
+    const found = await get("schema-registry/subjects", { offset, limit: SUBJECTS + 1 }, at.signal).catch((error) => {
       if (error.status !== 403) throw error;
       return null; // a key with restrictions sees no schemas
     });
-    if (subjects === null) return;
-    if (schemas.dataset.seen === subjects.join() && schemas.hasChildNodes()) return;
-    schemas.dataset.seen = subjects.join();
-    schemas.replaceChildren(el("h2", {}, "Schemas"), ...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]));
+    if (found === null) return;
+    if (schemas.dataset.seen === found.join() && schemas.hasChildNodes()) return;
+    schemas.dataset.seen = found.join();
+    const subjects = found.slice(0, SUBJECTS);
+    const next = more("topics", { ...shown, subjects: found.length > SUBJECTS ? offset + SUBJECTS : null }, "More schemas", "subjects");
+    schemas.replaceChildren(el("h2", {}, "Schemas"), ...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]), next);
   }, schemas);
 }
 

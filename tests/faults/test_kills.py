@@ -19,19 +19,24 @@ import pytest
 from langgraph_sdk import get_client
 
 from service.local.private_postgres import PrivatePostgres
+from tests.support.gates import open_gate
+from tests.support.halting_agents import HALTING
 from tests.support.langgraph_clients import stream
 from tests.support.node_client import play
 from tests.support.ports import free_port, is_listening
+from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 90.0  # a test that takes longer fails; none is meant to come near it
 WORDS = " ".join(f"word{n}" for n in range(30))
+# No living worker counts as lost, however busy the machine is; a killed one is noticed by its session.
+SETTINGS = {"AGENTS": "tests.support.halting_agents", "PYTHONPATH": str(ROOT), "WORKER_TIMEOUT": "60"}
 
 
 class Service:
     """`treadle up` with its own TREADLE_HOME."""
 
-    def __init__(self, home: Path, **environ: str) -> None:
+    def __init__(self, home: Path) -> None:
         self.port = free_port()
         self.home = home
         self._environ = {
@@ -39,7 +44,7 @@ class Service:
             "TREADLE_HOME": str(home),
             "PORT": str(self.port),
             "HOST": "127.0.0.1",
-            **environ,
+            **SETTINGS,
         }
         self._environ.pop("DATABASE_URL", None)
         self._log = home.parent / "up.log"
@@ -67,10 +72,20 @@ class Service:
             self.client.close()
             PrivatePostgres(self.home).stop()
 
-    def submit(self, **fields: Any) -> str:
-        answer = self.client.post("/messages", json={"message": WORDS, "metadata": {"delay_ms": 100}, **fields})
+    def new_gate(self) -> Path:
+        """Where the messages of a test halt."""
+        return Path(tempfile.mkdtemp(dir=self.home.parent)) / "gate"
+
+    def submit(self, gate: Path, **fields: Any) -> str:
+        message = {"message": WORDS, "agent": HALTING, "metadata": {"gate": str(gate)}}
+        answer = self.client.post("/messages", json=message | fields)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["message_id"])
+
+    def has_said(self, thread: str) -> bool:
+        """Whether the message of this thread runs, and has said something."""
+        found = self.client.get(f"/threads/{thread}/messages").json().get("messages", [])
+        return any('"chunk"' in self.client.get(f"/messages/{one['message_id']}/events").text for one in found)
 
     def status(self, message_id: str) -> dict[str, Any]:
         return dict(self.client.get(f"/messages/{message_id}/status").json())
@@ -83,6 +98,12 @@ class Service:
             for pid, parent, args in re.findall(r"^\s*(\d+)\s+(\d+)\s+(.*)$", out, re.MULTILINE)
             if int(parent) == self.process.pid and args.endswith(f"service.cli {command}")
         ]
+
+    def kill(self, command: str) -> None:
+        """kill -9 of the process that runs this command; returns when it has gone."""
+        [pid] = self.pids(command)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.pids(command))
 
     @property
     def log(self) -> str:
@@ -162,27 +183,26 @@ def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
 
 
 @contextlib.contextmanager
-def langgraph_clients(service: Service, *, attempts: int) -> Iterator[None]:
-    """Both SDKs of LangGraph stream a run meanwhile. Their streams resume, and have the same events as the log."""
-    url, metadata = f"{service.client.base_url}/langgraph", {"delay_ms": 200}
+def langgraph_clients(service: Service, gate: Path, *, attempts: int) -> Iterator[None]:
+    """Both SDKs of LangGraph stream a run meanwhile, which halts at the gate. Their streams resume, and have the same
+    events as the log."""
+    url = f"{service.client.base_url}/langgraph"
+    given: dict[str, Any] = {"text": WORDS, "metadata": {"gate": str(gate)}}
 
     async def python() -> dict[str, Any]:
         async with get_client(url=url, api_key=None) as client:
-            return await stream(client, "py", "echo", text=WORDS, metadata=metadata)
+            return await stream(client, "py", HALTING, **given)
 
     def begin(thread: str, run: Coroutine[Any, Any, Any]) -> Future[dict[str, Any]]:
-        """Run it in a thread; returns when its thread of LangGraph is busy."""
+        """Run it in a thread; returns when its message runs."""
         told = executor.submit(asyncio.run, run)
-        busy = {"ids": [thread], "status": "busy"}
-        count = "/langgraph/threads/count"
-        wait_until(lambda: service.client.post(count, json=busy).json() == 1 or told.done(), LIMIT_SECONDS)
+        wait_until(lambda: service.has_said(thread) or told.done(), LIMIT_SECONDS)
         return told
 
     for thread in ("py", "js"):
         service.client.delete(f"/threads/{thread}")
     with ThreadPoolExecutor(2) as executor:
-        # One after the other: where Node takes long to start, the run of Python would be over.
-        told = [begin("js", play("langgraph", url=url, text=WORDS, metadata=metadata)), begin("py", python())]
+        told = [begin("js", play("langgraph", url=url, agent=HALTING, **given)), begin("py", python())]
         yield
         for result in (one.result(LIMIT_SECONDS) for one in told):
             assert (result["status"], result["texts"]) == ("success", [WORDS, WORDS])
@@ -191,20 +211,20 @@ def langgraph_clients(service: Service, *, attempts: int) -> Iterator[None]:
 
 
 def test_a_stream_continues_after_a_killed_worker(service: Service) -> None:
-    with langgraph_clients(service, attempts=2):
-        kill_worker(service)
+    gate = service.new_gate()  # it stays closed: the next attempt passes it
+    with langgraph_clients(service, gate, attempts=2):
+        kill_worker(service, gate)
 
 
-def kill_worker(service: Service) -> None:
-    [worker] = service.pids("work")  # before the message runs, which takes three seconds
-    message_id = service.submit()
+def kill_worker(service: Service, gate: Path) -> None:
+    message_id = service.submit(gate)
     reader = Reader(service, message_id)
     killed = 0.0
     again = None
-    for seq, name, _ in reader.read():
-        if seq == 6:
-            os.kill(worker, signal.SIGKILL)
+    for _, name, _ in reader.read():
+        if name == "chunk" and not killed:
             killed = time.monotonic()
+            service.kill("work")
         if name == "started" and killed:
             again = time.monotonic() - killed
     assert_whole(service, reader, message_id)
@@ -217,43 +237,51 @@ def kill_worker(service: Service) -> None:
 
 
 def test_a_stream_continues_after_a_killed_api(service: Service) -> None:
-    with langgraph_clients(service, attempts=1):
-        kill_api(service)
+    gate = service.new_gate()
+    with langgraph_clients(service, gate, attempts=1):
+        kill_api(service, gate)
 
 
-def kill_api(service: Service) -> None:
-    message_id = service.submit()
+def kill_api(service: Service, gate: Path) -> None:
+    message_id = service.submit(gate)
     reader = Reader(service, message_id)
-    for seq, _, _ in reader.read():
-        if seq == 6:
-            [api] = service.pids("serve")
-            os.kill(api, signal.SIGKILL)
+    killed = False
+    for _, name, _ in reader.read():
+        if name == "chunk" and not killed:
+            service.kill("serve")
+            killed = True
+            open_gate(gate)
     assert reader.reconnects > 1
     assert_whole(service, reader, message_id)
     assert reader.types() == ["queued", "started", "done"]
 
 
 def test_a_stream_continues_after_a_killed_postgres(service: Service) -> None:
-    message_id = service.submit()
+    gate = service.new_gate()
+    message_id = service.submit(gate)
     reader = Reader(service, message_id)
-    for seq, _, _ in reader.read():
-        if seq == 6:
-            postgres = PrivatePostgres(service.home)
+    postgres = PrivatePostgres(service.home)
+    for _, name, _ in reader.read():
+        if name == "chunk" and postgres.pid is None:
             postgres.start()  # adopts the running server
             assert postgres.pid
             os.kill(postgres.pid, signal.SIGKILL)
+            open_gate(gate)
     assert_whole(service, reader, message_id)
     assert reader.types() == ["queued", "started", "done"]  # the worker lived and kept its message
 
 
 def test_a_stream_continues_after_a_killed_supervisor(service: Service) -> None:
-    message_id = service.submit(thread_id="conversation")
-    waiting = service.submit(thread_id="conversation", metadata={})
+    gate = service.new_gate()
+    message_id = service.submit(gate, thread_id="conversation")
+    waiting = service.submit(gate, thread_id="conversation", metadata={})
     reader = Reader(service, message_id)
-    for seq, _, _ in reader.read():
-        if seq == 6:
-            service.process.kill()
-            service.process.wait()
+    supervisor = service.process
+    for _, name, _ in reader.read():
+        if name == "chunk" and service.process is supervisor:
+            supervisor.kill()
+            supervisor.wait()
+            open_gate(gate)
             service.start()
     assert_whole(service, reader, message_id)
     assert list(Reader(service, waiting).read())[-1][1] == "done"

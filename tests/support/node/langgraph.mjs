@@ -1,8 +1,8 @@
 // Scenes of the unmodified @langchain/langgraph-sdk, each in a thread of its own: test_langgraph.py cuts the connections.
-// With `text`, one run of the agent echo instead, which says it slowly: test_kills.py kills processes.
+// With `text`, one run of `agent` instead, which says it: test_kills.py kills processes meanwhile.
 import { Client } from "@langchain/langgraph-sdk";
 
-const { url, text, metadata } = JSON.parse(process.env.TREADLE_SCENES);
+const { url, agent, text, metadata } = JSON.parse(process.env.TREADLE_SCENES);
 const client = new Client({ apiUrl: url, apiKey: null });
 const input = { messages: [{ type: "human", content: text ?? "go" }] };
 
@@ -32,7 +32,7 @@ async function stored() {
 }
 
 if (text) {
-  console.log(JSON.stringify(await stream("js", "echo")));
+  console.log(JSON.stringify(await stream("js", agent)));
   process.exit();
 }
 

@@ -58,7 +58,8 @@ class Client(httpx.AsyncClient):
         return dict(await until(lambda: self.status(message_id), lambda status: status["state"] in wanted))
 
     async def events(self, message_id: str, after: int | None = None) -> list[ServerEvent]:
-        """Read a message's stream to its end."""
+        """Read a message's stream to its end. Events that tell its place in the queue are left out: how many there are
+        depends on how soon a worker claims it."""
         headers = {} if after is None else {"Last-Event-ID": str(after)}
         async with self.stream("GET", f"/messages/{message_id}/stream", headers=headers) as answer:
-            return [event async for event in read_events(answer)]
+            return [event async for event in read_events(answer) if event.type != "waiting"]

@@ -35,10 +35,10 @@ class SqlClient(ClientCalls, WorkerCalls, SqlRows):
     async def limit_lock_waits(self) -> None:
         """From now on, a statement that waits for a lock of an open transaction fails.
 
-        The limit is seconds because each commit with a NOTIFY takes a lock of the whole server, and on a busy machine
-        waits milliseconds for the commits of other tests.
+        The limit is long because each commit with a NOTIFY takes a lock of the whole server, and waits for the commits
+        of other tests, whose sessions may stand still for seconds on a busy machine.
         """
-        await self.sql.execute("set lock_timeout = '5s'")
+        await self.sql.execute("set lock_timeout = '30s'")
 
     async def until_blocked(self, other: SqlClient) -> None:
         """Wait until the other client's connection waits for a lock."""

@@ -14,6 +14,7 @@ from service import config, outbound
 from service.agents.rounds.mcp_server import McpServer
 from service.errors import ConfigError
 from tests.support.cli_runner import Cli, error_sentence
+from tests.support.waiting import LIMIT_SECONDS
 
 NAMES = [name for upper in (*outbound.PROXY_VARIABLES, "NO_PROXY") for name in (upper, upper.lower())]
 
@@ -118,7 +119,7 @@ async def test_no_proxy_excepts_a_name_in_both_spellings(
         environ.setenv("ALL_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         environ.setenv("NO_PROXY", excepted)
         outbound.prepare(os.environ)
-        async with client() as http:
+        async with client(timeout=LIMIT_SECONDS) as http:
             assert (await http.get("http://other.invalid/")).status_code == 200
             for host in ("münchen.invalid", "xn--mnchen-3ya.invalid"):
                 with pytest.raises((httpx2.ConnectError, httpx.ConnectError)):  # no server has such a name
@@ -162,5 +163,5 @@ async def test_a_socks_proxy_is_spoken_to(environ: pytest.MonkeyPatch) -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         environ.setenv("ALL_PROXY", f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        async with httpx2.AsyncClient() as client:
+        async with httpx2.AsyncClient(timeout=LIMIT_SECONDS) as client:
             assert (await client.get("http://remote.example/")).text == "by proxy!"

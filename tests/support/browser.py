@@ -35,7 +35,7 @@ async def open_browser(**options: object) -> AsyncIterator[BrowserContext]:
     program = require_or_skip(_chromium(), "Chromium: install Debian's package chromium, or set CHROMIUM to its path")
     flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(FLAGS)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=flags)
+        browser = await playwright.chromium.launch(executable_path=program, args=flags, timeout=PATIENCE_SECONDS * 1000)
         context = await browser.new_context(**{"viewport": WINDOW, **options})  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE_SECONDS * 1000)
         script_errors: list[str] = []

@@ -102,6 +102,7 @@ async def test_a_worker_and_an_api_log_an_outage_once_each(
 ) -> None:
     """Readers, a heartbeat, claims and chores wait for PostgreSQL, and all recover."""
     monkeypatch.setattr(availability, "STEADY_SECONDS", 0.2)
+    monkeypatch.setattr(availability, "REMINDER_SECONDS", 600.0)  # on a busy machine an outage may take a while
     by_proxy = dsn_through(dsn, proxy)
     # With a long timeout no heartbeat is late on a busy machine, which would be a warning of its own.
     await start_worker(database_url=by_proxy, worker_timeout=60.0)

@@ -86,11 +86,11 @@ async def test_connect_raises_unavailable_if_no_host_answers(dsn: str, proxies: 
 
 async def test_a_dead_connection_is_replaced(dsn: str, proxies: list[Proxy]) -> None:
     """Its command timeout ends it. A cancel request would meet the same silence, so none is sent."""
-    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1, command_timeout=1)
+    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1, command_timeout=LIMIT_SECONDS)
     assert await database.fetchval("select 1", timeout=LIMIT_SECONDS) == 1
     proxies[0].freeze()
     with pytest.raises(Unavailable):
-        await database.fetchval("select 1")
+        await database.fetchval("select 1", timeout=1)
     proxies[0].thaw()
     assert await database.fetchval("select 1", timeout=LIMIT_SECONDS) == 1
     await database.close()
@@ -101,6 +101,7 @@ async def test_a_listener_hears_while_its_old_session_still_holds_its_lock(
 ) -> None:
     """A server notices late that the client of a session is gone; until then the session keeps the lock."""
     monkeypatch.setattr("service.db.listener.PING_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr("service.db.listener.PING_TIMEOUT_SECONDS", LIMIT_SECONDS)
     ghost = await asyncpg.connect(dsn)
     await ghost.fetchval("select pg_advisory_lock(treadle.worker_key('w'))")
     heard: asyncio.Queue[str] = asyncio.Queue()

@@ -299,10 +299,10 @@ def hoards(context: Any, text: str) -> None:
 
 
 @agent("holds", max_attempts=1)
-async def holds(context: Context, milliseconds: str) -> str:
-    """Holds the GIL: no thread of its process runs meanwhile."""
-    held = int(milliseconds) * 1000
-    ctypes.PyDLL(None).usleep(held)  # unlike CDLL, it does not release the GIL
+async def holds(context: Context, gate: str) -> str:
+    """Waits at a gate with the GIL: no thread of its process runs meanwhile."""
+    os.mkfifo(gate)
+    os.close(ctypes.PyDLL(None).open(gate.encode(), os.O_RDONLY))  # unlike CDLL, it does not release the GIL
     return "released"
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import msgspec
 
@@ -56,6 +57,13 @@ async def lose_worker(sql: Connection, worker: str) -> None:
         return worker not in await worker_ids(sql)
 
     await until(is_lost)
+
+
+def end_time(worker: Worker, message_id: UUID) -> None:
+    """End the time that the message's attempt has: no test waits for a time in which a process must have started."""
+    for line in worker._lines._lines:
+        if attempt := line.attempts._attempts.get(message_id):
+            attempt._execution.ring(attempt._execution._alarm)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager

@@ -25,8 +25,9 @@ from service.worker.isolation.parent import Isolation
 from service.worker.worker import Worker
 from tests.support.invariants import assert_consistent
 from tests.support.messages import dead_letter, log, overview, settled, submit, text, types
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.worker_processes import agent_process, emitted_text, processes_ended, submit_lost
+from tests.support.workers import end_time
 
 Start = Callable[..., Awaitable[Worker]]
 
@@ -259,17 +260,25 @@ async def test_cancel_kills_a_process_that_ignores_it(name: str, how: str, sql: 
 
 @pytest.mark.parametrize(("name", "how"), STUBBORN)
 async def test_a_timeout_kills_a_process_that_ignores_it(name: str, how: str, sql: Connection, start: Start) -> None:
-    await start()
-    message_id = await submit_lost(sql, how, agent=name, timeout_seconds=2, max_attempts=1)
+    worker = await start()
+    message_id = await submit_lost(sql, how, agent=name, timeout_seconds=1000, max_attempts=1)
     child = await agent_process(sql, message_id)
+    end_time(worker, message_id)
     message = await settled(sql, message_id)
     assert (message["state"], message["failures"], message["losses"]) == ("failed", 1, 1)
-    assert message["error"] == "TimeoutError: the attempt took longer than 2 seconds"
+    assert message["error"] == "TimeoutError: the attempt took longer than 1000 seconds"
     await processes_ended(child)
 
 
+@pytest.fixture
+def time_to_clean_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second is short for a process on a busy machine."""
+    for name in ("execution.CANCEL_GRACE_SECONDS", "worker.RELEASE_SECONDS"):
+        monkeypatch.setattr(f"service.worker.{name}", LIMIT_SECONDS)
+
+
 @pytest.mark.parametrize("name", ["stays", "stays sync"])
-async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start: Start) -> None:
+async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start: Start, time_to_clean_up: None) -> None:
     await start()
     message_id = await submit_lost(sql, "listens", agent=name)
     child = await agent_process(sql, message_id)
@@ -277,6 +286,16 @@ async def test_a_cancelled_agent_can_clean_up(name: str, sql: Connection, start:
     assert (await settled(sql, message_id))["state"] == "cancelled"
     assert (await text(sql, message_id)).endswith(" goodbye" if name == "stays sync" else " cancelled goodbye")
     await processes_ended(child)
+
+
+async def test_an_agent_of_a_stopped_worker_can_clean_up(sql: Connection, start: Start, time_to_clean_up: None) -> None:
+    worker = await start()
+    message_id = await submit_lost(sql, "listens", agent="stays", max_attempts=1)
+    await agent_process(sql, message_id)
+    worker.stop()
+    worker.stop()
+    assert (await settled(sql, message_id, "queued"))["attempt"] == 2
+    assert (await text(sql, message_id)).endswith(" released goodbye")
 
 
 # Waiting, and run_in="process"

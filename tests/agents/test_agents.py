@@ -336,6 +336,7 @@ async def test_a_scripted_model_leaves_its_messages_to_a_worker_with_a_key(
         await until(lambda: keyless.ready)
         assert (await run(sql, "x", agent="resolver"))["result"] == "script"
         keyed = await start_worker(resolver("key"), claude)
+        await until(lambda: worker_ids(sql), lambda found: keyed.worker_id in found)
         ids = await submit_many(sql, [{"message": "x", "agent": "resolver"}] * 10)
         rows = [await settled(sql, message_id) for message_id in ids]
         assert {(row["result"], row["failures"]) for row in rows} == {("key", 0)}

@@ -152,8 +152,9 @@ async def test_a_paused_queue_is_not_claimed_from_until_it_is_resumed(
     async def other(context: Context, request: str) -> str:
         return request
 
-    await start_worker(echo, other, queues=("default", "other"))
+    worker = await start_worker(echo, other, queues=("default", "other"))
     await sql.fetchval("select treadle.pause('default')")
+    await until(lambda: not worker.is_claiming)
     paused = await submit(sql, "paused", agent="echo")
     assert (await run(sql, "not paused", agent="other"))["state"] == "completed"
     assert (await overview(sql, paused))["state"] == "queued"

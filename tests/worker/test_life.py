@@ -32,6 +32,7 @@ async def test_a_stopping_worker_finishes_its_messages_and_claims_no_more(sql: C
         ids = await submit_many(sql, [{"message": str(n), "agent": "gate"} for n in range(3)])
         await until(lambda: len(waiting) == 3)
         worker.stop()
+        await until(lambda: not worker.is_claiming)
         late = await submit(sql, "late", agent="gate")
         release.set()
         for message_id in ids:

@@ -180,7 +180,9 @@ async def test_a_message_that_another_worker_can_handle_is_left_to_it(
     await start_worker(elsewhere, worker_concurrency=1, poll_interval=60.0)
     first = await submit(sql, "first", agent="elsewhere")
     await until(lambda: types(sql, first), lambda found: "started" in found)
-    await start_worker(poll_interval=60.0)
+    ignorant = await start_worker(poll_interval=60.0)
+    await run(sql, "x", agent="echo")
+    await until(lambda: not ignorant.is_claiming)
     second = await submit(sql, "second", agent="elsewhere")
     await until(lambda: types(sql, second), lambda found: "retry" in found)
     retry = (await log(sql, second))[2]

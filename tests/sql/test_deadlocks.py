@@ -12,7 +12,7 @@ import pytest
 from service.leases.model import Claim
 from tests.support.invariants import assert_consistent
 from tests.support.randomness import random_seed
-from tests.support.sql_calls import persist
+from tests.support.sql_calls import be_patient, persist
 from tests.support.sql_client import SqlClient
 from tests.support.sql_states import drain
 from tests.support.waiting import until
@@ -29,6 +29,7 @@ async def test_a_cancel_that_comes_during_a_claim_holds_the_lease_only(sql_clien
         end $$;
         create trigger pause before insert on treadle.late_cancels for each statement
             execute function public.pause_after_the_second_look()""")
+    await be_patient(sql_client.sql, "cancel")
     worker, canceller, gate = await sql_client.connect(), await sql_client.connect(), await sql_client.connect()
     await gate.sql.execute("select pg_advisory_lock(42)")
     async with worker.sql.transaction():

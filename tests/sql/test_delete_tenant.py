@@ -13,6 +13,7 @@ from service.db.pool import Connection
 from tests.support.cli_runner import Cli
 from tests.support.databases import patient
 from tests.support.invariants import assert_consistent
+from tests.support.sql_calls import be_patient
 from tests.support.sql_client import SqlClient
 from tests.support.tenant_walk import submit, walk
 from tests.support.topic_calls import Topics
@@ -117,6 +118,7 @@ async def test_a_deletion_that_is_killed_is_finished_by_the_next_process(
 ) -> None:
     """kill -9 in the middle of a chunk; then its session ends, too, so that the chunk is rolled back."""
     holder, watcher = await two_tenants.connect(), await two_tenants.connect()
+    await be_patient(watcher.sql, "delete_tenant_chunk")
     transaction = holder.sql.transaction()
     await transaction.start()
     await holder.sql.execute(

@@ -91,7 +91,7 @@ async def test_a_submit_in_an_open_transaction_delays_no_claim_of_other_threads(
     user = await sql_client.connect()
     async with user.sql.transaction():
         await user.submit_many(*[{"thread_id": f"a{n}"} for n in range(10)])
-        await sql_client.sql.execute("set statement_timeout = '5s'")
+        await sql_client.sql.execute("set statement_timeout = '30s'")
         assert [claim.message_id for claim in await sql_client.claim(1)] == [last]
     await sql_client.sql.execute("reset statement_timeout")
 

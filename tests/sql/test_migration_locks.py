@@ -47,6 +47,7 @@ async def test_a_migration_gives_way_to_a_report_that_it_would_deadlock_with(
     """Each wants a view that the other holds: the migration releases its locks and retries."""
     monkeypatch.setattr(migration, "VIEW_LOCK_PAUSE_SECONDS", 0.05)
     report = await sql_client.connect()
+    await report.sql.execute("set deadlock_timeout = '1h'")  # it is not the one that gives way
     async with report.sql.transaction():
         await report.sql.execute("table treadle.worker_overview")
         migrating = asyncio.create_task(migrate(dsn))

@@ -138,7 +138,7 @@ async def test_partition_chores_do_not_block_the_log(sql_client: SqlClient) -> N
     async with reader.sql.transaction():
         await reader.sql.fetch("select * from treadle.events")
         await janitor.shift_clock(86400)
-        await janitor.sql.execute("set statement_timeout = '5s'")  # a chore that waited would end in this
+        await janitor.sql.execute("set statement_timeout = '30s'")  # a chore that waited would end in this
         for chore in (ensure, drop):
             with pytest.raises(asyncpg.LockNotAvailableError):
                 await chore(janitor)

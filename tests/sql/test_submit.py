@@ -252,7 +252,7 @@ async def test_an_impatient_batch_passes_over_a_thread_that_is_just_being_made(s
     other = await sql_client.connect()
     async with other.sql.transaction():
         await other.submit(thread_id="new")
-        await sql_client.sql.execute("set statement_timeout = '5s'")
+        await sql_client.sql.execute("set statement_timeout = '30s'")
         rows = await sql_client.submit_many(
             {"thread_id": "new"}, {}, {"thread_id": "other"}, {"thread_id": "third"}, patient=False, strict=False
         )
@@ -283,7 +283,7 @@ async def test_an_impatient_call_names_the_held_thread_and_writes_nothing(sql_cl
     statement = IMPATIENT[call].replace("{queued}", str(queued)).replace("{failed}", str(failed))
     async with other.sql.transaction():
         await other.submit(thread_id="t")
-        await sql_client.sql.execute("set statement_timeout = '5s'")
+        await sql_client.sql.execute("set statement_timeout = '30s'")
         with pytest.raises(asyncpg.LockNotAvailableError) as caught:
             await sql_client.sql.execute(statement)
         assert caught.value.detail == "default/t"
@@ -307,7 +307,7 @@ async def test_a_submit_that_does_not_say_is_patient(sql_client: SqlClient) -> N
     await sql_client.submit(thread_id="t")
     async with other.sql.transaction():
         await other.submit(thread_id="t")
-        await sql_client.sql.execute("set statement_timeout = '5s'; set lock_timeout = '50ms'")
+        await sql_client.sql.execute("set statement_timeout = '30s'; set lock_timeout = '50ms'")
         with pytest.raises(asyncpg.LockNotAvailableError):
             await sql_client.submit_many({"thread_id": "t"}, patient=None)
         await sql_client.sql.execute("reset statement_timeout")

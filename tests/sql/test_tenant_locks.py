@@ -90,7 +90,7 @@ async def test_its_cancel_keeps_no_connection_of_a_worker(sql_client: SqlClient,
     async with acme.transaction():
         await acme.execute(f"select treadle.cancel('{claim.message_id}')")
         await acme.execute("set constraints all immediate")
-        await sql_client.sql.execute("set statement_timeout = '1500ms'")  # the call gives up long before
+        await sql_client.sql.execute("set statement_timeout = '30s'")  # the call gives up long before
         with pytest.raises(asyncpg.LockNotAvailableError):
             await sql_client.sql.fetch(take, claim.message_id, claim.lease)
         await sql_client.sql.execute("set statement_timeout = 0")

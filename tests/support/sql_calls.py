@@ -217,6 +217,11 @@ class WorkerCalls(SqlSession):
         return claims
 
 
+async def be_patient(sql: Connection, function: str) -> None:
+    """Let a function of sql/ wait for a lock as long as it takes."""
+    await sql.execute(f"alter function treadle.{function} set lock_timeout = 0")
+
+
 def _events(lists: Sequence[Sequence[Any]]) -> tuple[list[int], list[str], list[str]]:
     return (
         [item for item, chunks in enumerate(lists, 1) for _ in chunks],

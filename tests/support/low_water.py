@@ -52,14 +52,18 @@ async def fold_past(sql_client: SqlClient, counter: int) -> None:
 
 
 async def buffers(sql_client: SqlClient, call: str, *args: Any) -> int:
-    """The pages that a call reads, in all its statements; the call is rolled back."""
-    transaction = sql_client.sql.transaction()
-    await transaction.start()
-    try:
-        await sql_client.sql.fetch(call, *args)  # plans are made
-        return await buffers_of(sql_client, call, *args)
-    finally:
-        await transaction.rollback()
+    """The fewest pages of two calls in all their statements, which are rolled back: many changes in other databases let
+    plans be made again."""
+    found = []
+    for _ in range(2):
+        transaction = sql_client.sql.transaction()
+        await transaction.start()
+        try:
+            await sql_client.sql.fetch(call, *args)  # plans are made
+            found.append(await buffers_of(sql_client, call, *args))
+        finally:
+            await transaction.rollback()
+    return min(found)
 
 
 async def buffers_of(sql_client: SqlClient, call: str, *args: Any) -> int:

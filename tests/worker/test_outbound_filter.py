@@ -14,8 +14,10 @@ from service import name_lookups
 from service.errors import ConfigError
 from service.name_lookups import NameLookups
 from service.outbound_filter import AddressRefused, Answer, OutboundFilter, Unreachable
+from tests.support.waiting import LIMIT_SECONDS, until
 
 OWN = ("127.0.0.0/8",)
+ASKED: dict[str, Any] = {"tenant": "a", "seconds": LIMIT_SECONDS}
 
 
 @contextlib.asynccontextmanager
@@ -106,7 +108,7 @@ async def test_the_addresses_of_a_name_in_both_spellings_are_checked(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(AddressRefused, match="no public address"):
-        await OutboundFilter().post(f"https://{host}/", b"{}", {}, tenant="a", seconds=5)
+        await OutboundFilter().post(f"https://{host}/", b"{}", {}, **ASKED)
     assert asked == ["xn--bcher-kva.example"]
 
 
@@ -120,13 +122,11 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_connected_to
     async with server(redirect) as (port, heads):
         url = f"http://hooks.example:{port}/a?b"
         with pytest.raises(AddressRefused, match="no public address"):
-            await OutboundFilter(http=True).post(url, b"{}", {}, tenant="a", seconds=5)
+            await OutboundFilter(http=True).post(url, b"{}", {}, **ASKED)
         assert not heads
         ours = OutboundFilter(networks=OWN, http=True)
-        assert (await ours.post(url, b"{}", {"X-One": "1"}, tenant="a", seconds=5)).status == 302  # not followed
-        assert (
-            await ours.post(url, b"{}", {}, tenant="a", seconds=5)
-        ).status == 302  # to the one address that is allowed
+        assert (await ours.post(url, b"{}", {"X-One": "1"}, **ASKED)).status == 302  # not followed
+        assert (await ours.post(url, b"{}", {}, **ASKED)).status == 302  # to the one address that is allowed
     assert heads[0].startswith(b"POST /a?b HTTP/1.1\r\n")
     assert f"Host: hooks.example:{port}".encode() in heads[0]
     assert b"X-One: 1" in heads[0]
@@ -136,14 +136,12 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_connected_to
 async def test_what_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = OutboundFilter(networks=OWN, http=True)
     async with server(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 1_000_000) as (port, _):
-        assert (
-            await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
-        ).status == 200  # its body is not read
+        assert (await ours.post(f"http://127.0.0.1:{port}", b"", {}, **ASKED)).status == 200  # its body is not read
     with pytest.raises(Unreachable, match="cannot be reached"):
-        await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
+        await ours.post(f"http://127.0.0.1:{port}", b"", {}, **ASKED)
     async with server(b"") as (port, _):
         with pytest.raises(Unreachable):
-            await ours.post(f"http://127.0.0.1:{port}", b"", {}, tenant="a", seconds=5)
+            await ours.post(f"http://127.0.0.1:{port}", b"", {}, **ASKED)
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(Unreachable, match=r"within 0\.05 seconds"):
         await ours.post(f"http://127.0.0.1:{silent.getsockname()[1]}", b"", {}, tenant="a", seconds=0.05)
@@ -153,11 +151,12 @@ async def test_what_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(Unreachable, match="cannot be resolved"):
-        await ours.post("https://nope.example/", b"", {}, tenant="a", seconds=5)
+        await ours.post("https://nope.example/", b"", {}, **ASKED)
 
 
 async def test_a_tenant_whose_name_servers_do_not_answer_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(name_lookups, "PLACE_SECONDS", 0.05)
+    monkeypatch.setattr(name_lookups, "LOOKUP_SECONDS", LIMIT_SECONDS)
     answers = threading.Event()
     asked: list[str] = []
 
@@ -179,7 +178,8 @@ async def test_a_tenant_whose_name_servers_do_not_answer_delays_no_other(monkeyp
         monkeypatch.setattr(OutboundFilter, "_post", lambda *_: asyncio.sleep(0, Answer(200, {})))
         ours = OutboundFilter(networks=OWN)
         ours._lookups = lookups  # an address needs no lookup
-        assert await ours.post("https://127.0.0.1/", b"", {}, tenant="a", seconds=5) == Answer(200, {})
+        assert await ours.post("https://127.0.0.1/", b"", {}, **ASKED) == Answer(200, {})
+        await until(lambda: len(asked) >= 17)  # each thread has begun
         assert sorted(asked) == sorted(["fine", *(f"silent{number}" for number in range(16))])  # each name once
     finally:
         answers.set()

@@ -1,6 +1,7 @@
 """Limits of the database or of the role, such as lock_timeout, fail no call of the service."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -31,10 +32,16 @@ async def strict(sql: Connection) -> None:
         await sql.execute(f"alter database {name} set {limit} = '{value}'")
 
 
+def database_of(dsn: str, *settings: str, **options: Any) -> Database:
+    """With more time to connect than the product has."""
+    query = "&".join(["connect_timeout=30", *settings])
+    return Database(f"{dsn}?{query}", name="test", size=1, **options)
+
+
 @pytest.mark.usefixtures("strict")
 async def test_a_connection_has_the_limits_of_the_service(dsn: str) -> None:
     for seconds, expected in ((0.0, "0"), (60.5, "60500ms")):
-        database = Database(dsn, name="test", size=1, statement_timeout=seconds)
+        database = database_of(dsn, statement_timeout=seconds)
         found = [await database.fetchval(f"show {limit}") for limit in LIMITS]
         assert found == ["0", expected, "0", "0"]
         assert await database.fetchval("show transaction_isolation") == "read committed"
@@ -43,10 +50,7 @@ async def test_a_connection_has_the_limits_of_the_service(dsn: str) -> None:
 
 @pytest.mark.usefixtures("strict")
 async def test_the_settings_of_the_address_stay(dsn: str) -> None:
-    separator = "&" if "?" in dsn else "?"
-    database = Database(
-        f"{dsn}{separator}options=-c%20lock_timeout%3D7s%20--statement-timeout%3D8s", name="test", size=1
-    )
+    database = database_of(dsn, "options=-c%20lock_timeout%3D7s%20--statement-timeout%3D8s")
     assert [await database.fetchval(f"show {limit}") for limit in LIMITS] == ["7s", "8s", "0", "0"]
     await database.close()
 
@@ -75,7 +79,7 @@ async def test_an_older_server_is_not_asked_for_a_limit_that_it_does_not_have(
     monkeypatch.setattr(connection, "LAST_OLDER", 99)
     await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set lock_timeout = '1ms'")
     for _ in range(2):
-        opened = await connection.connect(dsn, name="test")
+        opened = await connection.connect(f"{dsn}?connect_timeout=30", name="test")
         assert await opened.fetchval("show lock_timeout") == "0"
         await opened.close()
 
@@ -85,7 +89,7 @@ async def test_a_connection_reads_sql_as_the_service_writes_it(sql: Connection, 
     for setting, value in expected.items():
         other = "off" if value == "on" else "on"
         await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set {setting} = {other}")
-    database = Database(dsn, name="test", size=1)
+    database = database_of(dsn)
     assert {setting: await database.fetchval(f"show {setting}") for setting in expected} == expected
     await database.close()
 

@@ -79,7 +79,7 @@ async def test_each_moment_of_a_message_happens_once(
         ("message", True),
         ("message", False),
     ]
-    assert {call["pool"] for call in of(heard, "database_call")} >= {"api", "worker", "heartbeat"}
+    await until(lambda: {call["pool"] for call in of(heard, "database_call")} >= {"api", "worker", "heartbeat"})
     assert of(heard, "loss") == of(heard, "reap") == []
 
 

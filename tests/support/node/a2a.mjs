@@ -41,7 +41,10 @@ for (const [name, factory] of [["JSONRPC", JsonRpcTransportFactory], ["HTTP+JSON
   const answer = said("Celsius", { taskId: asked.id, contextId: asked.contextId });
   scenes.answered = await read(client.sendMessageStream(answer));
   const cut = await read(client.sendMessageStream(said("hold")), { text: "", states: [], stop: (found) => found.text });
-  const rest = read(client.resubscribeTask({ tenant: "", id: cut.id }));
+  let joined;
+  const begun = new Promise((resolve) => (joined = resolve));
+  const rest = read(client.resubscribeTask({ tenant: "", id: cut.id }), { text: "", states: [], stop: () => void joined() });
+  await Promise.race([begun, rest]); // a task that is over has no stream
   scenes.cancelled = state((await client.cancelTask({ tenant: "", id: cut.id, metadata: undefined })).status);
   scenes.rest = await rest;
   scenes.listed = (await client.listTasks({ tenant: "", contextId: asked.contextId, status: 0, pageToken: "" })).tasks.length;

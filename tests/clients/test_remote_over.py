@@ -93,11 +93,12 @@ async def test_an_agent_that_goes_on_after_its_end_begins_nothing(
         stubborn.wait_in_thread(context, text)
 
     async with serving(Worker(in_loop if way == "async" else in_thread, url=url_of(api))) as worker:
-        options = {"timeout_seconds": 0.5, "max_attempts": 1} if how == "time out" else {}
-        message_id = await api.submit(how, agent="stubborn", thread_id="t", **options)
+        message_id = await api.submit(how, agent="stubborn", thread_id="t", max_attempts=1)
         if how == "park":
             await until(lambda: api.status(message_id), lambda status: status["hold"] == "input")
         elif how == "time out":
+            await wait_for(stubborn.waits)
+            worker._attempts[UUID(message_id)].stop("timeout")  # as its timer does, which may be early for a thread
             assert (await api.settled(message_id))["state"] == "failed"
         elif how == "cancel":
             await wait_for(stubborn.waits)

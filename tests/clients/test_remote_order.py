@@ -9,6 +9,7 @@ from tests.support.api_client import Client
 from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent
 from tests.support.serving import serving, url_of
+from tests.support.waiting import until
 from treadle import Context, RetryAfter, Worker, agent
 
 CONTENTS = ["a", "b", "c", "b", "d"]
@@ -60,7 +61,10 @@ async def test_they_are_found_by_their_content(api_with_worker: Client, sql: Con
         assert (status["state"], status["attempt"]) == ("completed", 3)
         sent = "select message_id::text, user_message #>> '{}' as text from treadle.message_overview where parent = $1"
         texts = {row["message_id"]: row["text"] for row in await sql.fetch(sent, UUID(message_id))}
-        records = {one["record_id"]: one["value"] for one in (await api.get("/topics/told/records")).json()["records"]}
+        page = await until(  # they get their offsets a moment after the end of the message
+            lambda: api.get("/topics/told/records"), lambda answer: len(answer.json()["records"]) >= len(CONTENTS)
+        )
+        records = {one["record_id"]: one["value"] for one in page.json()["records"]}
         assert sorted(texts.values()) == sorted(records.values()) == sorted(CONTENTS)  # none is sent twice
         found = [(texts[message], records[record]) for _, message, record in status["result"]]
         assert found == [(content, content) for content in sorted(CONTENTS)]

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from faults.proxy import Proxy
+from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.access import CLOSED, ROOT_KEY
 from tests.support.api_client import Client
@@ -23,7 +25,8 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.invariants import assert_consistent
 from tests.support.programs import node, node22, run_program, tool
 from tests.support.repository import ROOT
-from tests.support.waiting import until
+from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import LIMIT_SECONDS, until
 from tests.support.workers import lose_worker
 
 PACKAGE = ROOT / "clients/typescript"
@@ -68,9 +71,14 @@ def _files(folder: Path, name: str) -> list[Path]:
     return sorted(path.relative_to(folder) for path in (folder / name).iterdir())
 
 
-async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connection) -> None:
-    api = api_with_worker
+async def test_it_makes_every_call_in_node(
+    start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, sql: Connection
+) -> None:
     program = node()  # before a server listens, which would be left
+    # A remote worker tells of a heartbeat without an answer after a third of this time, and the program expects none.
+    patient = {"worker_timeout": 3 * LIMIT_SECONDS}
+    await start_worker(echo, script.agent, **patient)
+    api = await start_api(**patient)
     proxy = Proxy(api.base_url.port or 0)
     await proxy.start()
     process = await asyncio.create_subprocess_exec(
@@ -84,11 +92,14 @@ async def test_it_makes_every_call_in_node(api_with_worker: Client, sql: Connect
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        said = ""
+        said, long, words = "", "", iter([*"abcdef", None])
         async for line in process.stdout:
             said += line.decode()
+            if line.startswith(b"long "):
+                long = line.decode().split()[1]
             if line == b"cut\n":
                 proxy.cut()
+                script.say(long, *itertools.islice(words, 1))  # so that no connection brings all events
                 process.stdin.write(b"cut\n")
         assert (await process.wait(), (await process.stderr.read()).decode()) == (0, "")
         assert said.endswith("done\n")

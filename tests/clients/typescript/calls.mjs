@@ -182,13 +182,14 @@ assert.equal(reduce(cells[0], { type: "queued", data: {} }).text, "");
 
 // A stream that is cut at every event goes on with exactly the rest
 const cut = new Treadle({ url: proxy });
-const long = await treadle.submit("a b c d e f", { agent: "echo", metadata: { delay_ms: 60 } });
+const long = await treadle.submit("x", { agent: "script" });
+console.log(`long ${long.message_id}`);
 const ids = [];
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 for await (const event of cut.stream(long.message_id)) {
   if (!event.id) continue;
   ids.push(event.id);
-  console.log("cut"); // the test cuts the connections, and says so
+  console.log("cut"); // the test cuts the connections, lets the agent say a word, and says so
   await answers.next();
 }
 process.stdin.destroy();

@@ -1,5 +1,6 @@
 """LangGraph graphs as assistants of the API under /langgraph, with the unmodified package `langgraph-sdk`."""
 
+import asyncio
 import itertools
 import json
 from collections import defaultdict
@@ -22,6 +23,7 @@ from tests.support.api_graphs import api_graphs
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.langgraph_clients import HI, connect, contents
 from tests.support.node_client import play
+from treadle import Context, agent
 
 NOW = datetime.now(UTC)
 
@@ -264,7 +266,20 @@ def test_events_of_odd_shapes_are_custom_ones_and_texts_are_repeated_once_a_page
 
 
 async def test_the_react_hook_edits_answers_again_and_resumes(start_api: StartApi, start_worker: StartWorker) -> None:
-    await start_worker(echo, *api_graphs())
+    may_go_on = asyncio.Event()
+
+    @agent("halts")
+    async def halts(context: Context, text: str) -> str:
+        await context.emit("one ")
+        await may_go_on.wait()
+        await context.emit("two")
+        return "one two"
+
+    @agent("goes on")
+    async def goes_on(context: Context, text: str) -> None:
+        may_go_on.set()
+
+    await start_worker(halts, goes_on, *api_graphs())
     told = await play("use_stream", url=f"{(await start_api()).base_url}/langgraph")
     tool = ["", "2"]
     assert told == {

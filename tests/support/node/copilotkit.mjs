@@ -8,7 +8,7 @@ const { url } = JSON.parse(process.env.TREADLE_SCENES);
 globalThis.window = new JSDOM("", { url }).window; // it connects in pages only
 const until = async (is) => {
   for (let tries = 0; !is(); tries++) {
-    if (tries === 2000) throw new Error(is.toString());
+    if (tries === 12_000) throw new Error(is.toString());
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };

@@ -119,8 +119,9 @@ async def test_a_silent_worker_is_replaced_and_can_write_nothing(
     start_api: StartApi, start_worker: StartWorker, sql: Connection
 ) -> None:
     """The client's stream goes on with the other worker's answer."""
-    await start_worker()  # its janitor notices the silence
-    api = await start_api()
+    patient = {"worker_timeout": 600.0}  # the heir sends no heartbeats while the test does other things
+    await start_worker(**patient)  # its janitor notices the silence
+    api = await start_api(**patient)
     gone, heir = RemoteWorker(api), RemoteWorker(api)
     await gone.register("shout")
     await heir.register("shout")

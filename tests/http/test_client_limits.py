@@ -20,6 +20,7 @@ from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from tests.support.websocket_client import chat_url, open_socket
 
 OTHER = {"X-Forwarded-For": "192.0.2.7"}
+ONCE = 0.01  # requests a second: a second request is refused, however long the machine takes for the first one
 
 
 @pytest.fixture(autouse=True)
@@ -107,10 +108,10 @@ def test_a_network_of_ipv6_is_one_client() -> None:
 
 
 async def test_a_flood_is_429_and_costs_no_other_client(start_api: StartApi) -> None:
-    api = await start_api(client_requests_per_second=1, trusted_proxies=("127.0.0.0/8",))
+    api = await start_api(client_requests_per_second=ONCE, trusted_proxies=("127.0.0.0/8",))
     answers = [await api.get("/threads") for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert len(refused) >= 10
+    assert len(refused) == 19
     problem(refused[-1], 429, "CLIENT_REQUESTS_PER_SECOND")
     assert int(refused[-1].headers["retry-after"]) >= 1
     assert refused[-1].headers["x-content-type-options"] == "nosniff"
@@ -122,7 +123,7 @@ async def test_a_flood_is_429_and_costs_no_other_client(start_api: StartApi) -> 
 async def test_a_client_gets_no_new_budget_by_naming_another_address(
     start_api: StartApi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api = await start_api(client_requests_per_second=1)
+    api = await start_api(client_requests_per_second=ONCE)
     headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(20)]
     answers = [await api.get("/threads", headers=header) for header in headers]
     assert [answer.status_code for answer in answers].count(429) > 1
@@ -132,7 +133,7 @@ async def test_a_client_gets_no_new_budget_by_naming_another_address(
 async def test_a_refusal_waits_so_that_a_flood_keeps_nothing_busy(
     start_api: StartApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = await start_api(client_requests_per_second=1, trusted_proxies=("127.0.0.0/8",))
+    api = await start_api(client_requests_per_second=ONCE, trusted_proxies=("127.0.0.0/8",))
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
@@ -154,7 +155,7 @@ async def answered(api: Client, count: int) -> list[int]:
 
 async def test_sockets_count_as_requests(start_api: StartApi, register_agents: RegisterAgents) -> None:
     await register_agents()
-    api = await start_api(client_requests_per_second=1)
+    api = await start_api(client_requests_per_second=ONCE)
 
     async def open_many() -> None:
         for _ in range(20):

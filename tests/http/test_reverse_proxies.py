@@ -97,6 +97,6 @@ async def test_a_client_cannot_choose_its_address(
     proxy: ReverseProxy, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.client_limits.PAUSE_SECONDS", 0.0)
-    async with proxied(proxy, settings, tmp_path, client_requests_per_second=1) as client:
+    async with proxied(proxy, settings, tmp_path, client_requests_per_second=0.01) as client:
         headers = [{"X-Forwarded-For": f"192.0.2.{number}"} for number in range(12)]
         assert 429 in [(await client.get("/threads", headers=header)).status_code for header in headers]

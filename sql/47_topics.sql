@@ -47,36 +47,20 @@ end $$;
 comment on function treadle.topic_names(text, integer, text)
     is 'The names of the next topics of a tenant, in their order';
 
--- Whether the name of a topic matches a pattern: `*` stands for one word, `#` for any number of them, none included;
--- dots separate words. It goes back to the last `#` only, so the time is bounded by the product of both lengths.
+-- A pattern of topics as a regular expression for the name of a topic with a dot before it: `*` stands for one word,
+-- `#` for any number of them, none included; dots separate words. A match takes a time that grows with the length of
+-- the name, not with the ways in which words could be shared out.
+create or replace function treadle._topic_regex(pattern text) returns text
+language sql immutable parallel safe as $$
+    select '^' || replace(replace(replace(
+        '.' || regexp_replace(pattern, '#(\.#)+', '#', 'g'), '.', '\.'), '*', '[^.]*'), '\.#', '(\.[^.]*)*') || '$'
+$$;
+
+-- Whether the name of a topic matches a pattern.
 create or replace function treadle._topic_matches(pattern text, topic text) returns boolean
-language plpgsql immutable parallel safe as $$
-declare
-    c_pattern constant text[] := string_to_array(pattern, '.');
-    c_words constant text[] := string_to_array(topic, '.');
-    v_at integer := 1;      -- in the pattern
-    v_word integer := 1;
-    v_hash integer;         -- the last # that was passed
-    v_hash_word integer;    -- the first word after those that it stands for
-begin
-    while v_word <= cardinality(c_words) loop
-        if c_pattern[v_at] = '#' then
-            v_hash := v_at;
-            v_hash_word := v_word;
-            v_at := v_at + 1;
-        elsif c_pattern[v_at] in ('*', c_words[v_word]) then
-            v_at := v_at + 1;
-            v_word := v_word + 1;
-        elsif v_hash is not null then
-            v_at := v_hash + 1;
-            v_hash_word := v_hash_word + 1;
-            v_word := v_hash_word;
-        else
-            return false;
-        end if;
-    end loop;
-    return array_remove(c_pattern[v_at:], '#') = '{}';
-end $$;
+language sql immutable parallel safe as $$
+    select pattern = topic or (pattern ~ '[*#]' and '.' || topic ~ treadle._topic_regex(pattern))
+$$;
 
 -- Take the mutex of a tenant's topics and subscriptions: whether a topic belongs to a subscription is decided by one
 -- transaction at a time. Publishers and the router never take it.

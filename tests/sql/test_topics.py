@@ -201,6 +201,12 @@ PATTERNS = [
     ("#.in", ["in", "a.in", "a.b.in"], ["a.inn", "in.a"]),
     ("a.#.b.*.c", ["a.b.x.c", "a.x.b.b.x.c"], ["a.b.c", "a.x.b.c.x"]),
     ("#.#.a.#.#.b", ["a.b", "x.a.y.b"], ["b.a", "a.b.c"]),
+    ("*", ["a", "a-b_c"], ["a.b", ".a"]),
+    ("a.*.b", ["a.x.b", "a..b"], ["a.b", "a.x.y.b"]),
+    ("a..b", ["a..b"], ["a.b", "a.x.b", "axxb"]),
+    ("a-b_1.#", ["a-b_1", "a-b_1.", "a-b_1..x"], ["a.b_1", "a-b_1x"]),
+    ("#.*.#", ["a", "a.b"], []),
+    ("#.a.b.c", ["a.b.c", "a.b.a.b.c"], ["a.b.c.a", "xa.b.c"]),
 ]
 
 
@@ -212,6 +218,25 @@ async def test_patterns_match_words(sql: Connection, subtests: pytest.Subtests) 
                 assert found is (name in matching)
     hostile = ".".join(["#.a"] * 100), ".".join(["a"] * 124) + ".b"
     assert await sql.fetchval("select treadle._topic_matches($1, $2)", *hostile) is False
+
+
+async def test_a_subscription_joins_many_topics_at_once(sql: Connection) -> None:
+    """No function is called for each topic, or for each topic and pattern."""
+    await sql.execute(
+        "insert into treadle.topics (tenant, topic, max_record_bytes, created_at)"
+        " select 'default', 'n.' || n, 1, now() from generate_series(1, 1000) n;"
+        "insert into treadle.topic_ends (topic, tenant, next_offset) select id, tenant, id from treadle.topics"
+    )
+    calls = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where schemaname = 'treadle'"
+    async with sql.transaction():
+        await sql.execute("set local track_functions = 'all'")
+        await sql.execute("select treadle.create_subscription('all', '{#}', 'echo')")
+        named = "array(select 'n.' || n from generate_series(401, 500) n)"
+        await sql.execute(f"select treadle.create_subscription('all', {named}, 'echo')")
+        assert await sql.fetchval(calls) < 100
+    assert await sql.fetchval("select count(*) from treadle.subscription_topics") == 100
+    positions = "select count(*) from treadle.subscription_positions where next_offset = topic and fresh_offset = topic"
+    assert await sql.fetchval(positions) == 1_000
 
 
 async def test_records_past_the_retention_of_their_topic_go(topics: Topics) -> None:

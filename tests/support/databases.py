@@ -16,6 +16,7 @@ from tests.support.warm_sessions import WarmSessions
 
 TEMPLATE = "treadle_template"
 CONNECT_SECONDS = 30
+ALONE_TRIES = 12
 ADMIN_DATABASE = "postgres"
 # PostgreSQL's default strategy would write every block into the write-ahead log.
 CLONE = f"template {TEMPLATE} strategy file_copy"
@@ -119,12 +120,21 @@ class Databases:
 
     def _drop(self, database: LentDatabase) -> None:
         database.close()
-        self._admin.execute(f"drop database {database.name} with (force)")
+        self._execute_alone(f"drop database {database.name} with (force)")
 
     def _create(self, options: str) -> str:
         name = f"test_{os.getpid()}_{next(self._numbers)}"
-        self._admin.execute(f"create database {name} {options}")
+        self._execute_alone(f"create database {name} {options}")
         return name
+
+    def _execute_alone(self, statement: str) -> None:
+        """Execute what needs a database without sessions. PostgreSQL waits five seconds for those that end, and a busy
+        machine may need more."""
+        for _ in range(ALONE_TRIES - 1):
+            with contextlib.suppress(psycopg.errors.ObjectInUse):
+                self._admin.execute(statement)
+                return
+        self._admin.execute(statement)
 
     @contextlib.contextmanager
     def _database(self, options: str) -> Iterator[str]:
@@ -132,4 +142,4 @@ class Databases:
         try:
             yield f"{self._server}/{name}"
         finally:
-            self._admin.execute(f"drop database {name} with (force)")
+            self._execute_alone(f"drop database {name} with (force)")

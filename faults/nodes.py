@@ -5,7 +5,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from faults.ports import KeptPort
 from faults.postgres import Server
 from faults.proxy import Proxy
 from service.local import address
@@ -51,7 +51,8 @@ class Node:
         self._folder = folder / name
         self._workers = workers
         self._journal = journal
-        self.port = _free_port()
+        self._kept = KeptPort()
+        self.port = self._kept.number
         self.log = folder / f"{name}.log"
         self.databases: list[Proxy] = []
         self.door = Proxy(self.port)
@@ -145,6 +146,7 @@ class Node:
             await self.kill()
         for proxy in (*self.databases, self.door):
             await proxy.close()
+        self._kept.close()
 
     def children(self, command: str) -> list[int]:
         """The processes of this node that run this command of `treadle`."""
@@ -180,9 +182,3 @@ def _processes() -> list[tuple[int, int, int, str]]:
     out = subprocess.run(["ps", "-eo", "pid,ppid,rss,args"], capture_output=True, text=True, check=True).stdout
     rows = re.findall(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(.*?)\s*$", out, re.MULTILINE)
     return [(int(pid), int(parent), int(rss), args) for pid, parent, rss, args in rows]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
+from faults.ports import KeptPort
 from service.local.private_postgres import PrivatePostgres
 
 # The queue of NOTIFY is as small as it can be, so that a fault can fill it.
@@ -25,7 +26,8 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._server = PrivatePostgres(folder, port=0, options=OPTIONS | DURABLE)
+        self._kept = KeptPort()
+        self._server = PrivatePostgres(folder, port=self._kept.number, options=OPTIONS | DURABLE)
 
     @property
     def port(self) -> int:
@@ -96,6 +98,7 @@ class Server:
     def remove(self) -> None:
         """Stop the server and remove its files."""
         self._server.stop()
+        self._kept.close()
         shutil.rmtree(self._server.place.folder, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from faults.catalog import FAULTS
 from faults.history import Fault, History, Reading, Seen
 from faults.load import Clients
 from faults.nodes import WORKER_TIMEOUT_SECONDS, Node, NodeFailed
+from faults.ports import KeptPort
 from faults.proxy import Proxy
 from faults.world import World, fault, inject
 from tests.support.waiting import let_the_loop_read, until
@@ -235,6 +237,19 @@ async def test_a_node_is_not_started_while_another_answers_at_its_port(tmp_path:
         node.port = port
         with pytest.raises(NodeFailed, match="node ended with 1"):  # the port is taken
             await node.start()
+    await node.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep a bound port for its socket alone")
+async def test_a_port_stays_with_its_server_while_that_is_away() -> None:
+    with contextlib.closing(KeptPort()) as kept:
+        for _ in range(2):
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", kept.number))
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", kept.number)
+            async with await asyncio.start_server(lambda *_: None, "127.0.0.1", kept.number):
+                pass
 
 
 def test_files_of_a_killed_run_are_removed_and_those_of_a_live_run_are_kept() -> None:

@@ -173,11 +173,14 @@ class PrivatePostgres:
             time.sleep(0.005)
 
     def _may_try_again(self) -> bool:
-        """After a server ended while starting: whether another process started one, or a dead one's processes end."""
+        """After a server ended while starting: whether another process started one, or a dead one's processes end, or
+        another program took its port, where any port will do."""
         if self._process is None or self._adopt():
             return True
-        leftovers = "pre-existing shared memory block" in self._log.reason()  # of a killed server's processes
-        return leftovers and time.monotonic() - self._wanted_since < LEFTOVER_PROCESSES_SECONDS
+        reason = self._log.reason()
+        leftovers = "pre-existing shared memory block" in reason  # of a killed server's processes
+        taken = self._any_port and "could not create any TCP/IP sockets" in reason
+        return (leftovers or taken) and time.monotonic() - self._wanted_since < LEFTOVER_PROCESSES_SECONDS
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import ConfigError
-from service.local import packaged_programs, private_postgres, server_log
+from service.local import address, packaged_programs, private_postgres, server_log
 from service.local.place import UNPRIVILEGED_USER, Place
 from service.local.private_postgres import PrivatePostgres, remove_abandoned, temporary_postgres
 from service.local.server_options import FAST_OPTIONS
@@ -258,6 +258,21 @@ def test_a_port_in_use_is_refused(make: Make) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"^Port {port} on 127\.0\.0\.1 is in use by another program\.$"):
             make(port=port).start()
+
+
+def test_another_port_is_taken_where_a_program_was_faster(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took the port after that was found to be free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = [taken.getsockname()[1]]
+
+        def usable(port: int, *, any_port: bool) -> int:
+            return found.pop() if found else address.usable_port(port, any_port=any_port)
+
+        monkeypatch.setattr(private_postgres, "usable_port", usable)
+        server = make(port=0)
+        server.start()
+        assert server.port != taken.getsockname()[1]
+        assert ask(f"postgresql://treadle@127.0.0.1:{server.port}/treadle", "select 1") == 1
 
 
 def test_options_override_the_defaults_of_the_server(make: Make) -> None:

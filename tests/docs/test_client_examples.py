@@ -15,6 +15,12 @@ from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.node_client import run_program
 from treadle import AsyncClient
 
+# Clients that name no limit give up after five seconds, which a busy machine may need for an answer.
+PATIENT_HTTPX = """
+from httpx._config import DEFAULT_TIMEOUT_CONFIG as limits
+limits.connect = limits.read = limits.write = limits.pool = 60.0
+"""
+
 
 async def test_the_python_page_runs_as_written(api_with_worker: Client, dsn: str) -> None:
     code = "\n".join(block.text for block in blocks(DOCS / "clients" / "python.md", "python"))
@@ -103,7 +109,7 @@ async def test_the_page_of_a2a_runs_as_written(api_with_worker: Client, sql: Con
     page, url = DOCS / "clients" / "a2a.md", str(api_with_worker.base_url).rstrip("/")
     code = "\n".join(block.text for block in blocks(page, "python")).replace("http://localhost:8000", url)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-c", PATIENT_HTTPX + code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
     assert errors.decode() == ""

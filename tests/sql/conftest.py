@@ -68,3 +68,13 @@ async def other(sql_client: SqlClient) -> UUID:
         "select treadle.report_instances('w', array(select id from treadle.threads), '{hidden}', '{1}')"
     )
     return UUID(str(row["message_id"]))
+
+
+@pytest.fixture
+async def standing_clock(sql_client: SqlClient) -> None:
+    """Let the database's clock stand still but for `shift_clock`: a pause between two calls of a test takes no time."""
+    now = await sql_client.sql.fetchval("select clock_timestamp()::text")
+    await sql_client.sql.execute(
+        "create or replace function treadle.clock() returns timestamptz language sql volatile parallel safe"
+        f" as $$ select timestamptz '{now}' + treadle._clock_shift() $$"
+    )

@@ -8,6 +8,8 @@ import pytest
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
+pytestmark = pytest.mark.usefixtures("standing_clock")
+
 HOUR = 3600
 
 

@@ -3,9 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from service.leases.model import Claim
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
+
+pytestmark = pytest.mark.usefixtures("standing_clock")
 
 DAY = 86400
 
@@ -120,6 +124,7 @@ async def test_the_lease_that_counts_is_the_one_named(sql_client: SqlClient) -> 
     await sql_client.shift_clock(6)
     assert await sql_client.heartbeat("w", new) == {}
     assert await sql_client.state(new.message_id) == ("processing", None)
+    await sql_client.shift_clock(7)
     assert await sql_client.heartbeat("w", old) == {old.message_id: "lost"}
     assert await sql_client.state(new.message_id) == ("queued", None)
 
@@ -160,8 +165,10 @@ async def test_what_another_worker_claims_just_now_is_not_given_back(sql_client:
     """A heartbeat found an orphan, and has yet to lock it: what it waits for here stands for any delay."""
     message_id = await sql_client.submit()
     orphan = await sql_client.claim_one(worker="w")
+    await sql_client.shift_clock(1)
     await sql_client.heartbeat("w", grace=None)
     other, gate = await sql_client.connect(), await sql_client.connect()
+    await other.shift_clock(2)
     async with gate.sql.transaction():
         await gate.sql.execute("lock table treadle.threads in access exclusive mode")
         beating = asyncio.create_task(other.heartbeat("w", grace=0))

@@ -11,6 +11,8 @@ from tests.support.invariants import assert_consistent
 from tests.support.sql_client import SqlClient
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.usefixtures("standing_clock")
+
 DAY = 86400
 
 

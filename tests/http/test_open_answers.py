@@ -134,8 +134,8 @@ async def test_the_head_of_a_stream_counts_as_no_open_stream(start_api: StartApi
 async def test_no_refusal_of_a_later_request_gets_into_an_open_answer(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.api.server.ARRIVAL_SECONDS", 0.1)
     reader, writer = await ask(server, STREAM + b"\r\n")
+    monkeypatch.setattr("service.api.server.ARRIVAL_SECONDS", 0.1)  # of the second request, and not of the first
     writer.write(LIVE[:20])
     rest = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)  # to the end of the connection
     assert b"HTTP/1.1" not in rest

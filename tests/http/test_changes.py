@@ -16,6 +16,12 @@ from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.waiting import LIMIT_SECONDS
 
 
+@pytest.fixture(autouse=True)
+def one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ping is without an answer: an API that listens again tells its clients that they may have missed something."""
+    monkeypatch.setattr("service.db.listener.PING_INTERVAL_SECONDS", 600.0)
+
+
 @contextlib.asynccontextmanager
 async def hints(api: Client, **headers: str) -> AsyncIterator["asyncio.Queue[list[str]]"]:
     """What the events name, of a stream that is open."""

@@ -9,6 +9,7 @@ from service.maintenance.store import MaintenanceStore
 from service.maintenance.watch_queues import WatchQueues
 from tests.support.api_client import Client, read_events
 from tests.support.fixture_types import RegisterAgents, StartApi, StartWorker
+from tests.support.waiting import until
 from treadle import Context, agent
 
 
@@ -36,8 +37,11 @@ async def test_a_queue_from_which_no_worker_claims_says_so(
     await register_agents(report)
     api = await start_api()
     assert await first_waiting(api, await api.submit("x", agent="report")) == "No worker claims from this queue."
-    queues = {queue["name"]: queue["workers"] for queue in (await api.get("/queues")).json()}
-    assert queues == {"default": 1, "reports": 0}
+
+    async def workers() -> dict[str, int]:
+        return {queue["name"]: queue["workers"] for queue in (await api.get("/queues")).json()}
+
+    await until(workers, lambda found: found == {"default": 1, "reports": 0})  # with its first heartbeat
     await WatchQueues(MaintenanceStore(database)).run()
     warnings = [vars(record) for record in caplog.records if record.levelno == logging.WARNING]
     assert {(record["queue"], record["queued"]) for record in warnings if "queued" in record} == {("reports", 1)}

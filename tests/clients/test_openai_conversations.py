@@ -76,6 +76,14 @@ async def test_a_conversation_begins_with_items(client: Any) -> None:
             await call
 
 
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that need the same thread wait for each other as long as that takes."""
+    for module in ("messages", "threads"):
+        monkeypatch.setattr(f"service.{module}.store.HELD_SECONDS", 600)
+
+
+@pytest.mark.usefixtures("waiting")
 async def test_items_that_are_added_at_the_same_time_are_all_kept(client: Any) -> None:
     made = await client.conversations.create()
 

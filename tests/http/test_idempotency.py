@@ -82,6 +82,7 @@ async def test_a_batch_accepts_an_idempotency_key(api: Client, sql: Connection) 
     assert await count(sql) == 20
 
 
+@pytest.mark.usefixtures("callers")
 async def test_an_idempotency_key_holds_on_every_replica(
     start_api: StartApi, register_agents: Any, sql: Connection
 ) -> None:

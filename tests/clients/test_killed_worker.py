@@ -11,6 +11,7 @@ from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi
 from tests.support.hook_receiver import HookReceiver
+from tests.support.waiting import wait_for
 from tests.support.worker_processes import WorkerProcesses
 
 ENVIRON = {"WEBHOOK_NETWORKS": "127.0.0.0/8", "WEBHOOK_HTTP": "true", "WEBHOOK_CONCURRENCY": "5"}
@@ -33,7 +34,7 @@ class Followed:
                         self._emitted.set()
 
     async def has_emitted(self) -> None:
-        await self._emitted.wait()
+        await wait_for(self._emitted)
 
     async def end(self) -> list[dict[str, Any]]:
         await self._reading

@@ -52,8 +52,8 @@ async def flooded(start_api: StartApi, start_worker: StartWorker) -> Client:
 
 async def test_a_slow_reader_is_closed_and_uses_little_memory(settings: Settings, flooded: Client) -> None:
     async with api_server(settings, keepalive_interval=0.5) as served, open_socket(chat_url(served, "t")) as chat:
+        [connection] = served.connections  # before the server can have given the client up
         seen = [await chat.frame() for _ in range(5)]  # then the client stops reading
-        [connection] = served.connections
         held = []
 
         async def closed() -> bool:

@@ -19,7 +19,8 @@ MAX_EXTREME_NUMBERS = 10_000  # with an exponent of three digits or more: each c
 MAX_QUOTED_CHARS = 100  # of a name in an error text
 
 _LONG_NUMBER_DIGITS = 310
-_LONG_NUMBER = re.compile(f"(?<![0-9])[0-9]{{{_LONG_NUMBER_DIGITS}}}")  # tried once in a row of digits, so linear
+# Tried once in a row of digits, so linear. A fraction may have more: PostgreSQL writes 5e-324 with 324 of them.
+_LONG_NUMBER = re.compile(f"(?<![0-9.])[0-9]{{{_LONG_NUMBER_DIGITS}}}")
 _EXTREME_NUMBER = re.compile(rb"[eE][+-]?[0-9]{3}")
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
@@ -108,6 +109,35 @@ def readable_object(text: str | None) -> dict[str, Any]:
     """The object in this JSON of PostgreSQL; empty for none, for another value, and for one that no reader can read."""
     value = None if text is None or unreadable(text) is not None else msgspec.json.decode(text)
     return value if isinstance(value, dict) else {}
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two decoded values are the same JSON, also where PostgreSQL has stored one of them: it writes 1e23 with
+    all its digits, which Python reads as a whole number, and another one than the float. Values that are nested too
+    deeply for that are compared as Python does."""
+    try:
+        return _is_same(one, other)
+    except RecursionError:
+        return bool(one == other)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or (type(one) is not type(other) and _as_float(one) == _as_float(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _as_float(number: float) -> float | None:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number beyond 1.8e308
+        return None
 
 
 def _without_escapes(text: bytes) -> bytes:

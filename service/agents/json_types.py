@@ -1,16 +1,24 @@
-"""The JSON that a function returns, as its annotation declares it, and whether two values are the same JSON."""
+"""The JSON that a function returns, as its annotation declares it and as PostgreSQL stores it."""
 
 import functools
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Coroutine
+from decimal import Decimal
 from typing import Any, Never, NoReturn, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec.inspect import CustomType, Field, Type, type_info
 
+from service import json_input
 from service.agents.protobuf_types import from_json, is_message
 
 REMEMBERED_TYPES = 256
+
+FIRST_WITH_EXPONENT = 1e16  # of the floats, as msgspec writes them
+_WRITTEN_OTHERWISE = re.compile(r"[0-9][eE]\+?[0-9]|-0\.0")  # by jsonb; also found in texts, where it changes nothing
+
+same_json = json_input.same_json  # for treadle, which imports the agents only
 
 # Annotations that promise nothing which JSON could break.
 _ANYTHING = (object, NoReturn, Never)
@@ -88,30 +96,19 @@ def read(text: str, declared: Any) -> Any:
         raise TypeError(str(error)) from error
 
 
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two decoded values are the same JSON, also where PostgreSQL has stored one of them: it writes 1e23 with
-    all its digits, which Python reads as a whole number, and another one than the float. Values that are nested too
-    deeply for that are compared as Python does."""
-    try:
-        return _is_same(one, other)
-    except RecursionError:
-        return bool(one == other)
+def as_stored(text: str) -> str:
+    """The JSON text as jsonb gives it back: a float from 1e16 on with all its digits, which Python reads as a whole
+    number, and -0.0 as 0.0."""
+    if _WRITTEN_OTHERWISE.search(text) is None:
+        return text
+    return msgspec.json.encode(_with_stored_numbers(msgspec.json.decode(text))).decode()
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other or (type(one) is not type(other) and _as_float(one) == _as_float(other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
-def _as_float(number: float) -> float | None:
-    try:
-        return float(number)
-    except OverflowError:  # a whole number beyond 1.8e308
-        return None
+def _with_stored_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_stored_numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_stored_numbers(part) for part in value]
+    if isinstance(value, float):
+        return int(Decimal(repr(value))) if abs(value) >= FIRST_WITH_EXPONENT else value + 0.0
+    return value

@@ -22,7 +22,7 @@ from service.access.principal import COMMAND_LINE, Principal
 from service.config import line_of, read_file
 from service.db.pages import read_all
 from service.errors import ConfigError, NotFound, Refused
-from service.json_input import convert
+from service.json_input import convert, same_json
 from service.limits import (
     START_RULE,
     SUBSCRIPTION_NAME_PATTERN,
@@ -191,11 +191,15 @@ async def _difference(what: str, store: Any, principal: Principal, name: str, wa
     changes = [
         f"{field} {_text(getattr(found, field))} -> {_text(value)}"
         for field, value in wanted.items()
-        if _text(getattr(found, field)) != _text(value)
+        if not same_json(_decoded(getattr(found, field)), _decoded(value))
     ]
     return f"{what}: change {', '.join(changes)}" if changes else None
 
 
 def _text(value: Any) -> str:
     """As JSON, of which the stored one may have other white space and another order of keys."""
-    return msgspec.json.encode(msgspec.json.decode(msgspec.json.encode(value)), order="sorted").decode()
+    return msgspec.json.encode(_decoded(value), order="sorted").decode()
+
+
+def _decoded(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))

@@ -10,6 +10,7 @@ from service.errors import Busy, Conflict, Unprocessable
 from service.events.answers import answers_calls, calls_of, is_question
 from service.events.follower import Follower
 from service.events.model import Entry
+from service.json_input import same_json
 from service.messages.model import NewInput
 from service.messages.store import MessageStore
 
@@ -84,7 +85,7 @@ async def give_answer(
         raise
     except Conflict:
         async for entry in follower.read(message_id, asked):
-            if entry.type == "input" and msgspec.json.decode(entry.data, type=_Answered).input == given.input:
+            if entry.type == "input" and same_json(msgspec.json.decode(entry.data, type=_Answered).input, given.input):
                 return
             break
         raise

@@ -147,7 +147,7 @@ topics:
   plan.in: {retention_hours: 24}
   plan.out:
 subscriptions:
-  planner: {topics: plan.in, agent: planner, from: 2026-01-31T12:00:00Z, filter: {value: {kind: a}}}
+  planner: {topics: plan.in, agent: planner, from: 2026-01-31T12:00:00Z, filter: {value: {kind: a, n: 1.0e+23}}}
 """
 
 

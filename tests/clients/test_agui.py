@@ -191,6 +191,18 @@ async def test_an_interrupt_that_is_over_cancels_nothing(api: Client) -> None:
         assert (await resume(second, "cancelled"))["outcome"] == {"type": "cancelled"}
 
 
+async def test_an_answer_may_be_repeated_with_any_number(api: Client) -> None:
+    [interrupt] = (await read(api, "/agui/scene", run_input("ask")))[-1]["outcome"]["interrupts"]
+
+    async def resume(payload: Any) -> dict[str, Any]:
+        answer = {"interruptId": interrupt["id"], "status": "resolved", "payload": payload}
+        return (await read(api, "/agui/scene", run_input(resume=[answer])))[-1]
+
+    for _ in range(2):
+        assert (await resume([1e23, -0.0, 1]))["outcome"] == {"type": "success"}
+    assert (await resume([1e23, -0.0, True]))["code"] == "refused"
+
+
 async def test_what_a_failed_life_has_said_is_taken_back(
     start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent
 ) -> None:

@@ -44,6 +44,27 @@ async def test_a_result_that_its_annotation_does_not_allow_is_not_stored(
     assert [row[0] for row in stored] == [7]
 
 
+@agent("remembers", max_attempts=2)
+async def remembers(context: Context, text: str) -> list[str]:
+    context.memory["large"] = 1e23
+    found = await context.step("numbers", lambda: [1e23, -0.0, 1e16, 5e-324])
+    seen = await context.step(f"seen {context.attempt}", lambda: repr(found))
+    if context.attempt == 1:
+        raise ValueError("again")
+    return [seen, await context.step("seen 1", lambda: "not reached")]
+
+
+async def test_numbers_are_the_same_in_every_attempt(api_with_worker: Client, sql: Connection) -> None:
+    """A memory that PostgreSQL writes in another way has not changed."""
+    written = []
+    async with serving(Worker(remembers, url=url_of(api_with_worker))):
+        for _ in range(2):
+            status = await api_with_worker.settled(await api_with_worker.submit("x", agent="remembers", thread_id="t"))
+            assert len(set(status["result"])) == 1, status
+            written.append(await sql.fetchval("select xmin from treadle.threads"))
+    assert written[0] == written[1]
+
+
 @agent("spends", max_attempts=1)
 async def spends(context: Context, how: str) -> None:
     async def ask() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.agents.json_types import same_json
 from service.db.pool import Connection
+from service.json_input import same_json
 from tests.support.fixture_types import StartWorker
 from tests.support.inputs import asked_input, give_input
 from tests.support.invariants import assert_consistent

@@ -55,6 +55,22 @@ async def test_a_memory_can_be_replaced_and_an_unchanged_one_is_not_written(
     assert await state(sql, "t") == {"text": "b", "\ufffd": 1.5}
 
 
+async def test_a_memory_is_compared_as_json(sql: Connection, start_worker: StartWorker) -> None:
+    """In Python True equals 1, and PostgreSQL writes 1e23 with digits that are another number for Python."""
+
+    @agent("flags")
+    async def flags(context: Context, text: str) -> Any:
+        context.memory |= {"flag": text == "set" or 1, "large": 1e23}
+
+    await start_worker(flags)
+    await run(sql, "begin", agent="flags", thread_id="t")
+    written = await sql.fetchval("select xmin from treadle.threads")
+    await run(sql, "leave", agent="flags", thread_id="t")
+    assert await sql.fetchval("select xmin from treadle.threads") == written
+    await run(sql, "set", agent="flags", thread_id="t")
+    assert (await state(sql, "t"))["flag"] is True
+
+
 async def test_a_memory_has_a_maximum_size(sql: Connection, start_worker: StartWorker) -> None:
     @agent("large", max_attempts=5)
     async def large(context: Context, text: str) -> None:

@@ -110,6 +110,22 @@ async def test_an_agent_may_return_none(sql: Connection, start_worker: StartWork
     assert await types(sql, message["message_id"]) == ["queued", "started", "done"]
 
 
+async def test_the_smallest_numbers_are_read(sql: Connection, start_worker: StartWorker) -> None:
+    """PostgreSQL writes them with more digits than the largest ones have."""
+    numbers = {"n": [5e-324, -1.2345678901234567e-300]}
+
+    @agent("remembers")
+    async def remembers(context: Context, body: dict[str, Any]) -> Any:
+        found = [body, context.metadata["of"], context.memory]
+        context.memory = numbers
+        return found
+
+    await start_worker(remembers)
+    for memory in ({}, numbers):
+        row = await run(sql, numbers, agent="remembers", thread_id="t", metadata={"of": numbers})
+        assert (row["state"], row["result"]) == ("completed", [numbers, numbers, memory]), row["error"]
+
+
 async def test_usage_is_stored_with_the_message(sql: Connection, start_worker: StartWorker) -> None:
     @agent("counting")
     async def counting(context: Context, request: str) -> str:

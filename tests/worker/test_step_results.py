@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from service.agents.builtin.echo import echo
 from service.db.pool import Connection
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run
@@ -44,6 +45,26 @@ async def test_a_result_comes_back_as_its_type_in_every_attempt(sql: Connection,
     await start_worker(typed)
     assert (await run(sql, "x", agent="typed"))["state"] == "completed"
     assert got == [Plan(["a"]), [], [1, "two"]] * 2
+
+
+async def test_numbers_are_the_same_in_every_attempt(sql: Connection, start_worker: StartWorker) -> None:
+    """Also where jsonb writes them otherwise: each attempt sends the same with them."""
+    numbers: list[Any] = [1e23, -0.0, 1e16, 1.2345678901234568e17, -1e308, 5e-324, 1e-7, 1.0, 2**70, True, "1e23,-0.0"]
+    got: list[str] = []
+
+    @agent("counts")
+    async def counts(context: Context, text: str) -> None:
+        found = await context.step("numbers", lambda: {"deep": numbers})
+        got.append(repr(found))
+        await context.send("x", agent="echo", metadata=found, name="numbers")
+        await context.step("sends", lambda: None)
+        if context.attempt == 1:
+            raise RuntimeError("again")
+
+    await start_worker(counts, echo)
+    row = await run(sql, "x", agent="counts")
+    assert (row["state"], row["attempt"]) == ("completed", 2), row["error"]
+    assert got[0] == got[1]
 
 
 async def test_none_is_a_result_too(sql: Connection, start_worker: StartWorker) -> None:

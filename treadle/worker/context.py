@@ -12,7 +12,7 @@ import msgspec
 from service.agents.client_state import state_of_client
 from service.agents.contract import ChildFailed, Exchange, Rejected, Unacceptable
 from service.agents.exchanges import fitting, given_with, tokens
-from service.agents.json_types import read, return_type, same_json, unreadable
+from service.agents.json_types import as_stored, read, return_type, same_json, unreadable
 from service.agents.step_names import Names, prefix_of, running_step, within_step
 from service.agents.texts import clean, encode_clean
 from service.agents.thread_bridge import call_anywhere, require_loop
@@ -131,7 +131,7 @@ class RemoteContext:
         not fit the annotation, Rejected if it is not JSON; nothing is stored then."""
         text = encode_once(result, f"The result of the step {name!r}")
         try:
-            value = read(text, return_type(function))
+            value = read(as_stored(text), return_type(function))
         except TypeError as error:
             raise TypeError(f"the step {name!r} returned what its annotation does not allow: {error}") from None
         except RecursionError:
@@ -270,7 +270,7 @@ class RemoteContext:
         if not isinstance(self.memory, dict):
             raise Rejected(f"A thread's memory is an object, not {type(self.memory).__name__}.")
         memory = _plain(self.memory, "The thread's memory")
-        return {} if _text(memory) == _text(self._stored) else {"memory": memory}
+        return {} if same_json(memory, self._stored) else {"memory": memory}
 
     def usage(self, /, **counts: Any) -> None:
         """Set values for the step that runs here; those of steps that run side by side are added."""
@@ -321,11 +321,6 @@ def _plain(value: Any, what: str) -> Any:
         return msgspec.json.decode(text)
     except RecursionError:
         raise Unacceptable(f"{what} is nested too deeply.") from None
-
-
-def _text(value: Any) -> bytes:
-    """Equal for equal JSON: in Python True equals 1."""
-    return msgspec.json.encode(value, order="sorted")
 
 
 def _delivery(metadata: Mapping[str, Any]) -> Any:

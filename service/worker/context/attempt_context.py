@@ -15,7 +15,7 @@ from service.agents.client_state import state_of_client
 from service.agents.contract import Exchange, Rejected, Unacceptable, UnderWay
 from service.agents.texts import clean
 from service.events.model import RESERVED_TYPES
-from service.json_input import readable_object
+from service.json_input import readable_object, same_json
 from service.leases.model import Claim, EventToAppend, Outcome
 from service.limits import HISTORY_EXCHANGES
 from service.worker.context import history, parking, sends, steps
@@ -212,7 +212,7 @@ class AttemptContext:
         if not self.memory and self._claim.memory is None:
             return None
         text = encode_once(self.memory, "The thread's memory")
-        if msgspec.json.decode(text) == readable_object(self._claim.memory):
+        if same_json(msgspec.json.decode(text), readable_object(self._claim.memory)):
             return None  # it may be too large: another one has written it
         try:
             return self._scope.fit(self.memory, "a thread's memory")

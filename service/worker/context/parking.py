@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from service.agents.contract import ChildFailed, Unacceptable
-from service.agents.json_types import same_json
+from service.json_input import same_json
 from service.leases.model import Outcome, ParkKind, SentMessage
 from service.worker.context.scope import AttemptScope
 

@@ -8,7 +8,7 @@ import msgspec
 
 from service import telemetry
 from service.agents.contract import Rejected
-from service.agents.json_types import read, return_type, unreadable
+from service.agents.json_types import as_stored, read, return_type, unreadable
 from service.agents.step_names import within_step
 from service.agents.thread_bridge import call_anywhere
 from service.leases.model import EventToAppend
@@ -57,7 +57,7 @@ class Step:
         """
         result = encode_once(answer, f"The result of the step {self._name!r}")
         try:
-            value = read(result, self._declared)
+            value = read(as_stored(result), self._declared)
         except TypeError as error:
             raise TypeError(f"the step {self._name!r} returned what its annotation does not allow: {error}") from None
         step: dict[str, Any] = {"name": self._name, "result": msgspec.Raw(result.encode())}

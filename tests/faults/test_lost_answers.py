@@ -28,11 +28,13 @@ class LossyDatabase:
     def __init__(self, database: Database, proxy: Proxy, sql_client: SqlClient) -> None:
         self.database, self.sql_client = database, sql_client
         self.leases = LeaseStore(database)
-        self.messages = MessageStore(database, Notifier(database), max_queue_size=100)
+        self.notifier = Notifier(database)
+        self.messages = MessageStore(database, self.notifier, max_queue_size=100)
         self._proxy = proxy
 
-    def lose_answer(self) -> None:
-        """Lose the next answer."""
+    async def lose_answer(self) -> None:
+        """Lose the next answer, which is not that of a hint of an earlier call."""
+        await self.notifier.flush()
         self._proxy.cuts = 0
         self._proxy.lose_answers(1)
 
@@ -58,7 +60,7 @@ async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[LossyDatabase]:
 
 async def test_a_submit_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit(COMMAND_LINE, NewMessage("warm"))  # the statement is prepared
-    line.lose_answer()
+    await line.lose_answer()
     accepted = await line.messages.submit(COMMAND_LINE, NewMessage("once", thread_id="t"))
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id, ord from treadle.messages where body = '\"once\"'")
@@ -67,7 +69,7 @@ async def test_a_submit_can_be_repeated(line: LossyDatabase) -> None:
 
 async def test_a_batch_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit_batch(COMMAND_LINE, [NewMessage("warm"), NewMessage("warm")])
-    line.lose_answer()
+    await line.lose_answer()
     accepted = await line.messages.submit_batch(
         COMMAND_LINE, [NewMessage("a", thread_id="t"), NewMessage("b", thread_id="t")]
     )
@@ -79,9 +81,9 @@ async def test_a_batch_can_be_repeated(line: LossyDatabase) -> None:
 
 
 async def test_a_submit_that_filled_the_queue_can_be_repeated(line: LossyDatabase) -> None:
-    line.messages = MessageStore(line.database, Notifier(line.database), max_queue_size=2)
+    line.messages = MessageStore(line.database, line.notifier, max_queue_size=2)
     await line.messages.submit(COMMAND_LINE, NewMessage("first"))
-    line.lose_answer()
+    await line.lose_answer()
     await line.messages.submit(COMMAND_LINE, NewMessage("second"))
     assert line.lost
     assert await line.sql_client.sql.fetchval("select count(*) from treadle.messages") == 2
@@ -89,7 +91,7 @@ async def test_a_submit_that_filled_the_queue_can_be_repeated(line: LossyDatabas
 
 async def test_a_submit_with_a_key_can_be_repeated(line: LossyDatabase) -> None:
     await line.messages.submit_once(COMMAND_LINE, "warm", b"x", [NewMessage("warm")])
-    line.lose_answer()
+    await line.lose_answer()
     (accepted,) = await line.messages.submit_once(COMMAND_LINE, "key", b"x", [NewMessage("once")])
     assert line.lost
     rows = await line.sql_client.sql.fetch("select message_id from treadle.messages where body = '\"once\"'")
@@ -105,7 +107,7 @@ async def test_an_append_can_be_repeated(line: LossyDatabase) -> None:
         return answer.status, answer.cancel_requested
 
     assert await append(claim.last_seq + 1) == ("ok", False)
-    line.lose_answer()
+    await line.lose_answer()
     assert await append(claim.last_seq + 2) == ("ok", False)
     assert line.lost
     assert await line.sql_client.types(claim.message_id) == ["queued", "started", "chunk", "chunk"]
@@ -141,7 +143,7 @@ async def test_a_finish_can_be_repeated(
     await line.leases.finish([ending(warm, "completed")], True, 3)
     claim = await line.claimed()
     await line.sql_client.submit(thread_id="t")
-    line.lose_answer()
+    await line.lose_answer()
     (answer,) = await line.leases.finish([ending(claim, outcome)], True, 3)
     assert line.lost
     assert answer.status == "lost"
@@ -169,7 +171,7 @@ async def test_a_step_that_sends_can_be_repeated(line: LossyDatabase) -> None:
         return answer.status
 
     assert await step(claim.last_seq + 1, ids[0]) == "ok"
-    line.lose_answer()
+    await line.lose_answer()
     assert await step(claim.last_seq + 2, ids[1]) == "ok"
     assert line.lost
     assert await line.sql_client.types(claim.message_id) == ["queued", "started", "step", "step"]
@@ -191,7 +193,7 @@ async def test_a_finish_that_sends_can_be_repeated(line: LossyDatabase, outcome:
             children=[child] if outcome == "children" else None,
         )
         if lost:
-            line.lose_answer()
+            await line.lose_answer()
         answer = await line.leases.conclude(finish(claim, end), True, 3)
         assert (line.lost, answer.status) == ((True, "lost") if lost else (False, end_state(outcome)))
         assert (await line.sql_client.message(child))["parent"] == claim.message_id
@@ -218,7 +220,7 @@ async def test_messages_of_a_lost_claim_are_given_back(line: LossyDatabase) -> N
         return [claim.message_id for claim in claimed.claims]
 
     await claim("nothing")
-    line.lose_answer()
+    await line.lose_answer()
     with pytest.raises(Unavailable):
         await claim()
     await line.sql_client.heartbeat("w", grace=0)
@@ -239,10 +241,10 @@ async def test_a_heartbeat_can_be_repeated(line: LossyDatabase) -> None:
         return [row["verdict"] for row in rows]
 
     assert await answer(claim.lease) == []
-    line.lose_answer()
+    await line.lose_answer()
     assert await answer(claim.lease) == []
     assert line.lost
-    line.lose_answer()
+    await line.lose_answer()
     assert await answer(uuid4()) == ["lost"]  # it released the unnamed message, and reports the named one
 
 
@@ -250,7 +252,7 @@ async def test_a_cancel_with_a_lost_answer_is_unavailable(line: LossyDatabase) -
     """The cancel may have taken effect or not: the client is told so, and may cancel again."""
     message_id = await line.sql_client.submit()
     assert await line.messages.cancel(COMMAND_LINE, await line.sql_client.submit()) == "cancelled"
-    line.lose_answer()
+    await line.lose_answer()
     with pytest.raises(Unavailable):
         await line.messages.cancel(COMMAND_LINE, message_id)
     assert (await line.sql_client.state(message_id))[0] == "cancelled"

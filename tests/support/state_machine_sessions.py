@@ -27,9 +27,9 @@ class Sessions:
     async def open(self) -> None:
         self.watch = await self._connect()
         self.user = await self._connect()
-        self.client = await self._connect("set lock_timeout = '2s'")
-        self.janitor = await self._connect("set lock_timeout = '2s'")
-        self.workers = {name: await self._connect("set lock_timeout = '2s'") for name in WORKERS}
+        self.client = await self._connect("set lock_timeout = '30s'")
+        self.janitor = await self._connect("set lock_timeout = '30s'")
+        self.workers = {name: await self._connect("set lock_timeout = '30s'") for name in WORKERS}
         self.server_started = await self.watch.sql.fetchval("select pg_postmaster_start_time()")
         await self.client.register({"agent": "echo"}, {"agent": "other", "queue": "side"})
 

@@ -10,15 +10,19 @@ from autogen_agentchat.base import Response
 from autogen_agentchat.messages import BaseChatMessage, TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_core import CancellationToken
-from autogen_core.models import CreateResult
+from autogen_core.models import CreateResult, ModelInfo
+from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 from service.db.pool import Connection
-from tests.support.autogen_models import ReplayModel, assistant, tool_call, writer_and_critic
+from tests.support.autogen_models import CAPABILITIES, ReplayModel, assistant, tool_call, writer_and_critic
+from tests.support.fake_openai import FakeOpenAI, Reply
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, run, settled, submit, text
 from tests.support.waiting import wait_for
 from tests.support.worker_processes import lose_lease
+from treadle import Overloaded
 from treadle.adapters import Kit, autogen_agent
+from treadle.testing import FakeContext
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streaming"])
@@ -155,3 +159,31 @@ async def test_two_equal_calls_are_two_steps(sql: Connection, start_worker: Star
     await start_worker(autogen_agent("coin", lambda kit: Twice("coin", kit.model(model))))
     row = await run(sql, "Toss.", agent="coin")
     assert (row["attempt"], row["result"], len(model.asked)) == (2, "heads tails edge", 4)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(status=429, message="Slow down"), Overloaded),
+        (Reply(status=503), Overloaded),
+        (
+            Reply(status=429, message="You exceeded your quota, please check your plan and billing details."),
+            RuntimeError,
+        ),
+        (Reply(status=400, message="Error code: 429"), RuntimeError),
+        (Reply(status=500), RuntimeError),
+    ],
+)
+async def test_the_overload_of_a_model_without_the_kit_is_read_from_its_text(
+    reply: Reply, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with FakeOpenAI().running() as fake:
+        client = OpenAIChatCompletionClient(
+            model="m", api_key="x", base_url=fake.url, max_retries=0, model_info=ModelInfo(**CAPABILITIES)
+        )
+        fake.script.append(reply)
+        team = autogen_agent("pair", lambda kit: RoundRobinGroupChat([AssistantAgent("writer", client)], max_turns=1))
+        with pytest.raises(kind) as raised:
+            await team(FakeContext(), "Hi")
+        assert type(raised.value) is kind

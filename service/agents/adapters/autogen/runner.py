@@ -3,19 +3,22 @@
 import asyncio
 import inspect
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
 from service.agents.adapters.autogen.kit import Kit
 from service.agents.adapters.autogen.messages import AgentOutput, message_content
-from service.agents.contract import Rejected
-from service.agents.http_errors import refuses_request
+from service.agents.contract import Overloaded, Rejected
+from service.agents.http_errors import NO_MONEY_ERROR_TYPES, OVERLOAD_STATUSES, refuses_request
 from service.agents.texts import json_or_text
 from service.agents.tool_events import ToolCall, ToolResult, plain, write_event, write_tool_event
 from service.waiting import retrieve_exception
 
 CANCEL_SECONDS = 0.3  # for a team to end after its cancellation token is cancelled
+STATUS_OF_SDK = re.compile(r"[A-Za-z]{1,100}: Error code: ([0-9]{3})\b")
+NO_MONEY = (*NO_MONEY_ERROR_TYPES, "check your plan and billing details")  # as OpenAI says it
 NEEDS_KIT_USER = "The team's agent {!r} asks a person directly: make it with kit.user(), which can wait for the answer."
 
 
@@ -157,12 +160,21 @@ class Runner:
                 await write_event(context, "message", **plain(said))
 
     def _cause(self, error: Exception) -> Exception:
-        """The error of a model call, which a team raises as a RuntimeError whose text is a traceback."""
+        """The error of a model call, which a team raises as a RuntimeError whose text is a traceback. Only that text is
+        left of a model without the kit's wrapper."""
         text, _, _ = str(error).partition("\nTraceback:")
         model_error = self._kit.last_model_error
         if model_error is not None and text == f"{type(model_error).__name__}: {model_error}":
             return model_error
-        return RuntimeError(text) if type(error) is RuntimeError else error
+        if type(error) is not RuntimeError:
+            return error
+        return Overloaded(text) if _is_overload(text) else RuntimeError(text)
+
+
+def _is_overload(text: str) -> bool:
+    """Whether it is the text of an error of OpenAI's or Anthropic's SDK, after the name of its class, that says so."""
+    found = STATUS_OF_SDK.match(text)
+    return found is not None and int(found[1]) in OVERLOAD_STATUSES and not any(map(text.count, NO_MONEY))
 
 
 def is_not_a_cancellation(record: logging.LogRecord) -> bool:

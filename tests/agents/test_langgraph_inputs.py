@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langgraph.graph import MessagesState
 from langgraph.runtime import Runtime
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tests.support.graphs import chain_graph
 from treadle import Agent, Rejected
@@ -91,3 +91,27 @@ async def test_messages_that_langchain_cannot_read_are_rejected(way: str, said: 
 @pytest.mark.parametrize("said", ["Hi", ["Hi", ["user", "Ho"], {"role": "assistant", "content": "Hey"}]], ids=str)
 async def test_other_messages_are_read(said: Any) -> None:
     assert await _agent(None, [])(FakeContext(), {"messages": said}) == (1 if said == "Hi" else 3)
+
+
+class Order(BaseModel):
+    pieces: int
+    note: str = ""
+
+
+@pytest.mark.parametrize("given", [{"pieces": "many"}, {"note": "x"}, {}], ids=str)
+async def test_an_input_that_does_not_fit_the_state_is_rejected(given: Any) -> None:
+    async def never(state: Order) -> None:
+        raise AssertionError
+
+    agent = langgraph_agent("orders", chain_graph(Order, never=never).compile())
+    with pytest.raises(Rejected, match=r"input does not fit the graph's state: .* for Order"):
+        await agent(FakeContext(), given)
+
+
+async def test_what_a_node_makes_of_the_state_is_an_ordinary_failure() -> None:
+    async def make(state: Order) -> Any:
+        return Order(pieces="many")  # type: ignore[arg-type]
+
+    agent = langgraph_agent("orders", chain_graph(Order, make=make).compile())
+    with pytest.raises(ValidationError, match="for Order"):
+        await agent(FakeContext(), {"pieces": 1})

@@ -1,7 +1,7 @@
 """One run of a graph: from its input or its last checkpoint, to its end or to a question for a person."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.agents.adapters.langgraph.asked import SEED, Asked
@@ -183,6 +183,7 @@ class Attempt:
         graphs: dict[str, str] = {}
         graph = self._graph.with_config(callbacks=[WholeAnswers()])  # beside the graph's own
         stream = graph.astream(start, self._config, stream_mode=modes, subgraphs=True, **options)
+        stream = _refusing_input(stream, self._graph, start)
         async with contextlib.aclosing(stream):
             async for namespace, mode, data in stream:
                 if mode == "values":
@@ -211,6 +212,23 @@ class Attempt:
         await self._events.message(message, metadata, has_text=bool(text))
         if text:
             await self._context.emit(text)
+
+
+async def _refusing_input(stream: AsyncGenerator[Any], graph: Any, start: Any) -> AsyncGenerator[Any]:
+    """The items of a run; the first one is the state with the input, before any node begins. Raises Rejected if
+    Pydantic refuses the input for the graph's state: another attempt would find the same."""
+    builder = getattr(graph, "builder", None)
+    names = {getattr(getattr(builder, kind, None), "__name__", None) for kind in ("state_schema", "input_schema")}
+    is_input = isinstance(start, dict)
+    try:
+        async with contextlib.aclosing(stream):
+            async for item in stream:
+                is_input = False
+                yield item
+    except ValueError as error:
+        if is_input and hasattr(error, "title") and error.title in names:  # of Pydantic's ValidationError
+            raise Rejected(f"The input does not fit the graph's state: {error}") from error
+        raise
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ begin
     end if;
 end $$;
 
--- Raises TR404 for an unknown tenant, TR409 where it has too many keys.
+-- Raises TR404 for an unknown tenant, TR409 where it has too many keys, or there is one of this id.
 create or replace function treadle.create_key(
     key_id text, secret_hash bytea, tenant text, name text, scopes text[], agents text[] default null,
     expires_seconds double precision default null, actor text default null,
@@ -69,7 +69,11 @@ begin
     values (
         create_key.key_id, create_key.tenant, create_key.name, create_key.secret_hash, create_key.scopes,
         create_key.agents, create_key.created_at, coalesce(create_key.actor, 'role ' || session_user),
-        create_key.expires_at);
+        create_key.expires_at)
+    on conflict do nothing;
+    if not found then
+        raise exception using errcode = 'TR409', message = format('There is a key %L already.', create_key.key_id);
+    end if;
     perform treadle._audit(
         actor => create_key.actor, action => 'key.create', target => create_key.key_id, tenant => create_key.tenant,
         details => jsonb_build_object(

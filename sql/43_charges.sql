@@ -145,23 +145,57 @@ begin
         values (pg_current_xact_id()::text::bigint, _charge_bytes.tenant, 0, 0, _charge_bytes.bytes);
 end $$;
 
--- The trigger of treadle.late_charges. The first call of a transaction charges all of them, tenant by tenant; the next
--- calls find none left.
-create or replace function treadle._give_late_charges() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set lock_timeout = 0 as $$
+-- Charge all that this transaction wrote, tenant by tenant. `first` is charged before the others, and waits for another
+-- transaction as `lock_timeout` says; the others wait a moment. Null: all are charged. Else the tenant whose charge
+-- another transaction holds: none is charged, and none of the rows stays locked.
+create or replace function treadle._try_late_charges(xid bigint, first text, lock_timeout text) returns text
+language plpgsql as $$
+declare
+    v_held text;
 begin
     perform treadle._charge_tenant(
-            tenant => c.tenant, messages => c.messages, records => c.records, bytes => c.bytes, at => treadle.clock())
+            tenant => c.tenant, messages => c.messages, records => c.records, bytes => c.bytes, at => treadle.clock(),
+            lock_timeout => case c.tenant when first then _try_late_charges.lock_timeout else '50ms' end)
         from (
             select l.tenant, sum(l.messages)::bigint as messages, sum(l.records)::bigint as records,
                 sum(l.bytes)::bigint as bytes
             from treadle.late_charges l
-            where l.xid = new.xid
+            where l.xid = _try_late_charges.xid
             group by l.tenant
-            order by l.tenant
+            order by l.tenant <> first, l.tenant
         ) c;
+    return null;
+exception
+    when lock_not_available then
+        get stacked diagnostics v_held = pg_exception_detail;
+        return rtrim(v_held, '/');
+end $$;
+
+-- The trigger of treadle.late_charges. The first call of a transaction charges all of them; the next calls find none
+-- left.
+--
+-- A tenant's login waits for the charge of its own tenant as long as it takes. A transaction of an operator may have
+-- written for several tenants. What a login of one of them holds must not stop the submits of the others: so it waits
+-- for a charge while it holds no other, for five seconds, and its commit fails after that (55P03).
+create or replace function treadle._give_late_charges() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set lock_timeout = 0 as $$
+declare
+    c_of_login constant boolean := treadle._session_tenant() is not null;
+    c_until constant timestamptz := clock_timestamp() + interval '5 seconds';
+    v_first text := (select min(l.tenant) from treadle.late_charges l where l.xid = new.xid);
+    v_held text;
+begin
+    while v_first is not null loop
+        v_held := treadle._try_late_charges(
+            xid => new.xid, first => v_first, lock_timeout => case when c_of_login then '0' else '5s' end);
+        if v_held is not null and clock_timestamp() > c_until then
+            raise exception using errcode = 'lock_not_available', detail = v_held || '/', message = format(
+                'Another transaction of the tenant %L is being counted for its limits: try again.', v_held);
+        end if;
+        v_first := v_held;
+    end loop;
     delete from treadle.late_charges l where l.xid = new.xid;
     return null;
 end $$;

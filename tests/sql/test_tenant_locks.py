@@ -95,3 +95,59 @@ async def test_its_cancel_keeps_no_connection_of_a_worker(sql_client: SqlClient,
             await sql_client.sql.fetch(take, claim.message_id, claim.lease)
         await sql_client.sql.execute("set statement_timeout = 0")
     assert [row["message"] for row in await sql_client.sql.fetch(take, claim.message_id, claim.lease)] == ['"b"']
+
+
+async def hold_charge(login: Connection) -> None:
+    """Let the open transaction of a tenant's login be counted for the limits of the tenant."""
+    await login.execute("select treadle.submit('x')")
+    await login.execute("set constraints all immediate")
+
+
+async def test_its_charge_lets_an_operators_commit_hold_up_no_other_tenant(
+    sql_client: SqlClient, acme: Connection
+) -> None:
+    """The commit counts for several tenants. It waits for the one that is held, and holds none of the others."""
+    operator, client = await sql_client.connect(), await sql_client.connect()
+    for tenant in ("abel", "zeno"):
+        await sql_client.sql.execute("select treadle.create_tenant($1)", tenant)
+    for tenant in ("abel", "acme", "zeno"):
+        await sql_client.sql.execute("select treadle.limit_tenant($1, '{\"per_minute\": 1000}')", tenant)
+    async with acme.transaction():
+        await hold_charge(acme)
+        transaction = operator.sql.transaction()
+        await transaction.start()
+        for tenant in ("abel", "acme", "zeno"):
+            await operator.submit_many({}, tenant=tenant)
+        commit = asyncio.create_task(transaction.commit())
+        await sql_client.until_blocked(operator)
+        for tenant in ("abel", "zeno"):
+            held = await until(lambda tenant=tenant: submit_or_none(client, tenant))  # type: ignore[misc]
+            assert held == "queued"
+        assert not commit.done()
+    await commit
+    charged = await sql_client.sql.fetch("select tenant from treadle.tenant_use order by tenant")
+    assert [row["tenant"] for row in charged] == ["abel", "acme", "zeno"]
+    assert await sql_client.sql.fetchval("select count(*) from treadle.late_charges") == 0
+
+
+async def submit_or_none(client: SqlClient, tenant: str) -> str | None:
+    """The state of a submit as an API makes it; None: another transaction is being counted."""
+    try:
+        [row] = await client.submit_many({}, tenant=tenant, autocommit=True, lock_timeout="100ms")
+    except asyncpg.LockNotAvailableError:
+        return None
+    return str(row["state"])
+
+
+async def test_an_operators_commit_does_not_wait_for_its_charge_without_an_end(
+    sql_client: SqlClient, acme: Connection
+) -> None:
+    operator = await sql_client.connect()
+    await sql_client.sql.execute("select treadle.limit_tenant('acme', '{\"per_minute\": 1000}')")
+    async with acme.transaction():
+        await hold_charge(acme)
+        transaction = operator.sql.transaction()
+        await transaction.start()
+        await operator.submit_many({}, tenant="acme")
+        with pytest.raises(asyncpg.LockNotAvailableError, match="of the tenant 'acme' is being counted"):
+            await transaction.commit()

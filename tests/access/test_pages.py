@@ -1,6 +1,8 @@
 """The pages of an API that requires a key, in a browser."""
 
-from playwright.async_api import Page, expect
+import asyncio
+
+from playwright.async_api import Page, Route, expect
 
 from tests.support.access import ROOT_KEY, create_token
 from tests.support.api_client import Client
@@ -49,6 +51,30 @@ async def test_the_chat_page_asks_for_a_key(closed_api: Client) -> None:
         await chat.has_states("waiting")
         await chat.page.reload()
         await chat.has_connection("Connected")  # the tab keeps the key
+
+
+async def test_the_chat_page_passes_over_a_late_refusal_of_another_key(closed_api: Client) -> None:
+    go_on = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer nonsense":
+            await go_on.wait()
+        await route.continue_()
+
+    async with open_browser() as browser:
+        chat = await ChatPage.open(browser, int(closed_api.base_url.port or 0), "t", connected=False)
+        await chat.has_connection("Needs a key")
+        await chat.page.route("**/threads?*", hold)
+        for key in ("nonsense", ROOT_KEY):
+            await chat.page.get_by_label("Key").fill(key)
+            await chat.page.get_by_role("button", name="Use").click()
+        await chat.has_connection("Connected")
+        async with chat.page.expect_response(lambda answer: answer.status == 401) as late:
+            go_on.set()
+        await late.value
+        await chat.send("hello")
+        await chat.has_states("waiting")
+        await expect(chat.page.get_by_label("Key")).to_be_hidden()
 
 
 async def test_the_chat_page_takes_a_token_from_its_address(closed_api: Client) -> None:

@@ -103,8 +103,10 @@ function chooseThread() {
 // The agent
 
 async function fetchList(path) {
-  const response = await fetch(new URL(path, serviceUrl), { headers: headers() });
-  if (response.status === 401) askForKey();
+  const given = headers();
+  const response = await fetch(new URL(path, serviceUrl), { headers: given });
+  const isCurrent = given.Authorization === headers().Authorization; // else another key was given meanwhile
+  if (response.status === 401 && isCurrent) askForKey();
   if (!response.ok) throw new Error(response.statusText);
   const next = /<([^>]*)>; rel="next"/.exec(response.headers.get("Link") ?? "");
   return { items: await response.json(), cursor: next && new URL(next[1], serviceUrl).searchParams.get("cursor") };

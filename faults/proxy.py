@@ -39,6 +39,11 @@ class Proxy:
     def frozen(self) -> bool:
         return self._freezers > 0
 
+    @property
+    def has_answered_all(self) -> bool:
+        """Whether each connection that is open has passed on an answer."""
+        return all(link.is_answered for link in self._links)
+
     async def start(self) -> None:
         # Bound and never listening: while the proxy refuses, no other process gets the port.
         self._place = socket.socket()
@@ -104,6 +109,7 @@ class Link:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self.is_answered = False
         self.ended = asyncio.get_running_loop().create_future()
         self.client = Side(self, answers=False)
         self.server = Side(self, answers=True)
@@ -219,6 +225,7 @@ class Side(asyncio.Protocol):
                 proxy.answers_to_lose -= 1
                 self._link.lose_answer()
                 return
+            self._link.is_answered = True
             if self.deafener is not None:
                 data = self.deafener(data)
         elif proxy.postgres and other.deafener is None and b"LISTEN" in data:

@@ -166,6 +166,12 @@ def patient_apis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API that stops gives open requests as long as a test does to tell their clients so."""
+    monkeypatch.setattr("service.api.app.GRACEFUL_STOP_SECONDS", LIMIT_SECONDS)
+
+
+@pytest.fixture
 async def sql(dsn: str) -> AsyncIterator[Connection]:
     """A plain connection that decodes jsonb."""
     connection = await connect_sql(dsn)

@@ -159,6 +159,7 @@ async def test_a_run_is_found_again_and_brings_the_history_that_the_thread_lacks
     assert (names["agents"]["echo"]["name"], names["mode"]) == ("echo", "sse")
 
 
+@pytest.mark.usefixtures("patient_stop")
 async def test_a_run_whose_server_stops_goes_on_at_another(api: Client, settings: Settings) -> None:
     """Clients take a stream without a last event for a success."""
     async with (

@@ -313,6 +313,7 @@ async def test_a_request_under_an_idempotency_key_is_answered_once(client: Any) 
     assert (await ask()).id == (await ask()).id
 
 
+@pytest.mark.usefixtures("patient_stop")
 async def test_a_server_that_stops_ends_streams_with_an_error(
     start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent, settings: Settings
 ) -> None:

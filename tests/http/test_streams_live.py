@@ -146,6 +146,7 @@ async def test_constant_wakeups_do_not_suppress_keepalives_and_positions(
 # What happens to replicas, readers and the database
 
 
+@pytest.mark.usefixtures("patient_stop")
 async def test_a_stopping_api_tells_its_readers_to_reconnect(
     start_replica: Callable[..., Any], start_worker: StartWorker, script: ScriptedAgent
 ) -> None:

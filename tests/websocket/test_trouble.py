@@ -209,6 +209,7 @@ async def test_a_lost_database_ends_the_chat_until_it_returns(
         assert event_types(await chat.until(event="done")) == ["chunk", "done"]
 
 
+@pytest.mark.usefixtures("patient_stop")
 async def test_a_stopping_api_closes_chats_with_service_restart(
     settings: Settings, scripted_api: Client, script: ScriptedAgent
 ) -> None:

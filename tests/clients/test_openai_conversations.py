@@ -13,12 +13,14 @@ from tests.support.api_client import Client
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.openai_agents import openai_agents
 from tests.support.scripted_agent import ScriptedAgent
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
 async def client(start_api: StartApi, start_worker: StartWorker, script: ScriptedAgent) -> AsyncIterator[Any]:
     await start_worker(script.agent, *openai_agents())
-    async with AsyncOpenAI(base_url=f"{(await start_api()).base_url}/v1", api_key="unused", max_retries=0) as client:
+    url = f"{(await start_api()).base_url}/v1"
+    async with AsyncOpenAI(base_url=url, api_key="unused", max_retries=0, timeout=LIMIT_SECONDS) as client:
         yield client
 
 

@@ -7,8 +7,12 @@ resume of its own goes on after a cut. `openai.mjs` in tests/support/node has th
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, Timeout
 
+from tests.support.waiting import LIMIT_SECONDS
+
+# By default a connection has five seconds: less than the time for which many clients that begin at once keep the loop.
+PATIENCE = Timeout(600.0, connect=LIMIT_SECONDS)
 CITY = "Rome"
 WEATHER = "Sun"
 
@@ -31,7 +35,7 @@ _opened: list[Any] = []
 
 
 def openai_client(url: str) -> AsyncOpenAI:
-    client = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+    client = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=PATIENCE)
     _opened.append(client)
     return client
 
@@ -48,8 +52,8 @@ def langchain(*, responses: bool) -> Framework:
     from langchain_openai import ChatOpenAI
 
     def model(url: str, agent: str, **headers: str) -> Any:
-        given: Any = {"base_url": f"{url}/v1", "api_key": "unused", "max_retries": 0, "default_headers": headers}
-        made = ChatOpenAI(model=agent, use_responses_api=responses, **given)
+        given: Any = {"base_url": f"{url}/v1", "api_key": "unused", "max_retries": 0, "timeout": PATIENCE}
+        made = ChatOpenAI(model=agent, use_responses_api=responses, default_headers=headers, **given)
         _opened.append(made.root_async_client)
         return made
 

@@ -61,10 +61,10 @@ def refuse_unreadable(graph: Any, start: Any) -> None:
     from langgraph.types import Command
 
     values = start.update if isinstance(start, Command) else start
-    values = dict(values) if isinstance(values, list) else values
-    for name, channel in getattr(graph, "channels", {}).items() if isinstance(values, dict) else ():
-        if name in values and getattr(channel, "operator", None) is add_messages:
-            given = values[name]
+    given_by_name: Any = dict(values) if isinstance(values, list) else values
+    for name, channel in getattr(graph, "channels", {}).items() if isinstance(given_by_name, dict) else ():
+        if name in given_by_name and getattr(channel, "operator", None) is add_messages:
+            given = given_by_name[name]
             try:
                 convert_to_messages(given if isinstance(given, list) else [given])
             except Exception as error:  # LangChain has no class for it

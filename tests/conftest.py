@@ -188,7 +188,7 @@ async def sql_client(sql: Connection, dsn: str) -> AsyncIterator[SqlClient]:
 
 @pytest.fixture
 async def database(dsn: str) -> AsyncIterator[Database]:
-    database = Database(f"{dsn}?connect_timeout=30", name="test", size=4)
+    database = Database(patient(dsn), name="test", size=4)
     yield database
     await database.close()
 

@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from service.db.pool import Connection, Database, connect
+from tests.support.databases import patient
 from tests.support.sql_client import SqlClient
 from tests.support.sql_files import definitions, roles_of_functions, sql_files
 
@@ -78,7 +79,7 @@ async def test_no_partition_can_be_read_by_itself(sql: Connection) -> None:
 
 @pytest.mark.parametrize("role", ["treadle_app", "treadle_worker"])
 async def test_a_process_takes_its_role(dsn: str, role: str) -> None:
-    database = Database(f"{dsn}?connect_timeout=30", name="test", size=1, role=role)  # type: ignore[arg-type]
+    database = Database(patient(dsn), name="test", size=1, role=role)  # type: ignore[arg-type]
     row = await database.fetchrow("select current_user, session_user")
     assert row is not None
     assert row["current_user"] == role != row["session_user"]

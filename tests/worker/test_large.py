@@ -11,6 +11,7 @@ from service.db.pool import Connection, Database
 from service.errors import TooSlow
 from service.leases import store as leases
 from service.leases.model import Append, EventToAppend
+from tests.support.databases import patient
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit_many
 from treadle import Context, agent
@@ -31,7 +32,7 @@ async def test_a_result_has_a_maximum_size(sql: Connection, start_worker: StartW
 
 
 async def test_a_call_that_takes_too_long_raises_too_slow(dsn: str) -> None:
-    database = Database(f"{dsn}?connect_timeout=30", name="test", size=1)
+    database = Database(patient(dsn), name="test", size=1)
     try:
         with pytest.raises(TooSlow, match="did not answer in time"):
             await database.fetchval("select pg_sleep(5)", timeout=0.05)

@@ -10,6 +10,7 @@ from service.db import connection
 from service.db.pool import Connection, Database
 from service.errors import Busy
 from service.worker.persistence import persist_lookup
+from tests.support.databases import patient
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import run, settled, submit
 from tests.support.waiting import until
@@ -34,8 +35,7 @@ async def strict(sql: Connection) -> None:
 
 def database_of(dsn: str, *settings: str, **options: Any) -> Database:
     """With more time to connect than the product has."""
-    query = "&".join(["connect_timeout=30", *settings])
-    return Database(f"{dsn}?{query}", name="test", size=1, **options)
+    return Database("&".join([patient(dsn), *settings]), name="test", size=1, **options)
 
 
 @pytest.mark.usefixtures("strict")
@@ -79,7 +79,7 @@ async def test_an_older_server_is_not_asked_for_a_limit_that_it_does_not_have(
     monkeypatch.setattr(connection, "LAST_OLDER", 99)
     await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set lock_timeout = '1ms'")
     for _ in range(2):
-        opened = await connection.connect(f"{dsn}?connect_timeout=30", name="test")
+        opened = await connection.connect(patient(dsn), name="test")
         assert await opened.fetchval("show lock_timeout") == "0"
         await opened.close()
 

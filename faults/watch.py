@@ -27,6 +27,8 @@ SEEN_TO = """
     where m.message_id = any($2) and (m.completed_at is null or m.completed_at > $1)
     having coalesce(bool_and(e.at is not null), true)"""
 ENDED = "select completed_at is not null from treadle.messages where metadata ->> 'key' = $1"
+HEARTBEATS_FOLLOW = """
+    select not exists (select from treadle.workers where reported_at > treadle.clock() + interval '1 minute')"""
 RUNNING_AGAIN_EVENTS = ["started", "done", "error", "cancelled"]
 LOSS_NOTICED_EVENTS = ["retry", "parked", *RUNNING_AGAIN_EVENTS]
 
@@ -63,18 +65,32 @@ async def writes_again(world: World, what: str, since: float, moment: float) -> 
 
 async def message_ends(world: World, what: str, sent: Sent) -> None:
     """Record the seconds until this message, which was just sent, has ended."""
+    seconds = await _seconds_until(world, ENDED, sent.key)
+    if seconds is None:
+        world.history.not_recovered.append(f"{what} did not end within {RECOVERY_SECONDS:g} s")
+    else:
+        world.history.recoveries.append(Recovery(what, seconds))
+
+
+async def heartbeats_follow(world: World) -> None:
+    """Wait until each living worker has sent a heartbeat by the clock that was set back."""
+    if await _seconds_until(world, HEARTBEATS_FOLLOW) is None:
+        world.history.not_recovered.append(f"heartbeats did not follow the clock within {RECOVERY_SECONDS:g} s")
+
+
+async def _seconds_until(world: World, question: str, *args: Any) -> float | None:
+    """Until PostgreSQL answers true; None if it does not in time."""
     began = time.monotonic()
     while time.monotonic() < began + RECOVERY_SECONDS:
         with contextlib.suppress(*DATABASE_ERRORS):
             connection = await world.cluster.primary.connect(2)
             try:
-                if await connection.fetchval(ENDED, sent.key):
-                    world.history.recoveries.append(Recovery(what, time.monotonic() - began))
-                    return
+                if await connection.fetchval(question, *args):
+                    return time.monotonic() - began
             finally:
                 await connection.close()
         await asyncio.sleep(POLL_SECONDS)
-    world.history.not_recovered.append(f"{what} did not end within {RECOVERY_SECONDS:g} s")
+    return None
 
 
 async def streams_again(world: World, readings: Sequence[Reading], killed: int, since: float) -> None:

@@ -1,7 +1,8 @@
 """What a client asks of a LangGraph graph that the graph cannot take: one attempt finds it, and no node runs."""
 
+import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from langgraph.graph import MessagesState
@@ -9,7 +10,7 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel, ValidationError
 
 from tests.support.graphs import chain_graph
-from treadle import Agent, Rejected
+from treadle import Agent, Context, Rejected
 from treadle.adapters import langgraph_agent
 from treadle.testing import FakeContext
 
@@ -91,6 +92,21 @@ async def test_messages_that_langchain_cannot_read_are_rejected(way: str, said: 
 @pytest.mark.parametrize("said", ["Hi", ["Hi", ["user", "Ho"], {"role": "assistant", "content": "Hey"}]], ids=str)
 async def test_other_messages_are_read(said: Any) -> None:
     assert await _agent(None, [])(FakeContext(), {"messages": said}) == (1 if said == "Hi" else 3)
+
+
+@pytest.mark.parametrize("given", [["Hi", "Ho"], [["user", "Hi"], ["user", "Ho"]], [{"role": "user"}]], ids=str)
+async def test_a_state_that_is_a_list_has_no_names(given: Any) -> None:
+    """Only the update of a command can be a list of names and values."""
+
+    async def count(state: list[Any]) -> list[Any]:
+        return [len(state)]
+
+    def listed(context: Context, message: list[Any]) -> list[Any]:
+        return message
+
+    graph = chain_graph(Annotated[list, operator.add], count=count)
+    agent = langgraph_agent("counts", graph.compile(), input=listed, output=lambda state: state[-1])
+    assert await agent(FakeContext(), given) == len(given)
 
 
 class Order(BaseModel):

@@ -60,8 +60,9 @@ def refuse_unreadable(graph: Any, start: Any) -> None:
     from langgraph.graph.message import add_messages
     from langgraph.types import Command
 
-    values = start.update if isinstance(start, Command) else start
-    given_by_name: Any = dict(values) if isinstance(values, list) else values
+    given_by_name: Any = start.update if isinstance(start, Command) else start
+    if isinstance(start, Command) and isinstance(start.update, list):
+        given_by_name = dict(pair for pair in start.update if isinstance(pair, tuple) and len(pair) == 2)
     for name, channel in getattr(graph, "channels", {}).items() if isinstance(given_by_name, dict) else ():
         if name in given_by_name and getattr(channel, "operator", None) is add_messages:
             given = given_by_name[name]

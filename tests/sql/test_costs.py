@@ -256,3 +256,22 @@ async def test_our_connections_switch_jit_off(sql: Connection, database: Databas
     """For statements on views, which cannot do it themselves."""
     await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set jit = on")
     assert await database.fetchval("show jit") == "off"
+
+
+@pytest.mark.parametrize("threads", [False, True])
+async def test_no_function_runs_for_each_message(sql_client: SqlClient, threads: bool) -> None:
+    """What PostgreSQL inlines it does not call: a function that is called for each row starts a query each time."""
+    texts = [{"agent": "echo"} | ({"thread_id": f"t{n}"} if threads else {}) for n in range(100)]
+    async with sql_client.sql.transaction():
+        await sql_client.sql.execute("set local track_functions = 'all'")
+        await sql_client.submit_many(*texts, autocommit=True)
+        claims = await sql_client.claim(100)
+        assert await sql_client.append(*((claim, claim.last_seq + 1, ["x"]) for claim in claims)) == ["ok"] * 100
+        first_seq = claims[0].last_seq + 2
+        assert await sql_client.finish(*claims, first_seq=first_seq) == ["completed"] * 100
+        ids = [claim.message_id for claim in claims]
+        read = await sql_client.sql.fetch("select type from treadle.read_events($1, $2)", ids, [0] * 100)
+        called = await sql_client.sql.fetch("select funcname, calls from pg_stat_xact_user_functions")
+    assert Counter(row["type"] for row in read) == dict.fromkeys(("queued", "started", "chunk", "done"), 100)
+    assert "submit_many" in {row["funcname"] for row in called}
+    assert [row["funcname"] for row in called if row["calls"] >= 50] == []

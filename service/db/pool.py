@@ -21,10 +21,11 @@ from service.db.connection import (
     explain,
     first_line,
 )
+from service.db.kept_connections import KeptConnections
 from service.errors import BY_SQLSTATE, Busy, NotConnected, NotStorable, SchemaError, TooSlow, Unavailable
 
+CLOSE_SECONDS = 2.0  # for the calls in progress when a process ends
 DELETION_TIMEOUT_SECONDS = 60.0  # of a thread: one transaction deletes a million messages in ten seconds
-CANCEL_TIMEOUT_SECONDS = 2.0  # to cancel a command that timed out, after which its connection is dropped
 
 NO_SCHEMA = "The database has no Treadle schema of this release: run treadle migrate."
 LANE = re.compile(r"pgmq\.q_(\w+)_(high|normal|low|dlq)(?:_msg_id_seq)?\b")  # the table of a lane, or its sequence
@@ -70,7 +71,7 @@ class Database:
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
         self._statement_timeout = statement_timeout  # seconds
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._connections: KeptConnections | None = None
         self._availability = availability
         self._opening = asyncio.Lock()
 
@@ -90,18 +91,13 @@ class Database:
     @property
     def connections(self) -> tuple[int, int, int]:
         """How many are in use, how many are idle, and how many there may be."""
-        if self._pool is None:
-            return 0, 0, self._size
-        idle = self._pool.get_idle_size()
-        return self._pool.get_size() - idle, idle, self._size
+        in_use, idle = (0, 0) if self._connections is None else self._connections.counts
+        return in_use, idle, self._size
 
     async def close(self) -> None:
-        if self._pool is not None:
-            pool, self._pool = self._pool, None
-            try:
-                await asyncio.wait_for(pool.close(), 2)
-            except TimeoutError:
-                pool.terminate()
+        if self._connections is not None:
+            connections, self._connections = self._connections, None
+            await connections.close(CLOSE_SECONDS)
 
     async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
         """Make the call, and report to `availability` how it ended."""
@@ -124,20 +120,17 @@ class Database:
         while True:
             tries -= 1
             try:
-                pool = self._pool or await self._open()
-                # A timeout costs a task each time, and an idle connection needs no waiting.
-                connection = await pool.acquire(timeout=None if pool.get_idle_size() else COMMAND_TIMEOUT_SECONDS)
-                try:
-                    return await call(connection)
-                except TimeoutError as error:
-                    raise TooSlow("PostgreSQL was reached, but did not answer in time.") from error
-                except asyncpg.ReadOnlySQLTransactionError as error:
-                    await self._drop()  # its other connections lead to the same server
-                    if (refusal := await read_only.refusal(connection)) is None:
-                        raise
-                    raise refusal from error
-                finally:
-                    await pool.release(connection, timeout=CANCEL_TIMEOUT_SECONDS)
+                connections = self._connections or await self._open()
+                async with connections.lend(COMMAND_TIMEOUT_SECONDS) as connection:
+                    try:
+                        return await call(connection)
+                    except TimeoutError as error:
+                        raise TooSlow("PostgreSQL was reached, but did not answer in time.") from error
+                    except asyncpg.ReadOnlySQLTransactionError as error:
+                        await connections.expire()  # the others lead to the same server
+                        if (refusal := await read_only.refusal(connection)) is None:
+                            raise
+                        raise refusal from error
             except _REPEATABLE_ERRORS as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
@@ -151,10 +144,10 @@ class Database:
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 
-    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+    async def _open(self) -> KeptConnections:
         async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
+            if self._connections is None:
+                pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
                     max_size=self._size,
@@ -170,11 +163,8 @@ class Database:
                     reset=_leave_as_is,
                     max_inactive_connection_lifetime=300,
                 )
-            return self._pool
-
-    async def _drop(self) -> None:
-        if self._pool is not None:
-            await self._pool.expire_connections()
+                self._connections = KeptConnections(pool)
+            return self._connections
 
 
 async def _prepare(connection: Any) -> None:

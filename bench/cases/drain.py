@@ -9,7 +9,7 @@ from bench.stage import CaseDatabase, Stage, rate
 
 ROUND_LIMIT_SECONDS = 180.0
 # An agent that does nothing ends before the next claim returns: with twice the slots, half run while half are claimed.
-TUNED_SETTINGS = {"WORKER_CONCURRENCY": "200"}
+TUNED_SETTINGS = {"WORKER_CONCURRENCY": "400"}
 
 COMPLETED = "select coalesce(sum(completed), 0) >= $1 from treadle.counters"
 

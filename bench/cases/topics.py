@@ -19,7 +19,7 @@ KEYS = 1_000
 MAX_IN_FLIGHT = 2_000
 ROUND_LIMIT_SECONDS = 300.0
 PAUSE_SECONDS = 0.02  # between two records when idle
-TUNED_SETTINGS = {"WORKER_CONCURRENCY": "200"}
+TUNED_SETTINGS = {"WORKER_CONCURRENCY": "400"}
 
 PUBLISH = "select count(*) from treadle.publish_many('t', $1::jsonb, notify => true)"
 SUBSCRIBE = "select treadle.create_subscription($1, '{t}', 'noop', start => $2, max_in_flight => $3)"

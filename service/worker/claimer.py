@@ -20,10 +20,10 @@ from service.worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
-CLAIM_BATCH_MESSAGES = 100
+CLAIM_BATCH_MESSAGES = 200
 CLAIM_BATCH_BYTES = 50_000_000  # about (treadle._bytes); the rest comes with the next claim
 # While several tenants share the lanes, claims are small: a message that goes before a flood waits for a fraction of
-# the time that a hundred of the flood's take. Smaller ones, or two at a time, cost more than they spare.
+# the time that two hundred of the flood's take. Smaller ones, or two at a time, cost more than they spare.
 SHARED_CLAIM_BATCH_MESSAGES = 35
 SHARED_SECONDS = 60.0  # since a claim brought a message of another tenant
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.

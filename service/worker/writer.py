@@ -17,8 +17,8 @@ from service.patience import Patience
 from service.worker.persistence import persist
 
 APPEND_BATCH_ITEMS = 200
-FINISH_BATCH_ITEMS = 100
-ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
+FINISH_BATCH_ITEMS = 200
+ITEM_CHARACTERS = 40_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
 # Readers hear that an attempt has started when it has written nothing so long. Most write sooner, and the hint of that
 # would meet readers that are just reading.
 STARTED_HINT_SECONDS = 0.01

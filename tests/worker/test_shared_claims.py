@@ -17,7 +17,7 @@ from service.worker.traces import NoTraces
 from tests.support.waiting import LIMIT_SECONDS, let_the_loop_read, until
 from tests.support.workers import never_replaced
 
-ROOM = 130
+ROOM = CLAIM_BATCH_MESSAGES + 30
 
 
 class Claim:

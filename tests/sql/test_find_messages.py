@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.support.low_water import FILL_MESSAGES, buffers
+from tests.support.messages import id_of
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -37,10 +38,10 @@ async def find(
 async def test_each_filter_finds_its_messages_newest_first(sql_client: SqlClient) -> None:
     """State, agent, thread, text, error and time, alone and together, on one small database."""
     await sql_client.register({"agent": "other", "queue": "default"})
-    first = await sql_client.submit("the Red bicycle", metadata={"customer": "seven"})
-    second = await sql_client.submit("two", thread_id="t")
-    third = await sql_client.submit("three", thread_id="t", priority="high")
-    fourth = await sql_client.submit("four", agent="other")
+    first = await sql_client.submit("the Red bicycle", metadata={"customer": "seven"}, message_id=id_of(-4))
+    second = await sql_client.submit("two", thread_id="t", message_id=id_of(-3))
+    third = await sql_client.submit("three", thread_id="t", priority="high", message_id=id_of(-2))
+    fourth = await sql_client.submit("four", agent="other", message_id=id_of(-1))
     assert await find(sql_client) == ([fourth, third, second, first], None)
     assert await find(sql_client, state="queued", agent="other") == ([fourth], None)
     assert await find(sql_client, thread_id="t") == ([third, second], None)

@@ -1,13 +1,13 @@
 """What submit refuses, in one sentence, and what it just accepts."""
 
 import json
-import time
 from typing import Any
 
 import asyncpg
 import pytest
 
 from tests.support.cli_runner import Cli
+from tests.support.messages import id_of
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -60,12 +60,6 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
 async def test_nonsense_is_refused_in_one_sentence(sql_client: SqlClient) -> None:
     for message, sentence in NONSENSE:
         assert await refused(sql_client, {"thread_id": "t", **message}) == sentence, message
-
-
-def id_of(seconds: float, version: int = 7) -> str:
-    """A message id of a time that far from now."""
-    digits = f"{int((time.time() + seconds) * 1000):012x}"
-    return f"{digits[:8]}-{digits[8:]}-{version}000-8000-000000000000"
 
 
 async def test_an_id_that_would_never_be_purged_is_refused(sql_client: SqlClient) -> None:

@@ -174,7 +174,6 @@ async def id_of(sql_client: SqlClient) -> str:
     """An id of the present time."""
     return str(
         await sql_client.sql.fetchval(
-            "select overlay(treadle.uuid_at(treadle.clock())::text placing"
-            " substring(gen_random_uuid()::text from 20) from 20)::uuid"
+            "select overlay(treadle.uuid7()::text placing left(treadle.uuid_at(treadle.clock())::text, 13) from 1)"
         )
-    ).replace("-0000-", "-7000-", 1)
+    )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tests.support.messages import id_of
 from tests.support.sql_client import SqlClient
 from tests.support.sql_rows import fetch_row
 
@@ -86,7 +87,8 @@ async def test_thread_overview(sql_client: SqlClient) -> None:
 
 
 async def test_message_overview(sql_client: SqlClient) -> None:
-    inside, alone = await sql_client.submit("in", thread_id="t"), await sql_client.submit("out", metadata={"a": 1})
+    inside = await sql_client.submit("in", thread_id="t", message_id=id_of(-2))
+    alone = await sql_client.submit("out", metadata={"a": 1}, message_id=id_of(-1))
     await sql_client.run(1)
     first, second = await rows(sql_client, "message_overview", "message_id")
     assert (first["message_id"], first["thread_id"], first["user_message"], first["ord"]) == (inside, "t", "in", 1)

@@ -40,7 +40,10 @@ async def test_a_result_becomes_text_once_and_an_event_names_the_right_response(
         assert await sql_client.finish(claim, result="a" * 20_000) == ["completed"]
         calls = await sql.fetchval("select calls from pg_stat_xact_user_functions where funcname = '_webhook_data'")
     assert calls == 1
-    bodies = [row["body"] for row in await sql.fetch("select body from treadle.messages where delivery is not null")]
+    bodies = [
+        row["body"]
+        for row in await sql.fetch("select body from treadle.messages where delivery is not null order by message_id")
+    ]
     assert [body["data"]["omitted"] for body in bodies if body["type"] == "message.completed"] == [["result"]] * 4
     responses = [body["data"]["id"] for body in bodies if body["type"] == "response.completed"]
     assert responses == [f"resp_{message_id.hex}", f"resp_{message_id.hex}_3"]

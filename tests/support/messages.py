@@ -1,5 +1,6 @@
 """Messages in SQL: submit them, wait for them, and read their logs, as a user of psql does."""
 
+import time
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,12 @@ class Entry(msgspec.Struct, frozen=True):
     type: str
     data: Any
     created_at: datetime
+
+
+def id_of(seconds: float, version: int = 7) -> str:
+    """A message id of a time that far from now. Ids that PostgreSQL makes within a millisecond have a random order."""
+    digits = f"{int((time.time() + seconds) * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}-{version}000-8000-000000000000"
 
 
 async def submit(sql: Connection, message: Any, **fields: Any) -> UUID:

@@ -55,6 +55,14 @@ INSERT_FINISHED = """
     select 'default', id, seq, type, data, now from numbered,
         (values (1, 'queued', null), (2, 'started', '{"attempt": 1}'::jsonb), (3, 'done', null)) e (seq, type, data)"""
 
+INSERT_EVENTS = """
+    insert into treadle.events (tenant, message_id, seq, type, data, created_at)
+    select 'default', m.id, seq, 'chunk',
+        jsonb_build_object('type', 'content', 'chunk', left($2::text, 20), 'index', seq - 2), m.now
+    from (
+        select treadle.uuid7() as id, treadle.clock() as now from generate_series(1, $1::integer / 1000)
+    ) m, generate_series(2, 1001) seq"""
+
 
 async def submit(sql: Any, count: int, *, thread: str, threads: int, start: int = 0) -> None:
     """Submit `count` messages by this connection, the first to thread number `start`; see `queued`."""
@@ -90,6 +98,11 @@ async def queued_at_once(dsn: str, count: int, tell: Callable[[int], None] = lam
 async def finished(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
     """Write `count` messages as if they had been submitted, claimed and finished."""
     await _insert(dsn, INSERT_FINISHED, count, tell, writers=WRITER_COUNT)
+
+
+async def events(dsn: str, count: int, tell: Callable[[int], None] = lambda _: None) -> None:
+    """Write `count` chunks, a thousand of each message, into the log; the messages themselves are missing."""
+    await _insert(dsn, INSERT_EVENTS, count, tell, writers=WRITER_COUNT)
 
 
 async def fold_and_vacuum(sql: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -15,13 +15,16 @@ from bench import lists
 from bench.sample import BODY
 from service.access.principal import COMMAND_LINE
 from service.db.pool import Database
-from service.leases.model import Claim, Finish, Outcome
+from service.events.model import Cursor
+from service.events.store import EventStore
+from service.leases.model import Append, Claim, EventToAppend, Finish, Outcome
 from service.leases.store import LeaseStore
 from service.messages.store import MessageStore
 
 BATCH_MESSAGES = 100
 WORKER_ID = "bench"
 LEASE_SECONDS = 3600.0
+CHUNK = EventToAppend("chunk", '{"type": "content", "chunk": "a few words", "index": 0}')
 
 BUFFERS = """
     select coalesce(sum(s.shared_blks_hit + s.shared_blks_read), 0)::bigint from pg_stat_statements s
@@ -45,6 +48,7 @@ class Round:
         calls = lists.calls(database, self._messages, self._find_newest)
         self.lists = {name: call for name, call in calls.items() if only is None or name in only}
         self._leases = LeaseStore(database)
+        self._events = EventStore(database)
         self.taken: dict[str, list[float]] = defaultdict(list)  # milliseconds
         self.touched: dict[str, list[float]] = defaultdict(list)  # buffers
         self._counting = False
@@ -60,6 +64,8 @@ class Round:
         for name, call in self.lists.items():
             await self._step(name, call())
         claims = await self._step("claim(100)", self._claim(BATCH_MESSAGES))
+        await self._step("append(100)", self._append(claims))
+        await self._step("read(100)", self._read(claims))
         await self._step("finish(100)", self._finish(claims))
 
     def forget(self) -> None:
@@ -109,8 +115,18 @@ class Round:
         )
         return claimed.claims
 
+    async def _append(self, claims: list[Claim]) -> None:
+        appends = [Append(c.message_id, c.lease, c.last_seq + 1, [CHUNK], c.thread) for c in claims]
+        answers = await self._leases.append(appends, False)
+        assert all(answer.status == "ok" for answer in answers)
+
+    async def _read(self, claims: list[Claim]) -> None:
+        """The events that `_append` has written, each for a reader."""
+        pages = await self._events.read([Cursor(str(c.message_id), c.last_seq) for c in claims])
+        assert all(page is not None and len(page.entries) == 1 for page in pages)
+
     async def _finish(self, claims: list[Claim]) -> None:
         outcome = Outcome("completed", result='"ok"')
-        finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 1, (), c.thread) for c in claims]
+        finishes = [Finish(c.message_id, c.lease, outcome, None, c.last_seq + 2, (), c.thread) for c in claims]
         answers = await self._leases.finish(finishes, False, 3)
         assert all(answer.status == "completed" for answer in answers)

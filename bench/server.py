@@ -130,7 +130,7 @@ class Server:
         """For the cases that submit without a worker."""
         database = Database(self.dsn("treadle"), name="bench", size=1)
         try:
-            registry = Registry(Settings(), (agents.noop, agents.hello, agents.ticker))
+            registry = Registry(Settings(), (agents.noop, agents.hello, agents.ticker, agents.noter))
             await QueueStore(database).register_agents(registry.rows(), None)
         finally:
             await database.close()

@@ -24,6 +24,7 @@ async def run(stage: Stage) -> None:
     if huge:
         cases[f"{huge:,} queued"] = {"queued": huge}
         cases[f"{huge:,} finished"] = {"finished": huge}
+        cases[f"{10 * huge:,} events"] = {"events": 10 * huge}
     cases[f"{large:,} delayed"] = {"delayed": large}
     cases[f"{large:,} behind threads"] = {"threads": large}
 
@@ -72,6 +73,8 @@ async def _round(stage: Stage, base: CaseDatabase, contents: Mapping[str, int], 
     await fill.queued(base.dsn, SLEEPING_THREADS, thread="s", threads=SLEEPING_THREADS, delay_seconds=86_400)
     if count := contents.get("finished"):
         await fill.finished(base.dsn, count, told)
+    if count := contents.get("events"):
+        await fill.events(base.dsn, count, told)
     if count := contents.get("delayed"):
         await fill.queued(base.dsn, count, delay_seconds=86_400, tell=told)
     if count := contents.get("threads"):

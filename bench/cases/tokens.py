@@ -25,6 +25,7 @@ class Load(msgspec.Struct, frozen=True):
     per_second: int  # tokens of each agent
     readers: int = 1  # of each agent
     workers: int = 1
+    times: int = 1  # that a token repeats the time of its emission
 
     @property
     def name(self) -> str:
@@ -101,6 +102,7 @@ async def emit(base: CaseDatabase, load: Load, seconds: int, *, port: int | None
                 "start_at": start_at + n / load.agents / load.per_second,
                 "per_second": load.per_second,
                 "chunks": each,
+                "times": load.times,
             },
         }
         for n, message_id in enumerate(ids)
@@ -129,7 +131,7 @@ async def emit(base: CaseDatabase, load: Load, seconds: int, *, port: int | None
     tokens = load.agents * each
     found = await _log_figures(base, ids, tokens, start_at, seconds)
     if answer is not None:
-        found |= _reader_figures(answer, tokens * load.readers)
+        found |= _reader_figures(answer, tokens * load.readers * load.times)
     return found | meter.cost(before, after, tokens, "token")
 
 

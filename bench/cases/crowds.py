@@ -1,5 +1,5 @@
-"""Crowds: many streams on which nothing happens, many submits at once on an idle system, and many readers that return
-at once."""
+"""Crowds: many streams and sockets on which nothing happens, many submits at once on an idle system, and many readers
+that return at once."""
 
 import asyncio
 import time
@@ -23,9 +23,10 @@ SUBMIT = "select treadle.submit($1::text, agent => 'noop', thread_id => $2, noti
 
 async def run(stage: Stage) -> None:
     streams = stage.pick(10_000, 200)
-    async with stage.base("idle") as base:
-        stage.tell(f"opening {streams} streams")
-        stage.record("idle streams", await _idle(base, streams, stage.pick(15, 2)))
+    for way in ("stream", "socket"):
+        async with stage.base("idle") as base:
+            stage.tell(f"opening {streams} {way}s")
+            stage.record(f"idle {way}s", await _idle(base, way, streams, stage.pick(15, 2)))
     submits = stage.pick(5_000, 500)
     async with stage.base("burst") as base:
         await base.worker(QUEUES="idle")
@@ -36,14 +37,14 @@ async def run(stage: Stage) -> None:
         stage.record(f"{readers:,} readers return", await _herd(base, readers))
 
 
-async def _idle(base: CaseDatabase, streams: int, seconds: int) -> Figures:
-    """The memory and the CPU of streams, and how late an event of one of them comes."""
+async def _idle(base: CaseDatabase, way: str, streams: int, seconds: int) -> Figures:
+    """The memory and the CPU of streams or sockets, and how late an event of one of them comes."""
     await pause(base, True)
     await fill.queued(base.dsn, streams, thread="t", threads=streams)
     api, port = await base.processes.api()
     await asyncio.sleep(SETTLE_SECONDS)
     resting = meter.memory(api.pid)
-    config = {"port": port, "streams": streams, "events": EVENTS, "seconds": LIMIT_SECONDS}
+    config = {"port": port, "way": way, "streams": streams, "events": EVENTS, "seconds": LIMIT_SECONDS}
     opening = LIMIT_SECONDS + streams * OPENING_SECONDS
     client = await base.client("bench.clients.idle", config, seconds=opening)
     await asyncio.sleep(SETTLE_SECONDS)

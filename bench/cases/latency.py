@@ -15,7 +15,7 @@ ROUND_LIMIT_SECONDS = 120.0
 PAUSE_SECONDS = 0.02  # between two messages
 WARMUP = 30
 POST = {"body": json.dumps({"message": BODY, "agent": "hello"})}
-WAYS = (("stream", "the thread's stream"), ("socket", "a socket"))
+WAYS = (("stream", "the thread's stream"), ("socket", "a socket"), ("completions", "/v1/chat/completions"))
 
 # The two parts of it: the wait for a worker, and the attempt.
 STEP_TIMES = """

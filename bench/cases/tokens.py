@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import uuid_utils.compat as uuid
@@ -26,10 +26,12 @@ class Load(msgspec.Struct, frozen=True):
     readers: int = 1  # of each agent
     workers: int = 1
     times: int = 1  # that a token repeats the time of its emission
+    way: Literal["stream", "socket"] = "stream"  # of the readers
 
     @property
     def name(self) -> str:
-        readers = {0: "no reader", 1: "a reader each"}.get(self.readers, f"{self.readers} readers each")
+        one = "a reader each" if self.way == "stream" else "a socket each"
+        readers = {0: "no reader", 1: one}.get(self.readers, f"{self.readers} readers each")
         workers = "" if self.workers == 1 else f", {self.workers} workers"
         return f"{self.agents:,} x {self.per_second}/s, {readers}{workers}"
 
@@ -37,6 +39,7 @@ class Load(msgspec.Struct, frozen=True):
 LOADS = (
     Load(100, 50),
     Load(500, 50),
+    Load(500, 50, way="socket"),
     Load(1_000, 50, readers=0),
     Load(1_000, 50),
     Load(1_000, 50, readers=3),
@@ -45,7 +48,7 @@ LOADS = (
     Load(1_500, 100),
     Load(2_000, 50),
 )
-QUICK_LOADS = (Load(50, 20), Load(50, 20, readers=3, workers=2))
+QUICK_LOADS = (Load(50, 20), Load(50, 20, way="socket"), Load(50, 20, readers=3, workers=2))
 
 
 async def run(stage: Stage) -> None:
@@ -105,12 +108,14 @@ async def emit(base: CaseDatabase, load: Load, seconds: int, *, port: int | None
                 "times": load.times,
             },
         }
+        | ({"thread_id": message_id} if load.way == "socket" else {})
         for n, message_id in enumerate(ids)
     ]))  # fmt: skip
     client = None
     if port is not None:
         config = {
             "port": port,
+            "way": load.way,
             "ids": ids * load.readers,
             "reconnecting": 0,
             "reconnect_seconds": 0,

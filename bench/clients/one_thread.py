@@ -1,24 +1,22 @@
 """One message at a time into one thread, which the client reads all the time: as a stream, or over a WebSocket that
-also takes the messages.
+also takes the messages. Or one streamed completion of OpenAI's API after the other.
 
-config: port, way (`stream` or `socket`), messages, warmup, pause (seconds between two), text, agent. Answer:
-milliseconds from the message's first byte, for each message: first (the first chunk), done.
+config: port, way (`stream`, `socket` or `completions`), messages, warmup, pause (seconds between two), text, agent.
+Answer: milliseconds from the message's first byte, for each message: first (the first chunk), done.
 """
 
 import random
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
 from bench.clients.script import Go, play
+from bench.clients.sockets import opening
 
 TIMEOUT_SECONDS = 20.0
-HANDSHAKE = (
-    b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-)
 
 
 class Stream:
@@ -54,7 +52,7 @@ class Socket:
         # One whole text, masked with zeros; the length in two bytes.
         self._frame = b"\x81\xfe" + len(payload).to_bytes(2) + bytes(4) + payload
         self.reads = _connect(port)
-        self.reads.sendall(_request(b"GET /ws/socket", HANDSHAKE))
+        self.reads.sendall(opening("socket"))
         _read_until(self.reads, b'"status":"open"')
         self.send()
 
@@ -65,7 +63,28 @@ class Socket:
         pass
 
 
-WAYS: dict[str, type[Stream] | type[Socket]] = {"stream": Stream, "socket": Socket}
+class Completions:
+    """Asks for a streamed completion of OpenAI's API on one connection; each is a message without a thread."""
+
+    chunk, done = b"hello", b"[DONE]"
+
+    def __init__(self, port: int, text: str, agent: str) -> None:
+        ask = {"model": agent, "stream": True, "messages": [{"role": "user", "content": text}]}
+        body = msgspec.json.encode(ask)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self._post = _request(b"POST /v1/chat/completions", head) + body
+        self.reads = _connect(port)
+        self.send()
+
+    def send(self) -> None:
+        self.reads.sendall(self._post)
+
+    def settle(self) -> None:
+        pass
+
+
+Way: TypeAlias = Stream | Socket | Completions
+WAYS: dict[str, Callable[[int, str, str], Way]] = {"stream": Stream, "socket": Socket, "completions": Completions}
 
 
 async def talk(config: Any, go: Go) -> Any:
@@ -81,7 +100,7 @@ async def talk(config: Any, go: Go) -> Any:
     return dict(zip(("first", "done"), zip(*taken, strict=True), strict=True))
 
 
-def _once(way: Stream | Socket) -> tuple[float, float]:
+def _once(way: Way) -> tuple[float, float]:
     began = time.perf_counter()
     way.send()
     seen, first = _read_until(way.reads, way.chunk)

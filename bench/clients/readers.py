@@ -1,10 +1,12 @@
-"""Many SSE clients: each reads its message's stream to the end and checks every event; some keep reconnecting.
+"""Many clients: each reads its message's SSE stream, or the WebSocket of its thread, to the end and checks every event;
+some keep reconnecting.
 
 A chunk is the times of its tokens (Unix nanoseconds, 19 digits each): several tokens may come in one event.
 
-config: port, ids (one for each client), reconnecting (how many clients), reconnect_seconds, from_ns (chunks emitted
-before are left out of the latencies), seconds (limit). Answer: tokens, chunks (their events), missing, doubled,
-unfinished, reconnects, p50 and p99 in ms from emission to socket, first_ns (first emission), last_ns (last arrival).
+config: port, way (`stream`, the default, or `socket`), ids (one for each client), reconnecting (how many clients),
+reconnect_seconds, from_ns (chunks emitted before are left out of the latencies), seconds (limit). Answer: tokens,
+chunks (their events), missing, doubled, unfinished, reconnects, p50 and p99 in ms from emission to socket, first_ns
+(first emission), last_ns (last arrival).
 """
 
 import asyncio
@@ -15,8 +17,14 @@ import time
 from typing import Any
 
 from bench.clients.script import Go, play
+from bench.clients.sockets import opening, pong
 from bench.sample import percentile
 
+FRAME = re.compile(  # of a socket
+    rb'"id":(\d+),"message_id":"[-0-9a-f]+","seq":\d+,"event":"(\w+)",'
+    rb'"data":(?:\{"type": ?"content", ?"chunk": ?"(\d+)")?.*?"created_at":"[^"]+"\}'
+)
+FRAME_END = b'Z"}'
 EVENT_BLOCK = re.compile(rb'event: (\w+)\ndata: (?:\{"type": ?"content", ?"chunk": ?"(\d+)")?.*\nid: (\d+)\n')
 TIME_DIGITS = 19
 FINAL_EVENTS = (b"done", b"error", b"cancelled")
@@ -36,8 +44,9 @@ class Tally:
 class Reader:
     """One client: a cursor that outlives its connections."""
 
-    def __init__(self, port: int, message_id: str, tally: Tally, reconnect_seconds: float | None) -> None:
+    def __init__(self, port: int, way: str, message_id: str, tally: Tally, reconnect_seconds: float | None) -> None:
         self._port = port
+        self._way = way
         self._id = message_id
         self._tally = tally
         self._reconnect_seconds = reconnect_seconds
@@ -47,6 +56,10 @@ class Reader:
 
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._way == "socket":
+            transport, _ = await loop.create_connection(lambda: Socket(self), "127.0.0.1", self._port)
+            transport.write(opening(self._id, self._seen))
+            return
         transport, _ = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
         transport.write(
             b"GET /messages/%s/stream HTTP/1.1\r\nhost: 127.0.0.1\r\nlast-event-id: %d\r\n\r\n"
@@ -109,7 +122,9 @@ class Connection(asyncio.Protocol):
         if not self._opened:
             self._opened = True
             self._reader.opened(self._transport)
-        data = self._rest + data
+        self._read(self._rest + data, now)
+
+    def _read(self, data: bytes, now: int) -> None:
         end = data.rfind(b"\n\n")  # the rest is incomplete
         if end < 0:
             self._rest = data
@@ -122,12 +137,27 @@ class Connection(asyncio.Protocol):
         self._reader.lost()
 
 
+class Socket(Connection):
+    """The same over the socket of a thread that has the message's id."""
+
+    def _read(self, data: bytes, now: int) -> None:
+        if answer := pong(data):
+            self._transport.write(answer)
+        end = data.rfind(FRAME_END)
+        if end < 0:
+            self._rest = data
+            return
+        self._rest = data[end + len(FRAME_END) :]
+        for found in FRAME.finditer(data, 0, end + len(FRAME_END)):
+            self._reader.event(int(found[1]), found[2], found[3], now)
+
+
 async def read(config: Any, go: Go) -> Any:
     ids = config["ids"]
     tally = Tally(len(ids), config["from_ns"])
     for n, message_id in enumerate(ids):
         again = config["reconnect_seconds"] if n < config["reconnecting"] else None
-        await Reader(config["port"], message_id, tally, again).connect()
+        await Reader(config["port"], config.get("way", "stream"), message_id, tally, again).connect()
         if n >= 50:
             await tally.connected.acquire()  # at most 50 connections are opened at once
     await go()

@@ -149,9 +149,8 @@ async def read_thread(*answers: bytes) -> tuple[Reading, list[str]]:
 
     async with serving(serve) as port:
         history = History()
-        clients = Clients(
-            [port], history, random.Random(2), 1
-        )  # with this seed no reader leaves before its fourth event
+        seed = 2  # with which no reader leaves before its fourth event
+        clients = Clients([port], history, random.Random(seed), 1)
         reading = clients.readers.read_thread("t")
         await until(lambda: history.client_errors)
         await clients.settle(0, {})

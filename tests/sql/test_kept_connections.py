@@ -33,7 +33,7 @@ async def call_in_progress(pair: Database, sql: Connection) -> AsyncIterator["as
     """A call that waits for a lock until the end of the block."""
     async with sql.transaction():
         await sql.execute("select pg_advisory_xact_lock(7)")
-        call = asyncio.create_task(pair.fetchval(f"{LOCK}::text"))
+        call = asyncio.create_task(pair.fetchval("select pg_advisory_xact_lock(7)::text"))
         await until(lambda: sql.fetchval(WAITERS), lambda count: count == 1)
         yield call
 
@@ -64,6 +64,7 @@ async def test_a_call_that_waits_has_the_first_free_connection(pair: Database, s
     await asyncio.wait({waiting, *holding}, return_when=asyncio.FIRST_COMPLETED)
     assert await waiting == ""  # on the connection of the call that came first: the other one goes on
     await asyncio.gather(*holding)
+    await asyncio.gather(*(pair.fetchval("select pg_advisory_unlock_all()::text") for _ in range(2)))
 
 
 async def test_a_kept_connection_that_broke_is_not_lent(pair: Database, sql: Connection) -> None:

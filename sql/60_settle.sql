@@ -247,7 +247,7 @@ begin
 end $$;
 
 -- Count what ended in its thread, and admit the next message of each thread whose turn ended. Returns the lane rows
--- of those.
+-- of those. The caller tells the workers of the queues of `settled`, and this function those of other queues.
 create or replace function treadle._pass_turns(settled treadle.settlement[], at timestamptz) returns treadle.lane_row[]
 language plpgsql as $$
 declare
@@ -258,6 +258,7 @@ begin
         return '{}';
     elsif treadle._sharing() then
         perform treadle._admit_turns(ids => v_turns, at => at);
+        perform treadle._hint_each('treadle_work', treadle._queues_of(v_turns));
         return '{}';
     end if;
     with admitted as (
@@ -272,6 +273,10 @@ begin
     )
     select array_agg(row(a.queue, a.lane, a.lane_id, a.body)::treadle.lane_row)
         into v_lane_rows from admitted a;
+    perform treadle._hint_each('treadle_work', array(
+        select distinct r.queue
+        from unnest(v_lane_rows) r
+        where r.queue <> all(array(select s.queue from unnest(settled) s))));
     return v_lane_rows;
 end $$;
 

@@ -35,6 +35,11 @@ async def once(context: Context, text: str) -> str:
     return text
 
 
+@agent("slow", queue="slow")
+async def slow(context: Context, text: str) -> str:
+    return text
+
+
 @agent("family")
 async def family(context: Context, text: str) -> Any:
     return await context.gather(await context.send("child", agent="once"))
@@ -84,3 +89,19 @@ async def test_reaped_messages_are_named(sql_client: SqlClient, database: Any) -
     )
     assert (reaped.message_id, reaped.queue) == (message_id, "default")
     assert reaped.thread == await sql_client.sql.fetchval("select id from treadle.threads")
+
+
+@pytest.mark.parametrize("tenants", [1, 2])  # with a second one, claims share the lanes
+async def test_the_next_message_of_a_thread_is_hinted_in_its_own_queue(
+    tenants: int, sql: Connection, sql_client: SqlClient, start_worker: StartWorker
+) -> None:
+    await start_worker(once, poll_interval=60.0, queues=("default",))
+    await start_worker(slow, poll_interval=60.0, queues=("slow",))
+    if tenants == 2:
+        await sql.execute("select treadle.create_tenant('acme')")
+        await sql_client.submit(agent="slow", tenant="acme")
+    await sql.execute("select treadle.pause('default')")
+    await submit(sql, "x", agent="once", thread_id="t")
+    message_id = await submit(sql, "y", agent="slow", thread_id="t")
+    await sql.execute("select treadle.pause('default', paused => false)")
+    await settled(sql, message_id)

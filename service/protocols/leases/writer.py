@@ -19,8 +19,8 @@ from service.protocols.leases.store import (
 )
 
 APPEND_BATCH_ITEMS = 200
-FINISH_BATCH_ITEMS = 100
-ITEM_CHARACTERS = 80_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
+FINISH_BATCH_ITEMS = 200
+ITEM_CHARACTERS = 40_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
 GAP = "Events before first_seq are not in the log: send them first."
 
 

@@ -24,6 +24,11 @@ class Places:
             self._forget(key, room)
             raise
 
+    def is_crowded(self, key: str) -> bool:
+        """Whether as many wait for a place as there are."""
+        room = self._rooms.get(key)
+        return room is not None and room.users >= 2 * self._most
+
     def leave(self, key: str) -> None:
         room = self._rooms[key]
         room.places.release()

@@ -11,6 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from service.agents.builtin.echo import echo
+from service.agents.contract import Deferred
 from service.db.pool import Connection
 from service.worker.deliveries.agent import next_delay
 from service.worker.deliveries.pace import Pace
@@ -20,7 +21,7 @@ from tests.support.documents import DOCS, blocks
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.hook_receiver import HookReceiver, Received, hurry
 from tests.support.node_client import play
-from tests.support.waiting import until
+from tests.support.waiting import LIMIT_SECONDS, let_the_loop_read, until
 from treadle import Agent, Context, Rejected, agent
 
 WAITS = """
@@ -255,20 +256,49 @@ async def test_deliveries_of_a_tenant_are_its_own_and_count_for_no_limit(
     assert await sql.fetchval("select count(*) from treadle._violations()") == 0
 
 
-def test_an_address_that_fails_is_paused_and_then_tried_by_one() -> None:
+async def test_an_address_that_fails_is_paused_and_then_tried_by_one() -> None:
     now = [1000.0]
     pace = Pace(10, clock=lambda: now[0])
     for _ in range(4):
         pace.note_failure("a", None)
     assert pace.pause_left("a") is None
-    pace.note_failure("a", None)
+    for _ in range(6):  # the first one begins the pause; the others ran at that moment
+        pace.note_failure("a", None)
     assert 5.0 <= (pace.pause_left("a") or 0) <= 10.0
     assert pace.pause_left("b") is None
     now[0] += 10.0
-    assert [pace.pause_left("a"), pace.pause_left("a")] == [None, 1.0]  # one tries
+    assert pace.pause_left("a") is None
+    async with pace.place("t", "a", attempt=1):
+        assert pace.pause_left("a") == 1.0  # one tries
+        async with pace.place("t", "a", attempt=1):  # a person asks for it
+            pass
+        assert pace.pause_left("a") == 1.0
+        pace.note_failure("a", None)
+    assert 10.0 <= (pace.pause_left("a") or 0) <= 20.0
+    now[0] += 20.0
+    assert pace.pause_left("a") is None
     pace.note_success("a")
     assert pace.pause_left("a") is None
     pace.note_failure("a", 600.0)  # it asks for a pause
     assert pace.pause_left("a") == 600.0
     assert 4.5 <= next_delay(0) <= 5.5
     assert all(0.9 * 86_400 <= next_delay(failures) <= 1.1 * 86_400 for failures in (8, 9))
+
+
+async def test_few_wait_for_an_address_whose_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that waits has a place of the worker."""
+    monkeypatch.setattr("service.worker.deliveries.pace.WAIT_SECONDS", 2 * LIMIT_SECONDS)
+    pace = Pace(10)
+    release = asyncio.Event()
+
+    async def deliver() -> None:
+        async with pace.place("t", "a", attempt=1):
+            await release.wait()
+
+    deliveries = [asyncio.create_task(deliver()) for _ in range(4)]  # two run, two wait
+    await let_the_loop_read()
+    with pytest.raises(Deferred):
+        await asyncio.wait_for(deliver(), LIMIT_SECONDS)
+    async with pace.place("t", "b", attempt=1):
+        release.set()
+    await asyncio.gather(*deliveries)

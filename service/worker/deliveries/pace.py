@@ -1,8 +1,8 @@
 """How fast this worker delivers to each address, so that one which hangs or fails delays no other.
 
-Each address has a part of the worker's places, and so has each tenant. A delivery that finds none is put off for a
-moment, without a failure. After several failures in a row an address is paused: until the pause is over its deliveries
-fail without a request, and then one of them tries.
+Each address has a part of the worker's places, and so has each tenant. A delivery that finds none, or as many others
+waiting, is put off for a moment, without a failure. After several failures in a row an address is paused: until the
+pause is over its deliveries fail without a request, and then one of them tries.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from service.agents.contract import Deferred
 from service.places import Places
 
-PLACES_OF_ADDRESS = 5  # the part of all places: a fifth
-PLACES_OF_TENANT = 2
+PLACES_OF_ADDRESS = 5  # a divisor: an address gets a fifth of all places
+PLACES_OF_TENANT = 2  # a divisor: a tenant gets half of all places
 WAIT_SECONDS = 1.0  # for a place, before the delivery is put off
 MAX_PUT_OFF_SECONDS = 60.0
 FAILURES_UNTIL_PAUSE = 5
@@ -33,6 +33,9 @@ class Health:
         self.paused_until = 0.0
         self.is_probing = False
 
+    def end_probe(self) -> None:
+        self.is_probing = False
+
 
 class Pace:
     """`places`: how many deliveries run at once in the worker. `clock` gives seconds, and never goes back."""
@@ -46,22 +49,22 @@ class Pace:
     def pause_left(self, address: str) -> float | None:
         """Seconds that the address is paused for; None: a delivery may try."""
         health = self._health.get(address)
-        if health is None or (health.failures < FAILURES_UNTIL_PAUSE and not health.paused_until):
+        if health is None or not health.paused_until:
             return None
         left = health.paused_until - self._clock()
-        if left > 0 or health.is_probing:
-            return max(left, 1.0)
-        health.is_probing = True
-        return None
+        return max(left, 1.0) if left > 0 or health.is_probing else None
 
     @contextlib.asynccontextmanager
     async def place(self, tenant: str, address: str, *, attempt: int) -> AsyncIterator[None]:
-        """A place for a delivery; raises Deferred where all are taken. `attempt`: counts from 1."""
+        """A place for a delivery, which is the one that tries if the address was paused. Raises Deferred where all
+        places are taken. `attempt`: counts from 1."""
         with contextlib.ExitStack() as ends:
-            ends.callback(self._end_probe, address)
+            self._begin_probe(address, ends)
             try:
                 async with asyncio.timeout(WAIT_SECONDS):
                     for places, key in ((self._of_address, address), (self._of_tenant, tenant)):
+                        if places.is_crowded(key):  # else those that wait would take the places of other addresses
+                            raise TimeoutError
                         await places.enter(key)
                         ends.callback(places.leave, key)
             except TimeoutError:
@@ -75,6 +78,8 @@ class Pace:
         """`pause`: the address asks for a pause of so many seconds."""
         health = self._health.setdefault(address, Health())
         self._health.move_to_end(address)
+        if pause is None and health.paused_until > self._clock():
+            return  # it began before the pause
         if len(self._health) > MAX_ADDRESSES:
             self._health.popitem(last=False)
         health.failures += 1
@@ -84,9 +89,11 @@ class Pace:
         if pause is not None:
             health.paused_until = max(health.paused_until, self._clock() + pause)
 
-    def _end_probe(self, address: str) -> None:
-        if health := self._health.get(address):
-            health.is_probing = False
+    def _begin_probe(self, address: str, ends: contextlib.ExitStack) -> None:
+        health = self._health.get(address)
+        if health is not None and health.paused_until and not health.is_probing:
+            health.is_probing = True
+            ends.callback(health.end_probe)
 
 
 def put_off(attempt: int, reason: str) -> Deferred:

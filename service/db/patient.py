@@ -12,7 +12,7 @@ from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 class PatientDatabase(Database):
     """A call that finds a row held waits a moment in PostgreSQL, as long as its function lets it, and then without a
     connection. One call of those with the same statement and arguments is repeated, the others wait in a line behind
-    it, and all are answered with Busy HELD_SECONDS after their arrival."""
+    it, and all are answered with Busy HELD_SECONDS after their arrival. `fetch`, for reads, does not wait so."""
 
     def __init__(self, dsn: str, **options: Any) -> None:
         super().__init__(dsn, **options)

@@ -10,7 +10,7 @@ SQL_FOLDER = data_folder("sql")
 RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(4, 5)  # releases that this code works with
 DEVELOPMENT_RELEASES = ("1", "2", "3")  # of databases that development versions made; their tables differ
-NEWEST_MIGRATION = "0030"  # the newest of migrations/versions; their names count up
+NEWEST_MIGRATION = "0030"  # the newest of migrations/versions; their names count up; a number may be missing
 # The release of a database; null also where a migration of this code has not been applied yet.
 RELEASE_FOUND = f"""
     (select value from treadle.meta where name = 'release'
@@ -28,7 +28,7 @@ def digest() -> str:
 def problem(release: str | None) -> str | None:
     """One sentence on why this code cannot work with that release (treadle.meta, `release`); None: it can."""
     if release is None:
-        return "The database has no Treadle schema: run treadle migrate."
+        return "The database has no Treadle schema of this release: run treadle migrate."
     if release in DEVELOPMENT_RELEASES:
         return "The database was made by a development version and cannot be upgraded: start with a new database."
     if not release.isdecimal() or int(release) not in SUPPORTED:

@@ -14,7 +14,7 @@ REST_SECONDS = 30.0  # a chore that nothing calls for runs that often all the sa
 
 
 class Lookout:
-    """`gate` lets a chore run when it is due. All gates are open until the first look, and while a look fails."""
+    """`wait` returns when a chore is due. All chores are due until the first look, and while a look fails."""
 
     name = "lookout"
 

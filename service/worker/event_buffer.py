@@ -17,7 +17,7 @@ from service.worker.outcome import StopReason
 HIGH_WATER_CHARS = 1_000_000  # of unsent data, at which emitters wait
 APPEND_CHARS = 256_000
 APPEND_EVENTS = 500
-CHUNK_CHARS = 16_000  # of several chunks in one event: it fits into a small page of a reader (pages.LIVE_PAGE_BYTES)
+CHUNK_CHARS = 16_000  # of several chunks in one event: it fits into a live page (LIVE_PAGE_BYTES in events/pages)
 
 
 class Part(NamedTuple):

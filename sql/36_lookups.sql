@@ -132,10 +132,9 @@ begin
     return query
         select m.message_id, m.agent, m.body,
             (
-                select coalesce(jsonb_object_agg(e.data ->> 'name', e.data -> 'result'), '{}')
-                from treadle.events e
-                where e.message_id = m.message_id
-                    and e.type = 'step'
+                select coalesce(jsonb_object_agg(k.data ->> 'name', k.data -> 'result' order by k.seq), '{}')
+                from treadle._kept_entries(m.message_id) k
+                where k.type = 'step'
             ),
             (
                 select coalesce(jsonb_agg(p.data order by p.seq), '[]')

@@ -1,5 +1,5 @@
--- Settle: an attempt ends. The one place where messages leave `processing`, and where queued ones are cancelled, or taken
--- by the running message of their thread.
+-- Settle: an attempt ends. The one place where messages leave `processing`, and where queued ones are cancelled, or
+-- taken by the running message of their thread.
 --
 --   outcome     by                             the message becomes
 --   completed   finish                         completed
@@ -26,8 +26,15 @@
 -- threads (by id), leases (by message_id), messages, thread_log (by thread), lane rows. The callers of _settle hold
 -- the threads and leases. Only a claim begins at the lane, and never waits.
 
-comment on column treadle.messages.state is 'queued -> processing (claim), cancelled (cancel), completed (taken by the running message: steer). processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed -> queued (redrive). completed, failed and cancelled -> queued (retry from a step)';
-comment on column treadle.messages.hold is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by promotion, or completed (steer). delay (not due) -> thread or null when due. backoff (waits for a retry) -> null when due. children -> null when they are over. input -> null when a person answers. share (its tenant has its share of the lane, or is suspended) -> null when there is room';
+comment on column treadle.messages.state
+    is 'queued -> processing (claim), cancelled (cancel), completed (taken by the running message: steer). '
+        'processing -> queued (retry, release, loss, park), completed, failed or cancelled (finish, reap). failed '
+        '-> queued (redrive). completed, failed and cancelled -> queued (retry from a step)';
+comment on column treadle.messages.hold
+    is 'Why a queued message has no lane row; null: it has one. thread (another message has the turn) -> null by '
+        'promotion, or completed (steer). delay (not due) -> thread or null when due. backoff (waits for a retry) '
+        '-> null when due. children -> null when they are over. input -> null when a person answers. share (its '
+        'tenant has its share of the lane, or is suspended) -> null when there is room';
 
 -- The ten seconds that a time belongs to, in treadle.counters.
 create or replace function treadle._slot(at timestamptz) returns timestamptz

@@ -192,8 +192,8 @@ language sql stable as $$
 $$;
 
 -- For each step from `first` to before `past` in which something happened: sums and percentiles (in seconds). Rows of
--- minutes are read for up to 26 hours, else those of hours, and then a step has at least an hour. `step` null: one step
--- from `first` to `past`, of hours where it begins with one.
+-- minutes are read for up to 26 hours, unless it begins with an hour and its steps are hours. Else those of hours are
+-- read, and then a step has at least an hour. `step` null: one step from `first` to `past`.
 create or replace function treadle.read_stats(
     of_tenant text, first timestamptz, past timestamptz, step integer default 60, queue text default null,
     agent text default null, by text default null)
@@ -207,7 +207,7 @@ language plpgsql stable security definer
 declare
     v_row_seconds constant integer := case
         when past - first <= interval '26 hours' and first >= treadle.clock() - interval '8 days'
-            and coalesce(step % 3600 <> 0, first <> date_trunc('hour', first))
+            and (coalesce(step % 3600 <> 0, false) or first <> date_trunc('hour', first))
             then 60
         else 3600
     end;

@@ -22,11 +22,15 @@ begin
         and not filter @? 'strict $.* ? (@.type() != "string")'
         and (not filter ? 'parent' or treadle._uuid(lower(filter ->> 'parent')) is not null)
     end) then
+        perform (filter ->> 'since')::timestamptz, (filter ->> 'until')::timestamptz;
         return filter;
     end if;
+    raise data_exception;
+exception when data_exception then
     raise exception using
         errcode = 'TR422',
-        message = 'filter must be an object with some of the texts ' || array_to_string(c_names, ', ') || '.';
+        message = 'filter must be an object with some of the texts ' || array_to_string(c_names, ', ')
+            || '; parent is an id, since and until are times.';
 end $$;
 
 -- A value as a person reads it.

@@ -218,6 +218,9 @@ def lag(
       treadle topics lag --most 1000 || echo "too far behind"
     """
 
+    if watch and most is not None:
+        raise click.UsageError("--watch shows, and --most gives an exit code: give one of them.")
+
     async def behind(store: "TopicStore", who: Principal) -> list[_Lag]:
         found = await read_all(partial(store.page, who)) if topic is None else [await store.get(who, topic)]
         return [

@@ -114,6 +114,8 @@ async def test_a_subscription_from_create_to_delete(cli: Cli, sql_client: SqlCli
     assert error_sentence(await cli("subscriptions", "set", "x", "t")) == "There is no subscription 'x'."
     assert (await cli("topics", "lag", "--most", "2")).exit_code == 0
     assert (await cli("topics", "lag", "t", "--most", "1")).exit_code == 1
+    both = await cli("topics", "lag", "--most", "1", "--watch")
+    assert (both.exit_code, "give one of them" in both.stderr) == (2, True)
     rows = await as_json(cli, "topics", "lag")
     assert [(row["topic"], row["subscription"], row["lag"]) for row in rows] == [("t", "s", 2), ("u", "s", 0)]
     assert (await as_json(cli, "subscriptions", "pause", "s"))["paused"] is True

@@ -60,7 +60,14 @@ async def test_each_filter_finds_its_messages_newest_first(sql_client: SqlClient
     middle = await sql_client.sql.fetchval("select treadle._time_of($1)", third)
     assert await find(sql_client, until=middle.isoformat()) == ([second, first], None)
     assert (await find(sql_client, since=middle.isoformat()))[0] == [fourth, third]
-    for wrong in ('{"wrong": "x"}', '{"parent": "x"}', "[]", '{"q": 1}'):
+    for wrong in (
+        '{"wrong": "x"}',
+        '{"parent": "x"}',
+        "[]",
+        '{"q": 1}',
+        '{"since": "soon"}',
+        '{"until": "2026-13-01"}',
+    ):
         with pytest.raises(asyncpg.PostgresError) as refused:
             await sql_client.sql.fetch("select treadle.find_messages($1)", wrong)
         assert refused.value.sqlstate == "TR422"

@@ -93,6 +93,15 @@ async def test_old_rows_are_deleted_and_read_in_steps(sql_client: SqlClient) -> 
     assert (
         await sql_client.sql.fetch(read.replace("null,", "'acme',"), now - datetime.timedelta(hours=20), now, 60) == []
     )
+    part = [days[-1]["at"] + datetime.timedelta(minutes=minutes) for minutes in (30, 150)]
+    await sql_client.sql.execute(
+        "insert into treadle.stat_rows (tenant, seconds, at, queue, agent, completed)"
+        " values ('default', 60, $1::timestamptz + interval '5 minutes', 'default', 'late', 7)",
+        part[0],
+    )
+    hours = await sql_client.sql.fetch(read, *part, 3600)
+    assert [row["completed"] for row in hours] == [7]  # of the part of the first hour that is asked for
+    await sql_client.sql.execute("delete from treadle.stat_rows where agent = 'late'")
     assert await sql_client.sql.fetchval("select treadle.purge_stats()") == 3
     assert await sql_client.sql.fetchval("select count(*) from treadle.stat_rows where seconds = 60") == 8
 

@@ -71,6 +71,8 @@ async def test_a_message_runs_again_from_a_step(
     printed = await cli("retry", str(message_id), "look", "--json")
     assert json.loads(printed.stdout) == {"message_id": str(message_id), "state": "queued"}
     await stopped.wait()
+    under_way = "select steps from treadle.turn_in_progress((select id from treadle.threads), 5)"
+    assert await sql.fetchval(under_way) == {"look": "look 2"}  # its former lives also planned
     assert (await api.post(f"/messages/{message_id}/retry", json={"step": "look"})).status_code == 409
     await api.delete(f"/messages/{message_id}")
     await settled(sql, message_id, "cancelled")

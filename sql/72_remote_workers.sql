@@ -22,57 +22,6 @@ begin
     return v;
 end $$;
 
--- Refuse agents that are not registered, where the worker may not register them.
-create or replace function treadle._require_agents(agents jsonb) returns void
-language plpgsql stable as $$
-declare
-    v_missing constant text := (
-        select min(d.agent)
-        from treadle._declared_agents(agents) d
-        where d.agent not in (select a.agent from treadle.agents a));
-begin
-    if v_missing is not null then
-        raise exception using
-            errcode = 'TR403',
-            message = format(
-                'There is no agent %s, and only a worker of the tenant default may register new ones.',
-                quote_literal(v_missing));
-    end if;
-end $$;
-
--- agents: as in treadle.register_agents, with which they are registered if the worker `may_register` them; else each
--- must be registered already, and keeps its queue. Returns the queues from which the worker claims.
-create or replace function treadle.remote_register(
-    tenant text, worker text, host text, pid integer, agents jsonb, concurrency integer, may_register boolean)
-returns text[] language plpgsql security definer
-set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off as $$
-declare
-    v_now constant timestamptz := treadle.clock();
-    v_agents constant text[] := array(
-        select distinct d.agent
-        from treadle._declared_agents(agents) d
-        order by d.agent);
-    v_queues text[];
-begin
-    perform treadle._limits_of_active(tenant);
-    if may_register then
-        perform treadle.register_agents(agents);
-    else
-        perform treadle._require_agents(agents);
-    end if;
-    v_queues := array(
-        select distinct a.queue
-        from treadle.agents a
-        where a.agent = any(v_agents)
-        order by a.queue);
-    insert into treadle.workers (
-            worker_id, host, pid, queues, agents, concurrency, in_flight, started_at, heartbeat_at, reported_at,
-            beating_since, serves)
-        values (worker, host, pid, v_queues, v_agents, concurrency, 0, v_now, v_now, v_now, v_now, tenant);
-    return v_queues;
-end $$;
-comment on function treadle.remote_register is 'Register a remote worker of a tenant, with its agents';
-
 -- What a remote worker may claim: from these queues, for these agents.
 create or replace function treadle.remote_worker(tenant text, worker text, out queues text[], out agents text[])
 language plpgsql stable security definer

@@ -49,6 +49,7 @@ from service.refusals import refusals
     status_code=201,
     summary="Register a remote worker with its agents",
     description="It claims messages of the caller's tenant. New agents are registered by workers of `default` only.",
+    responses=refusals(Conflict),
 )
 async def register_worker(
     data: JSONBody[NewWorker],

@@ -20,6 +20,7 @@
         │   ├── Busy             409                    another transaction is changing the same thing; try again
         │   └── LeaseLost        409                    a remote worker does not hold the lease that it names
         ├── TooLarge             413                    the body is larger than MAX_BODY_BYTES
+        ├── QueryTooLong         414                    the query string has too many bytes or parameters
         ├── WrongMediaType       415                    the body has no Content-Type, or one that is not accepted
         ├── WrongHost            421                    the API is addressed by a name that ALLOWED_HOSTS lacks
         ├── TooManyRequests      429                    the client sends more, or holds more open, than it may
@@ -178,6 +179,13 @@ class TooLarge(Refused):
 
     status = 413
     title = "Body too large"
+
+
+class QueryTooLong(Refused):
+    """The query string has more bytes, or more parameters, than any route takes."""
+
+    status = 414
+    title = "URI too long"
 
 
 class WrongMediaType(Refused):

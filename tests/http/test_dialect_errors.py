@@ -14,6 +14,7 @@ CODES = {
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
+    414: "query_too_long",
     415: "wrong_media_type",
 }
 
@@ -35,6 +36,7 @@ async def test_a_refusal_has_the_shape_of_its_dialect(
     for method, path, status, headers, body in (
         ("GET", "/no/such/route/anywhere/here", 404, {}, b""),
         ("PATCH", route, 405, json, b"{}"),
+        ("GET", f"{route}?{'a=1&' * 200}", 414, {}, b""),
         ("POST", route, 415, {"Content-Type": "text/plain"}, b"x"),
         ("POST", route, 415, {}, b"x"),
         ("POST", route, 413, json, b'"' + b"x" * 1_000 + b'"'),

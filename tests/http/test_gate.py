@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar._parsers import parse_query_string
 from websockets.exceptions import InvalidStatus
 
 from tests.support.access import CLOSED
@@ -196,6 +197,36 @@ async def test_a_request_without_a_body_needs_no_content_type(api: Client) -> No
     for lines in ((), ("Content-Length: 0",), ("Content-Length: 0", "Content-Type: text/plain")):
         answer = await ask(api, "Host: localhost", *lines, target="/queues/default/pause", method="POST")
         assert answer.status_code == 200
+
+
+def query(parameters: int, size: int) -> str:
+    """So many parameters `a` with values, in so many bytes."""
+    text = "&".join(["a=1"] * parameters)
+    return text + "1" * (size - len(text))
+
+
+LONG_QUERIES = [query(201, 1_000), query(1, 16_385), "&" * 60_000]
+
+
+async def test_a_query_string_that_is_expensive_to_parse_is_414(start_api: StartApi) -> None:
+    """Also for a route that needs a key, and for a path without a route: no layer has parsed it."""
+    parsed = parse_query_string.cache_info().misses
+    api = await start_api(**CLOSED)
+    for target in ("/threads", "/messages", "/health", "/nope"):
+        for text in LONG_QUERIES:
+            problem(await ask(api, "Host: localhost", target=f"{target}?{text}"), 414, "16384 bytes", "200 parameters")
+    for text in LONG_QUERIES:
+        problem(await ask(api, "Host: localhost", JSON, target=f"/messages?{text}", body=BODY, method="POST"), 414)
+    with pytest.raises(InvalidStatus) as refused:  # in a handshake a longer line is malformed
+        async with open_socket(f"{chat_url(api, 't')}&{query(201, 1_000)}"):
+            pass
+    assert refused.value.response.status_code == 414
+    assert parse_query_string.cache_info().misses == parsed
+
+
+async def test_a_long_query_string_reaches_its_route(api: Client) -> None:
+    for text in (query(200, 16_384), query(1, 16_384)):
+        problem(await ask(api, "Host: localhost", target=f"/threads?{text}"), 422, "'a' is not a known query parameter")
 
 
 FOREIGN_PAGES: list[Any] = ["null", "https://evil.example", "http://127.0.0.1:1", "http://localhost"]

@@ -6,7 +6,7 @@ TreadleError
 │   ├── Forbidden         403
 │   ├── NotFound          404
 │   ├── Conflict          409
-│   ├── Invalid           400, 413, 415 and 422
+│   ├── Invalid           400, 413, 414, 415 and 422
 │   └── TooManyRequests   429, for longer than the client repeats the call
 ├── Unavailable           the server cannot be reached, or has no database, for longer than the client repeats the call
 ├── MessageFailed         `run`: the message ended as failed
@@ -79,7 +79,7 @@ class MessageCancelled(TreadleError):
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    **dict.fromkeys((400, 413, 415, 422), Invalid),
+    **dict.fromkeys((400, 413, 414, 415, 422), Invalid),
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,

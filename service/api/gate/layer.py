@@ -6,6 +6,7 @@ The gate refuses
 - a `Host` that is not in ALLOWED_HOSTS: a page whose name was pointed at this machine (DNS rebinding) sends its own;
 - a request or a handshake of a page of another origin, unless CORS_ORIGINS has that origin;
 - a body of a type that a page may send without asking first, or without a type;
+- a query string that is expensive to parse: routes and sockets parse it before they know who asks;
 
 and completes the headers of each answer (`gate.answers`).
 """
@@ -21,7 +22,7 @@ from service.api.gate.answers import Answers
 from service.api.problems import send_problem
 from service.client_limits import ClientLimits, address_of, pause
 from service.config import Settings
-from service.errors import ForeignPage, Invalid, Refused, TooManyRequests, WrongHost, WrongMediaType
+from service.errors import ForeignPage, Invalid, QueryTooLong, Refused, TooManyRequests, WrongHost, WrongMediaType
 from service.hosts import (
     DEFAULT_PORTS,
     MAX_AUTHORITY_BYTES,
@@ -42,6 +43,8 @@ HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES = frozenset({b"same-origin", b"none"})  # none: a person typed the address
 PAGE_TYPES = frozenset({b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain"})
+MAX_QUERY_BYTES = 16_384  # a token in it has at most 10,000 characters
+MAX_QUERY_PARAMETERS = 200
 READ_HEADERS = frozenset(
     {
         *(b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"authorization"),
@@ -71,6 +74,7 @@ class Gate:
         try:
             headers = _read(scope["headers"])
             foreign = self._check_origin(scope, headers, self._check_host(scope, headers))
+            _check_query(scope["query_string"])
             _check_media_type(scope, headers)
             if self._limits.limits_requests:
                 self._count(scope)
@@ -177,6 +181,14 @@ def _is_own(origin: Origin, authority: Authority | None) -> bool:
 def _is_link(scope: Any, headers: Headers) -> bool:
     """Whether a person follows a link from another site: the other site learns nothing about the answer."""
     return scope["type"] == "http" and scope["method"] in SAFE_METHODS and headers.get(b"sec-fetch-mode") == b"navigate"
+
+
+def _check_query(text: bytes) -> None:
+    """Raises QueryTooLong. Litestar remembers what it has parsed of the last thousand query strings."""
+    if len(text) > MAX_QUERY_BYTES or text.count(b"&") >= MAX_QUERY_PARAMETERS:
+        raise QueryTooLong(
+            f"The query string has more than {MAX_QUERY_BYTES} bytes or {MAX_QUERY_PARAMETERS} parameters: send less."
+        )
 
 
 def _check_media_type(scope: Any, headers: Headers) -> None:

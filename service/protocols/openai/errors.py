@@ -74,6 +74,7 @@ CODES = {  # of refusals that no route makes
     404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
+    414: "query_too_long",
     415: "wrong_media_type",
     429: "rate_limit_exceeded",
 }

@@ -246,6 +246,14 @@ async def test_chat_completions(client: Any, script: ScriptedAgent) -> None:
     assert (await ask(model="weather", messages=messages)).choices[0].message.content == "sun in Celsius"
 
 
+async def test_events_of_the_agent_are_left_out_of_a_chat(client: Any, script: ScriptedAgent) -> None:
+    ask: Any = client.chat.completions.create
+    stream = await ask(model="script", messages=[{"role": "user", "content": "go"}], stream=True)
+    first = await anext(aiter(stream))
+    script.say(message_of(first), ("progress", "Reading"), "one ", ("mine", {"chunk": 3, "error": {}}), "two", None)
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "one two"
+
+
 async def test_a_chat_goes_on_when_its_attempt_is_repeated(client: Any, script: ScriptedAgent) -> None:
     """A second attempt that says the same goes on where the first one ended; another answer is an error."""
     for second, answer in (("one two", "one two"), ("two", None)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from service.events.answers import answer_of, calls_of
+from service.events.answers import MAX_TEXT_CHARS, StreamedText, calls_of
 from service.events.model import Entry
 from service.protocols.openai.errors import Failed
 from service.protocols.openai.ids import CallId, ResponseId
@@ -16,10 +16,16 @@ ANOTHER_ANSWER = (
     "The agent began again, and its answer differs from what was sent. Send the request again, or read the answer:"
     " GET /v1/responses/{}"
 )
+LONG_ANSWER = (
+    f"The agent began again after more than {MAX_TEXT_CHARS:,} characters, too many to compare its answers. Send the"
+    " request again, or read the answer: GET /v1/responses/{}"
+)
 Delta = dict[str, Any]
 
 
 class _Data(msgspec.Struct):
+    """Of the entries that the service writes."""
+
     chunk: str = ""
     question: Any = None
     result: Any = None
@@ -35,32 +41,42 @@ class Completion:
         self.finish_reason = "stop"
         self.tool_calls: list[Delta] = []
         self._id = response_id
-        self._pieces: list[str] = []  # of this attempt
-        self._sent = ""  # by an earlier attempt, and not yet by this one
+        self._text = StreamedText()  # of this attempt
+        self._result: str | None = None  # where it is the answer
+        self._sent = ""  # by an earlier attempt
+        self._place = 0  # in that, up to which this attempt has said the same
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
+        """The answer; if `is_cut`, only its begin."""
+        return self._text.text if self._result is None else self._result
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer was too long to keep."""
+        return self._result is None and self._text.is_cut
 
     def translate(self, entry: Entry) -> Iterator[Delta]:
         """Raises Failed."""
-        data = msgspec.json.decode(entry.data, type=_Data)
         if entry.type == "chunk":
-            yield from self._add(data.chunk)
+            yield from self._add(msgspec.json.decode(entry.data, type=_Data).chunk)
         elif ends_response(entry):
-            yield from self._end(entry, data)
+            yield from self._end(entry, msgspec.json.decode(entry.data, type=_Data))
         elif entry.type in {"started", "retry", "parked", "queued", "error"}:
-            self._sent, self._pieces = self.text + self._sent, []
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        if self.is_cut:
+            raise Failed(LONG_ANSWER.format(self._id))
+        self._sent = self.text + self._sent[self._place :]
+        self._text, self._place = StreamedText(), 0
 
     def _add(self, text: str) -> Iterator[Delta]:
-        self._pieces.append(text)
-        if not self._sent:
-            yield {"content": text}
-            return
-        same = min(len(text), len(self._sent))
-        if text[:same] != self._sent[:same]:
+        self._text.add(text)
+        same = min(len(text), len(self._sent) - self._place)
+        if not self._sent.startswith(text[:same], self._place):
             raise Failed(ANOTHER_ANSWER.format(self._id))
-        self._sent = self._sent[same:]
+        self._place += same
         if text[same:]:
             yield {"content": text[same:]}
 
@@ -70,7 +86,7 @@ class Completion:
             raise Failed(data.error or "The agent failed.")
         if entry.type == "cancelled":
             raise Failed("The message was cancelled.")
-        if self._sent:
+        if self._place < len(self._sent):
             raise Failed(ANOTHER_ANSWER.format(self._id))
         if entry.type == "parked":
             self.finish_reason = "tool_calls"
@@ -79,9 +95,9 @@ class Completion:
                 function = {"name": name, "arguments": arguments}
                 self.tool_calls.append({"id": call, "type": "function", "function": function})
                 yield {"tool_calls": [{"index": number, **self.tool_calls[-1]}]}
-        elif other := answer_of(self.text, data.result):
-            yield {"content": f"\n\n{other}" if self._pieces else other}
-            self._pieces = [other]
+        elif other := self._text.answer(data.result):
+            yield {"content": f"\n\n{other}" if self.text else other}
+            self._result = other
 
 
 def chunk(head: dict[str, Any], delta: Delta, finish_reason: str | None = None) -> dict[str, Any]:
@@ -99,7 +115,8 @@ def whole(head: dict[str, Any], completion: Completion, usage: Usage | None) -> 
         message["tool_calls"] = completion.tool_calls
     else:
         message["content"] = completion.text
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+    reason = "length" if completion.is_cut else completion.finish_reason
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     return {**head, "object": "chat.completion", "choices": [choice], "usage": chat_usage(usage)}
 
 

@@ -73,6 +73,7 @@ async def test_a_conversation_begins_with_items(client: Any) -> None:
         client.conversations.items.retrieve(foreign, conversation_id=empty.id),
         client.conversations.items.retrieve("msg_x", conversation_id=made.id),
         client.conversations.items.create("no-such-conversation", items=[user]),
+        client.conversations.retrieve("conv_ffffffffffff7fffbfffffffffffffff"),  # of the year 10889
     ):
         with pytest.raises(openai.NotFoundError):
             await call

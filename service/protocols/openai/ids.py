@@ -77,4 +77,7 @@ def begun_at(conversation: str) -> datetime | None:
     found = _CONVERSATION.fullmatch(conversation)
     if found is None or (made := UUID(found[1])).version != 7:
         return None
-    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+    try:
+        return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+    except ValueError:  # of a year that no calendar here has
+        return None

@@ -3,7 +3,7 @@
 import { call, get, page, part } from "./api.js";
 import { action, address, ask, el, moment, more, number, put, table, tell } from "./show.js";
 
-const SECONDS = 10;
+const REFRESH_SECONDS = 10;
 const SCOPES = ["submit", "read", "operate", "publish", "work", "admin"];
 
 export function tenants(root, at) {
@@ -19,8 +19,8 @@ export function tenants(root, at) {
     const { items, cursor } = await page("keys", { cursor: shown.keys }, at.signal);
     showKeys(keys, items, more("tenants", { ...shown, keys: cursor }, "Older keys", "keys"), said, refreshKeys);
   };
-  at.every(SECONDS, refreshTenants, list, ["messages"]);
-  at.every(SECONDS, refreshKeys, keys);
+  at.every(REFRESH_SECONDS, refreshTenants, list, ["messages"]);
+  at.every(REFRESH_SECONDS, refreshKeys, keys);
 }
 
 function showTenants(place, found, next, said, refresh) {
@@ -80,7 +80,7 @@ export function audit(root, at) {
   const older = el("p");
   root.append(el("div.title", {}, el("h1", {}, "Audit"), el("span.quiet", {}, "who changed access, or stopped, repeated or deleted work")), list, older);
   const cursor = at.query.get("cursor") ?? "";
-  at.every(cursor ? 3600 : SECONDS, async () => {
+  at.every(cursor ? 3600 : REFRESH_SECONDS, async () => {
     const found = await get("audit", { limit: 100, cursor }, at.signal);
     put(list, table("Audit", [
       ["When", (act) => moment(act.at)],

@@ -3,8 +3,8 @@
 import { call, get, may, page, part } from "./api.js";
 import { action, address, asText, el, facts, link, moment, more, number, put, span, table } from "./show.js";
 
-const SECONDS = 15;
-const HOUR = 3_600_000; // milliseconds
+const REFRESH_SECONDS = 15;
+const HOUR_MILLISECONDS = 3_600_000;
 
 const NOTHING = { completed: 0, failed: 0, retried: 0, run: null, wait: null, input_tokens: 0, output_tokens: 0, cost: 0 };
 
@@ -15,8 +15,8 @@ export function agents(root, at) {
   const since = el("span.quiet");
   root.append(el("div.title", {}, el("h1", {}, "Agents"), since), list);
   if (may.operate) root.append(el("h2", {}, "Warm instances"), said, kept);
-  at.every(SECONDS, async () => {
-    const begin = new Date(Math.floor(Date.now() / HOUR - 24) * HOUR); // the service keeps figures of whole hours
+  at.every(REFRESH_SECONDS, async () => {
+    const begin = new Date(Math.floor(Date.now() / HOUR_MILLISECONDS - 24) * HOUR_MILLISECONDS); // the service keeps figures of whole hours
     const [{ items: known, cursor }, stats] = await Promise.all([page("agents", { cursor: shown }, at.signal), get("stats", { from: begin.toISOString(), whole: true, by: "agent" }, at.signal).catch(() => null)]);
     since.textContent = stats ? `figures since ${begin.toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" })}` : "";
     const open = new Set([...list.querySelectorAll("details[open]")].map((one) => one.dataset.name));
@@ -26,7 +26,7 @@ export function agents(root, at) {
     const { items: found, cursor } = await page("instances", { cursor: keptShown }, at.signal);
     showInstances(kept, found, more("agents", { cursor: shown, instances: cursor }, "More instances", "instances"), said, refresh);
   };
-  if (may.operate) at.every(SECONDS, refresh, kept);
+  if (may.operate) at.every(REFRESH_SECONDS, refresh, kept);
 }
 
 function card(agent, stats, open) {

@@ -3,10 +3,10 @@
 import { call, get, may } from "./api.js";
 import { action, ask, asText, counted, el, link, moment, number, put, shorten, shortId, table, tell } from "./show.js";
 
-const SECONDS = 5;
-const LOOKED_AT = 1000;
-const AT_ONCE = 50; // redriven by one call, after which the rest can be stopped
-const SHOWN = 50;
+const REFRESH_SECONDS = 5;
+const LOOKED_AT_MESSAGES = 1000;
+const REDRIVEN_AT_ONCE = 50; // by one call, after which the rest can be stopped
+const SHOWN_MESSAGES = 50;
 
 export function deadLetters(root, at) {
   const said = el("p", { role: "status" });
@@ -17,13 +17,13 @@ export function deadLetters(root, at) {
 
   const refresh = async () => {
     if (work.busy) return;
-    const page = await get("messages", { state: "failed", limit: LOOKED_AT }, at.signal);
+    const page = await get("messages", { state: "failed", limit: LOOKED_AT_MESSAGES }, at.signal);
     const seen = page.messages.map(({ message_id }) => message_id).join();
     if (groups.dataset.seen === seen && groups.hasChildNodes()) return;
     groups.dataset.seen = seen;
     showGroups(groups, page, { place, said, work, refresh });
   };
-  at.every(SECONDS, refresh, groups, ["messages"]);
+  at.every(REFRESH_SECONDS, refresh, groups, ["messages"]);
 }
 
 /** What errors have in common: numbers, ids and quoted texts do not tell them apart. */
@@ -66,8 +66,8 @@ function group(messages, view, open) {
       ["Thread", ({ thread_id }) => (thread_id ? link(`threads/${encodeURIComponent(thread_id)}`, thread_id) : "")],
       ["Attempts", ({ attempt }) => number(attempt), { number: true }],
       ["Failed", ({ completed_at }) => moment(completed_at)],
-    ], messages.slice(0, SHOWN), ""),
-    messages.length > SHOWN ? el("p.quiet", {}, `The newest ${SHOWN} of ${number(messages.length)}.`) : "");
+    ], messages.slice(0, SHOWN_MESSAGES), ""),
+    messages.length > SHOWN_MESSAGES ? el("p.quiet", {}, `The newest ${SHOWN_MESSAGES} of ${number(messages.length)}.`) : "");
 }
 
 /** One after the other. */
@@ -91,7 +91,7 @@ async function redriveEach(ids, what, view) {
 async function redriveAll(view) {
   let total = 0;
   for (let cursor = null; ;) {
-    const page = await call("POST", "messages/redrive", { body: { limit: LOOKED_AT, ...(cursor && { cursor }) } });
+    const page = await call("POST", "messages/redrive", { body: { limit: LOOKED_AT_MESSAGES, ...(cursor && { cursor }) } });
     total += page.matched;
     cursor = page.next_cursor;
     if (cursor === null) break;
@@ -99,7 +99,7 @@ async function redriveAll(view) {
   if (total > 1 && !(await ask("Redrive all of them?", `${number(total)} messages are queued again and run once more.`, "Redrive them"))) return null;
   return withProgress(total, view, async (progress) => {
     for (let cursor = null; !progress.stopped;) {
-      const page = await call("POST", "messages/redrive", { body: { preview: false, limit: AT_ONCE, ...(cursor && { cursor }) } });
+      const page = await call("POST", "messages/redrive", { body: { preview: false, limit: REDRIVEN_AT_ONCE, ...(cursor && { cursor }) } });
       progress.add(page.changed, page.skipped);
       cursor = page.next_cursor;
       if (cursor === null) break;

@@ -3,8 +3,8 @@
 import { get, part } from "./api.js";
 import { counted, el } from "./show.js";
 
-const SECONDS = 2;
-const PAGE = 200;
+const REFRESH_SECONDS = 2;
+const PAGE_ITEMS = 200;
 const SHOWN_CHARS = 2000;
 
 /** A box that reads the log while it is open, to the end of each `life()`. It has `room` rows, until a person asks for more. */
@@ -15,7 +15,7 @@ export function eventLog(at, id, life) {
   const told = el("span.quiet", { role: "status" });
   const box = el("details", { data: { name: "Event log" } }, el("summary", {}, "Event log"), el("div.scroll", { tabIndex: 0, role: "region", "aria-label": "Event log" }, table), el("p.actions", {}, more, told));
   let after = 0;
-  let room = PAGE;
+  let room = PAGE_ITEMS;
   let over = null; // the life whose end it shows
   let busy = false;
   const read = async () => {
@@ -37,11 +37,11 @@ export function eventLog(at, id, life) {
     }
   };
   more.addEventListener("click", () => {
-    room += PAGE;
+    room += PAGE_ITEMS;
     read();
   });
   box.addEventListener("toggle", read);
-  at.every(SECONDS, read, table);
+  at.every(REFRESH_SECONDS, read, table);
   return box;
 }
 

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { untilTick } from "./refresh.js";
 import { el } from "./show.js";
 
-const SECONDS = 10;
+const REFRESH_SECONDS = 10;
 
 const mark = document.querySelector("#health");
 let askedAt = 0;
@@ -29,7 +29,7 @@ export async function askHealth(signal) {
 
 /** Keep the mark true while the page can be seen. Where a view asks more often, it does so for both. */
 export async function watchHealth() {
-  const isFresh = Date.now() - askedAt < SECONDS * 750; // timers are late by some milliseconds
+  const isFresh = Date.now() - askedAt < REFRESH_SECONDS * 750; // timers are late by some milliseconds
   if (!document.hidden && !isFresh) await askHealth().catch(() => {});
-  setTimeout(watchHealth, untilTick(SECONDS));
+  setTimeout(watchHealth, untilTick(REFRESH_SECONDS));
 }

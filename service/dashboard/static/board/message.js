@@ -8,7 +8,7 @@ import { waterfall } from "./charts.js";
 import { eventLog } from "./event_log.js";
 import { action, ask, asText, badge, copier, counted, el, facts, link, moment, number, secondsBetween, shortId, span, tell } from "./show.js";
 
-const SECONDS = 2;
+const REFRESH_SECONDS = 2;
 const OVER = ["completed", "failed", "cancelled"];
 
 export function message(root, at, id) {
@@ -39,7 +39,7 @@ export function message(root, at, id) {
     }
     return OVER.includes(status.state);
   };
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     if (head.dataset.over && said.dataset.acted !== "true") return;
     said.dataset.acted = "";
     head.dataset.over = (await refresh()) ? "true" : "";

@@ -3,9 +3,9 @@
 import { all, get } from "./api.js";
 import { action, address, announce, asText, badge, counted, el, link, moment, put, secondsBetween, shorten, shortId, span, table } from "./show.js";
 
-const SECONDS = 3;
-const PAGE = 50;
-const LOOKS = 10;
+const REFRESH_SECONDS = 3;
+const PAGE_ITEMS = 50;
+const MAX_LOOKS = 10;
 const STATES = ["", "open", "queued", "processing", "completed", "failed", "cancelled"];
 const TEXTS = [["queue", "Queue"], ["thread_id", "Thread"], ["q", "Text"], ["error", "Error"]];
 
@@ -16,10 +16,10 @@ export function messages(root, at) {
   root.append(el("div.title", {}, el("h1", {}, "Messages")), form(filter, at), list, more);
   let pages = 1;
   let restUntil = 0; // a filter that few messages satisfy takes many calls, so it is not asked again soon
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     if (pages > 1 || Date.now() < restUntil) return; // do not move what a person reads
-    const page = await look(filter, undefined, at.signal, filter.q ? 1 : LOOKS); // a text is dear to look for
-    restUntil = Date.now() + (page.calls - 1) * SECONDS * 1000;
+    const page = await look(filter, undefined, at.signal, filter.q ? 1 : MAX_LOOKS); // a text is dear to look for
+    restUntil = Date.now() + (page.calls - 1) * REFRESH_SECONDS * 1000;
     showRows(list, page.messages);
     showMore(page);
   }, list, ["messages"]);
@@ -29,7 +29,7 @@ export function messages(root, at) {
       put(more);
       return;
     }
-    const sparse = page.messages.length < PAGE; // the calls ended before the page was full
+    const sparse = page.messages.length < PAGE_ITEMS; // the calls ended before the page was full
     const until = new Date(page.searched_until).toLocaleString();
     const button = action(sparse ? "Look further back" : "Show older ones", async () => {
       pages += 1;
@@ -45,12 +45,12 @@ export function messages(root, at) {
 }
 
 /** A page of messages. One call looks at a part of them only, so a page that is not full takes several. */
-async function look(filter, cursor, signal, looks = LOOKS) {
+async function look(filter, cursor, signal, looks = MAX_LOOKS) {
   const found = [];
   let page = { next_cursor: cursor };
   let calls = 0;
-  for (; calls < looks && found.length < PAGE && page.next_cursor !== null; calls += 1) {
-    page = await get("messages", { ...filter, limit: PAGE - found.length, cursor: page.next_cursor }, signal);
+  for (; calls < looks && found.length < PAGE_ITEMS && page.next_cursor !== null; calls += 1) {
+    page = await get("messages", { ...filter, limit: PAGE_ITEMS - found.length, cursor: page.next_cursor }, signal);
     found.push(...page.messages);
   }
   return { ...page, messages: found, calls };

@@ -7,8 +7,8 @@ import { askHealth } from "./health.js";
 import { action, address, counted, el, link, moment, more, number, put, secondsBetween, span, table } from "./show.js";
 
 const RANGES = { "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
-const SECONDS = 5;
-const FEW = 10; // messages up to which the first steps are offered: one of them must not hide the others
+const REFRESH_SECONDS = 5;
+const FEW_MESSAGES = 10; // up to which the first steps are offered: one of them must not hide the others
 
 export function overview(root, at) {
   const range = RANGES[at.query.get("range")] ? at.query.get("range") : "1h";
@@ -17,21 +17,21 @@ export function overview(root, at) {
   const [wrong, tiles, charts, queues, workers, first] = Array.from({ length: 6 }, () => el("div"));
   root.append(el("div.title", {}, el("h1", {}, "Overview"), choice), wrong, first, tiles, charts, el("h2", {}, "Queues"), queues, el("h2", {}, "Workers"), workers);
 
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     const [{ reasons }, found] = await Promise.all([askHealth(at.signal), all("queues", at.signal)]);
     const paused = found.filter((queue) => queue.paused && queue.depth).map((queue) => `The queue ${queue.name} is paused, and ${counted(queue.depth, "message waits", "messages wait")} in it.`);
     showWrong(wrong, [...reasons, ...paused]);
     showQueues(queues, found);
     const messages = found.reduce((sum, { depth, in_flight, completed, failed, cancelled }) => sum + depth + in_flight + completed + failed + cancelled, 0);
-    if (messages >= FEW) first.replaceChildren();
+    if (messages >= FEW_MESSAGES) first.replaceChildren();
     else if (first.dataset.agents !== "true") await showFirstSteps(first, at.signal);
   }, queues, ["messages"]);
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     const { items: alive, cursor } = await page("workers", { cursor: at.query.get("workers") }, at.signal);
     showWorkers(workers, alive, more("overview", { range, workers: cursor }, "More workers", "workers"));
   }, workers);
-  at.every(range === "1h" ? SECONDS : 30, async () => {
-    const to = (Math.floor(Date.now() / (SECONDS * 1000)) + 1) * SECONDS * 1000; // the same for all pages of this moment
+  at.every(range === "1h" ? REFRESH_SECONDS : 30, async () => {
+    const to = (Math.floor(Date.now() / (REFRESH_SECONDS * 1000)) + 1) * REFRESH_SECONDS * 1000; // the same for all pages of this moment
     const stats = await get("stats", { from: new Date(to - RANGES[range] * 1000).toISOString(), to: new Date(to).toISOString() }, at.signal);
     showStats(tiles, charts, stats, range);
   }, charts, ["messages"]);

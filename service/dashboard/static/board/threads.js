@@ -4,8 +4,8 @@ import { render } from "../chat/markdown.js";
 import { call, get, may, page, part } from "./api.js";
 import { action, address, ask, asText, badge, el, facts, link, moment, number, put, shorten, table } from "./show.js";
 
-const SECONDS = 5;
-const PAGE = 50;
+const REFRESH_SECONDS = 5;
+const PAGE_ITEMS = 50;
 const MOST_LOOKS = 16;
 
 export function threads(root, at) {
@@ -20,7 +20,7 @@ export function threads(root, at) {
     location.hash = address("threads", { q: field.value.trim() });
   });
   root.append(el("div.title", {}, el("h1", {}, "Threads")), open, list, more);
-  let limit = PAGE;
+  let limit = PAGE_ITEMS;
   let looks = 1; // calls of a search, each of which looks at a part of the threads
   const refresh = async () => {
     const rows = [];
@@ -47,14 +47,14 @@ export function threads(root, at) {
       }) : "");
   };
   // A search that looked further is repeated only when someone asks: it takes many calls.
-  at.every(SECONDS, async () => looks > 1 || refresh(), list, ["messages"]);
+  at.every(REFRESH_SECONDS, async () => looks > 1 || refresh(), list, ["messages"]);
 }
 
 export function thread(root, at, id) {
   const said = el("p", { role: "status" });
   const [head, list] = [el("div"), el("ol.conversation", { "aria-label": "Conversation" })];
   root.append(el("p.back", {}, link("threads", "Threads")), head, said, list);
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     const [found, usage, page] = await Promise.all([get(`threads/${part(id)}`, {}, at.signal), get(`threads/${part(id)}/usage`, {}, at.signal), get(`messages`, { thread_id: id, limit: 100 }, at.signal)]);
     showHead(head, found, usage, said);
     const seen = JSON.stringify(page.messages);

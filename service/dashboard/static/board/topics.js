@@ -3,10 +3,10 @@
 import { call, get, may, page, part } from "./api.js";
 import { action, address, ask, asText, el, link, moment, more, number, put, shorten, table } from "./show.js";
 
-const SECONDS = 5;
+const REFRESH_SECONDS = 5;
 const SCHEMA_SECONDS = 30;
-const RECORDS = 20;
-const SUBJECTS = 100;
+const SHOWN_RECORDS = 20;
+const PAGE_SUBJECTS = 100;
 
 export function topics(root, at) {
   const [chosen, cursor, readersCursor, subjectsFrom] = ["topic", "cursor", "readers", "subjects"].map((name) => at.query.get(name));
@@ -15,7 +15,7 @@ export function topics(root, at) {
   const said = el("p", { role: "status" });
   const [list, records, readers, schemas] = [el("div"), el("div"), el("div"), el("div")];
   root.append(el("div.title", {}, el("h1", {}, "Topics")), said, list, records, el("h2", {}, "Subscriptions"), readers, schemas);
-  at.every(SECONDS, async () => {
+  at.every(REFRESH_SECONDS, async () => {
     const { items: found, cursor: next } = await page("topics", { cursor }, at.signal);
     put(list, table("Topics", [
       ["Topic", (topic) => link(address("topics", { ...shown, topic: topic.topic }), topic.topic), { wide: true }],
@@ -32,17 +32,17 @@ export function topics(root, at) {
     const { items: found, cursor: next } = await page("subscriptions", { cursor: readersCursor }, at.signal);
     showReaders(readers, found, more("topics", { ...shown, readers: next }, "More subscriptions", "readers"), said, refresh);
   };
-  at.every(SECONDS, refresh, readers, ["topics", "messages"]);
+  at.every(REFRESH_SECONDS, refresh, readers, ["topics", "messages"]);
   at.every(SCHEMA_SECONDS, async () => {
-    const found = await get("schema-registry/subjects", { offset, limit: SUBJECTS + 1 }, at.signal).catch((error) => {
+    const found = await get("schema-registry/subjects", { offset, limit: PAGE_SUBJECTS + 1 }, at.signal).catch((error) => {
       if (error.status !== 403) throw error;
       return null; // a key with restrictions sees no schemas
     });
     if (found === null) return;
     if (schemas.dataset.seen === found.join() && schemas.hasChildNodes()) return;
     schemas.dataset.seen = found.join();
-    const subjects = found.slice(0, SUBJECTS);
-    const next = more("topics", { ...shown, subjects: found.length > SUBJECTS ? offset + SUBJECTS : null }, "More schemas", "subjects");
+    const subjects = found.slice(0, PAGE_SUBJECTS);
+    const next = more("topics", { ...shown, subjects: found.length > PAGE_SUBJECTS ? offset + PAGE_SUBJECTS : null }, "More schemas", "subjects");
     schemas.replaceChildren(el("h2", {}, "Schemas"), ...(subjects.length ? subjects.map((subject) => schema(subject, at)) : [el("p.empty", {}, "No schema is registered yet.")]), next);
   }, schemas);
 }
@@ -79,8 +79,8 @@ async function showRecords(place, topic, at) {
     place.replaceChildren(el("p.empty", {}, "There is no such topic."));
     return;
   }
-  const from = Math.max(topic.first_offset, topic.next_offset - RECORDS);
-  const newest = await get(`topics/${part(topic.topic)}/records`, { offset: from, limit: RECORDS }, at.signal);
+  const from = Math.max(topic.first_offset, topic.next_offset - SHOWN_RECORDS);
+  const newest = await get(`topics/${part(topic.topic)}/records`, { offset: from, limit: SHOWN_RECORDS }, at.signal);
   put(place, el("h2", {}, `The newest records of ${topic.topic}`), table(`Records of ${topic.topic}`, [
     ["Offset", (record) => number(record.offset), { number: true }],
     ["Key", (record) => record.key ?? ""],

@@ -3,7 +3,7 @@
 import { call, get, part } from "./api.js";
 import { action, el, link, moment, put, table } from "./show.js";
 
-const SECONDS = 5;
+const REFRESH_SECONDS = 5;
 
 export function webhooks(root, at) {
   const said = el("p", { role: "status" });
@@ -11,7 +11,7 @@ export function webhooks(root, at) {
   const deliveries = el("p", {}, link("messages?queue=webhooks", "All deliveries"), " · ", link("messages?queue=webhooks&state=failed", "Deliveries that failed"));
   root.append(el("div.title", {}, el("h1", {}, "Webhooks"), el("span.quiet", {}, "the servers that are told when messages end")), said, list, deliveries);
   const refresh = async () => show(list, await get("webhooks", {}, at.signal), said, refresh);
-  at.every(SECONDS, refresh, list, ["messages"]);
+  at.every(REFRESH_SECONDS, refresh, list, ["messages"]);
 }
 
 function show(place, found, said, refresh) {

@@ -16,8 +16,8 @@ from service.errors import Forbidden, Unauthorized
 
 MAX_CREDENTIAL_CHARS = 10_000
 INVALID_KEY = "The key is not valid."
-GONE = "The tenant was deleted."
-MISSING = "Send a key or an access token as Authorization: Bearer <key>."
+TENANT_DELETED_DETAIL = "The tenant was deleted."
+MISSING_KEY_DETAIL = "Send a key or an access token as Authorization: Bearer <key>."
 
 
 class Access(Protocol):
@@ -65,7 +65,7 @@ class Authenticator:
 
     async def identify(self, credential: str | None) -> Principal:
         if not credential:
-            raise Unauthorized(MISSING)
+            raise Unauthorized(MISSING_KEY_DETAIL)
         if len(credential) > MAX_CREDENTIAL_CHARS:
             raise Unauthorized("The key or token is too long.")
         if is_same(digest(credential), self._bootstrap_hash):
@@ -85,7 +85,7 @@ class Authenticator:
         if key_id is not None and key_id != self._bootstrap_id and self._cache.is_revoked(key_id):
             return "The key is revoked."
         if principal.tenant_since is not None and self._tenants.is_gone(principal.tenant, principal.tenant_since):
-            return GONE
+            return TENANT_DELETED_DETAIL
         return None
 
     def _bootstrap(self) -> Principal:
@@ -107,7 +107,7 @@ class Authenticator:
         if key_id is not None and key_id != self._bootstrap_id and await self._cache.find(key_id) is None:
             raise Unauthorized("The key that made the access token does not exist.")
         if key_id is None and await self._tenants.since(principal.tenant) != principal.tenant_since:
-            raise Unauthorized(GONE)
+            raise Unauthorized(TENANT_DELETED_DETAIL)
         if reason := self.end_of(principal):
             raise Unauthorized(reason)
         return principal

@@ -15,7 +15,7 @@ from service.outbound import is_http_url
 
 LEEWAY_SECONDS = 60  # that the clock of the issuer may differ
 NAME_CHARS = 60  # of the subject, in the audit
-INVALID = "The JWT is not valid."
+INVALID_JWT_DETAIL = "The JWT is not valid."
 
 
 class VerificationKeys(Protocol):
@@ -45,7 +45,7 @@ class JwtVerifier:
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError:
-            raise Unauthorized(INVALID) from None
+            raise Unauthorized(INVALID_JWT_DETAIL) from None
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise Unauthorized("The algorithm of the JWT is not accepted.")
@@ -74,7 +74,7 @@ class JwtVerifier:
         except jwt.InvalidIssuerError:
             raise Unauthorized("The JWT is of another issuer.") from None
         except (jwt.PyJWTError, ValueError, TypeError):
-            raise Unauthorized(INVALID) from None
+            raise Unauthorized(INVALID_JWT_DETAIL) from None
 
     def _principal_of(self, claims: dict[str, Any]) -> Principal:
         settings = self._settings
@@ -133,7 +133,7 @@ def _end(claims: dict[str, Any]) -> float:
     try:
         return float(claims["exp"])
     except OverflowError:  # an integer beyond 1.8e308
-        raise Unauthorized(INVALID) from None
+        raise Unauthorized(INVALID_JWT_DETAIL) from None
 
 
 def _scopes(value: Any) -> frozenset[Scope]:

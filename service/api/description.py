@@ -29,8 +29,10 @@ from service.refusals import MEDIA_TYPE, Problem
 COMPONENT = "#/components/schemas/{name}"
 VALUES = ("default", "enum", "examples", "required")  # keywords that hold values, not schemas
 MAX_INT32 = 2**31 - 1
-RETRY = " The Retry-After header, where present, says after how many seconds the client may repeat the request."
-ANY_PROBLEM = "Another problem (RFC 9457). With a status of 4xx nothing was written." + RETRY
+RETRY_AFTER_TEXT = (
+    " The Retry-After header, where present, says after how many seconds the client may repeat the request."
+)
+ANY_PROBLEM = "Another problem (RFC 9457). With a status of 4xx nothing was written." + RETRY_AFTER_TEXT
 
 # Why a request can be refused before its handler runs.
 BAD_BODY = {

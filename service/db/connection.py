@@ -35,10 +35,10 @@ TEXTS = {"standard_conforming_strings": "on", "quote_all_identifiers": "off", "r
 SESSION = KEEPALIVE | UTC | PLANS | TEXTS
 # Limits of our own replace those of the server, the database and the role, with which a call would fail instead of
 # waiting. What the address itself sets stays. Our functions are written for `read committed`.
-NEWER = "transaction_timeout"  # which PostgreSQL until LAST_OLDER refuses
-LAST_OLDER = 16
+TRANSACTION_TIMEOUT = "transaction_timeout"  # which PostgreSQL until LAST_MAJOR_WITHOUT_IT refuses
+LAST_MAJOR_WITHOUT_IT = 16
 LIMITS = {
-    NEWER: "0",
+    TRANSACTION_TIMEOUT: "0",
     "lock_timeout": "0",
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -87,7 +87,7 @@ _REJECTIONS = (
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-_older_servers: set[tuple[str, str | None]] = set()  # by address and host: those that have refused NEWER
+_older_servers: set[tuple[str, str | None]] = set()  # by address and host: those that have refused TRANSACTION_TIMEOUT
 
 FIXED_TYPES = range(10_000)  # the oids that PostgreSQL itself gives to types: the same ones on every server
 
@@ -202,7 +202,7 @@ async def _attempt(
         settings = settings | {"application_name": address.application_name or f"treadle {name}"}
     server = (address.url, place.get("host"))
     if is_older := server in _older_servers:
-        settings = {name: value for name, value in settings.items() if name != NEWER}
+        settings = {name: value for name, value in settings.items() if name != TRANSACTION_TIMEOUT}
     if str(place.get("host") or address.hosts[0][0]).startswith("/"):
         # As in libpq: a unix socket has no TLS, also where PGSSLMODE or PGSSLNEGOTIATION asks for it.
         place |= {"ssl": "disable", "direct_tls": False}
@@ -227,11 +227,11 @@ async def _attempt(
             raise
         raise refusal from error
     except asyncpg.UndefinedObjectError as error:
-        if NEWER not in settings or NEWER not in str(error):
+        if TRANSACTION_TIMEOUT not in settings or TRANSACTION_TIMEOUT not in str(error):
             raise
         _older_servers.add(server)
         return await _attempt(address, name, command_timeout, settings, pooler, **place)
-    if is_older and connection.get_server_version().major > LAST_OLDER:
+    if is_older and connection.get_server_version().major > LAST_MAJOR_WITHOUT_IT:
         _older_servers.discard(server)
     if address.socket_options:
         _set_socket_options(connection, address)
@@ -243,7 +243,7 @@ async def _refusal_of_writes(opener: "functools.partial[Any]") -> NotConnected |
     try:
         connection: Connection = await opener(target_session_attrs=SessionAttribute.primary)
     except asyncpg.TargetServerAttributeNotMatched:
-        return NotConnected(read_only.STANDBY)
+        return NotConnected(read_only.STANDBY_DETAIL)
     try:
         return await read_only.refusal(connection)
     finally:

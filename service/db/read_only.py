@@ -8,7 +8,7 @@ ASK = """
     select pg_is_in_recovery() as is_standby, s.setting, s.source, current_database() as database, session_user as role
     from pg_settings s
     where s.name = 'default_transaction_read_only'"""
-STANDBY = "PostgreSQL cannot be reached: the server is a standby, which takes no writes."
+STANDBY_DETAIL = "PostgreSQL cannot be reached: the server is a standby, which takes no writes."
 PLACES = {  # by pg_settings.source
     "database": "for the database {database}",
     "user": "for the role {role}",
@@ -21,7 +21,7 @@ async def refusal(connection: Any) -> NotConnected | None:
     """The error for a server that has refused a write; None: it would take one by now."""
     found = await connection.fetchrow(ASK)
     if found["is_standby"]:
-        return NotConnected(STANDBY)
+        return NotConnected(STANDBY_DETAIL)
     if found["setting"] != "on":
         return None
     place = PLACES.get(found["source"], "in the server's configuration").format_map(dict(found))

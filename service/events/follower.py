@@ -10,8 +10,8 @@ from service.events.feed import Feed
 from service.events.model import Entry
 from service.sse_frames import Silence
 
-DELETED = "The message was deleted."
-STOPPING = "The server stops. The work goes on; ask again for its answer."
+MESSAGE_DELETED_DETAIL = "The message was deleted."
+SERVER_STOPS_DETAIL = "The server stops. The work goes on; ask again for its answer."
 
 
 class Interrupted(Unavailable):
@@ -34,11 +34,11 @@ class Follower:
         with self._feed.follow(message_id) as reader:
             while True:
                 if self._feed.closing:
-                    raise Interrupted(STOPPING)
+                    raise Interrupted(SERVER_STOPS_DETAIL)
                 check_access(self._access, principal)
                 page = await reader.next(after, silence.seconds_left())
                 if page is None:
-                    raise NotFound(DELETED)
+                    raise NotFound(MESSAGE_DELETED_DETAIL)
                 if page.ends_before is not None:
                     raise Interrupted("A failover of the database lost the end of the log. Read the answer again.")
                 if page.entries:
@@ -55,7 +55,7 @@ class Follower:
             while more:
                 page = await reader.next(after, 0)
                 if page is None:
-                    raise NotFound(DELETED)
+                    raise NotFound(MESSAGE_DELETED_DETAIL)
                 for entry in page.entries:
                     yield entry
                     after = entry.cursor

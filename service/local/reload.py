@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 PROBE_SECONDS = 60.0
-STAY = "The workers go on with the agents that they have."
-NAME = "agents"  # of the process that loads the agents
+OLD_AGENTS_STAY = "The workers go on with the agents that they have."
+PROCESS_NAME = "agents"  # of the process that loads the agents
 
 Stamps = dict[str, tuple[int, int]]  # time of the last change and size of each file that is there
 
@@ -48,7 +48,7 @@ class Reload:
                 if await self._children.replace(workers):
                     self._announce(f"{changed} has changed: the workers are replaced")
                 else:
-                    self._announce(f"{changed} has changed, but new workers cannot start. {STAY}")
+                    self._announce(f"{changed} has changed, but new workers cannot start. {OLD_AGENTS_STAY}")
 
     async def _probe(self) -> Stamps:
         """Load the agents in another process. Returns the stamps of their files from before that. A file that was not
@@ -58,7 +58,7 @@ class Reload:
         self._failed = found.error is not None
         if found.error is not None:
             self._files |= set(found.files)
-            self._announce(f"{found.error} {STAY}")
+            self._announce(f"{found.error} {OLD_AGENTS_STAY}")
         else:
             self._files = set(found.files)
         after, ended = _stamps(self._watched()), time.time_ns()
@@ -70,7 +70,7 @@ class Reload:
 
     async def _ask(self) -> Probe:
         try:
-            child = await self._children.spawn(NAME, NAME, stdout=PIPE)
+            child = await self._children.spawn(PROCESS_NAME, PROCESS_NAME, stdout=PIPE)
         except OSError as error:  # of a fork, for want of memory or processes
             return Probe([], f"AGENTS: the process that imports the modules cannot be started: {error}.")
         try:

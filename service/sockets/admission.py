@@ -50,11 +50,11 @@ log = logging.getLogger(__name__)
 FIRST_FRAME_SECONDS = 5.0
 FIRST_FRAME_BYTES = 16_384  # of a socket whose client is not known yet; also the most of a later frame `auth`
 LEAST_LOOK_SECONDS, MOST_LOOK_SECONDS = 0.1, 30.0  # between two looks at the access of a client that sends nothing
-MISSING = (
+MISSING_KEY_DETAIL = (
     "Send a key or an access token: in the header Authorization, as ?token=, or within 5 seconds as the first frame,"
     ' {"type": "auth", "token": ...}.'
 )
-FAILED = "The socket failed in the service. Reconnect; the cause is in its log."
+SOCKET_FAILED_DETAIL = "The socket failed in the service. Reconnect; the cause is in its log."
 
 Refusal: TypeAlias = Refused | Unavailable | SchemaError
 REFUSALS = (Refused, Unavailable, SchemaError)
@@ -125,7 +125,7 @@ class Sockets:
             await _end(peer, dialect, error)
         except Exception:
             log.exception("socket failed")
-            await _end(peer, dialect, Unavailable(FAILED), CloseCode.INTERNAL_ERROR)
+            await _end(peer, dialect, Unavailable(SOCKET_FAILED_DETAIL), CloseCode.INTERNAL_ERROR)
         finally:
             self._open.discard(caller)
             telemetry.socket(opened=False)
@@ -274,7 +274,7 @@ async def _first_frame(peer: Peer) -> str:
             frame = await peer.receive()
         return str(decode(frame, Auth, "frame").token)
     except (TimeoutError, Invalid, Unprocessable):
-        raise Unauthorized(MISSING) from None
+        raise Unauthorized(MISSING_KEY_DETAIL) from None
 
 
 async def _refuse_handshake(peer: Peer, dialect: Dialect, error: Refusal) -> None:

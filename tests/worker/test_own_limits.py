@@ -73,10 +73,10 @@ async def test_an_older_server_is_not_asked_for_a_limit_that_it_does_not_have(
     sql: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL 16 refuses transaction_timeout as this server refuses a name that it does not know."""
-    monkeypatch.setattr(connection, "NEWER", "no_such_timeout")
+    monkeypatch.setattr(connection, "TRANSACTION_TIMEOUT", "no_such_timeout")
     monkeypatch.setattr(connection, "LIMITS", {"no_such_timeout": "0", "lock_timeout": "0"})
     monkeypatch.setattr(connection, "_older_servers", set())
-    monkeypatch.setattr(connection, "LAST_OLDER", 99)
+    monkeypatch.setattr(connection, "LAST_MAJOR_WITHOUT_IT", 99)
     await sql.execute(f"alter database {await sql.fetchval('select current_database()')} set lock_timeout = '1ms'")
     for _ in range(2):
         opened = await connection.connect(patient(dsn), name="test")

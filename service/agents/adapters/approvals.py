@@ -12,7 +12,7 @@ from service.agents.tool_events import ToolCall, plain
 
 YES = frozenset({"yes", "y", "ok", "approve", "approved", "true"})
 NO = frozenset({"no", "n", "deny", "denied", "reject", "rejected", "false", ""})
-DENIED = "A person has denied this call."
+DENIED_CALL_TEXT = "A person has denied this call."
 
 
 async def ask_approval(context: Context, name: str, calls: Sequence[ToolCall]) -> list[str | None]:
@@ -30,5 +30,5 @@ def _reason(answer: Any) -> str | None:
         word = answer.strip().rstrip(".!").casefold()
         if word in YES:
             return None
-        return DENIED if word in NO else answer
-    return None if answer is True else DENIED
+        return DENIED_CALL_TEXT if word in NO else answer
+    return None if answer is True else DENIED_CALL_TEXT

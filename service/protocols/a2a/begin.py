@@ -16,8 +16,8 @@ from service.protocols.a2a.inputs import agent_of, check_modes, content_of, meta
 from service.protocols.a2a.model import SendParams
 from service.protocols.a2a.services import A2AServices, Caller
 
-AT_WORK = "The task is at work. Send a message without taskId in its context: it is answered next."
-OVER = "The task is over. Send a message without taskId in its context."
+TASK_AT_WORK_DETAIL = "The task is at work. Send a message without taskId in its context: it is answered next."
+TASK_OVER_DETAIL = "The task is over. Send a message without taskId in its context."
 OTHER_CONTEXT = "The task belongs to another context."
 
 
@@ -78,5 +78,5 @@ async def _answer(services: A2AServices, caller: Caller, params: SendParams) -> 
     except Busy:
         raise
     except Conflict:
-        raise UnsupportedOperation(OVER if message.completed_at else AT_WORK) from None
+        raise UnsupportedOperation(TASK_OVER_DETAIL if message.completed_at else TASK_AT_WORK_DETAIL) from None
     return await services.decoded(caller.principal, message.message_id)

@@ -13,7 +13,7 @@ from service.protocols.agui.inputs import read_run, to_message
 from service.protocols.agui.model import RunInput
 from service.protocols.agui.services import AguiServices
 
-FOREIGN = "The answer must be that to an interrupt or a call of a tool of this thread."
+FOREIGN_ANSWER_DETAIL = "The answer must be that to an interrupt or a call of a tool of this thread."
 NOT_WAITING = "The thread does not wait for this answer: the question has another one, or is over."
 
 
@@ -75,7 +75,7 @@ async def _answer(services: AguiServices, principal: Principal, asked: RunInput,
     await _check_thread(services, principal, asked, place)
     question = await question_at(services.follower, place.message_id, place.asked)
     if question is None:
-        raise Unprocessable(FOREIGN)
+        raise Unprocessable(FOREIGN_ANSWER_DETAIL)
     by_number = {part.number: value for part, value in answers.items() if (part.message_id, part.asked) == place[:2]}
     given = NewInput(match_answers(question.question, by_number), name=question.name)
     validate_input(given, services.settings)
@@ -92,7 +92,7 @@ async def _check_thread(services: AguiServices, principal: Principal, asked: Run
     """The message. Raises NotFound, Unprocessable."""
     message = await services.messages.status(principal, place.message_id)
     if message.thread_id != asked.thread_id:
-        raise Unprocessable(FOREIGN)
+        raise Unprocessable(FOREIGN_ANSWER_DETAIL)
     return message
 
 
@@ -100,5 +100,5 @@ def _place(text: str) -> Place:
     """Raises Unprocessable."""
     place = parse_place(text)
     if place is None:
-        raise Unprocessable(FOREIGN)
+        raise Unprocessable(FOREIGN_ANSWER_DETAIL)
     return place

@@ -13,8 +13,8 @@ from service.messages.model import NewMessage
 from service.protocols.agui.ids import Asked, is_own
 from service.protocols.agui.model import Message, RunInput
 
-ROLES = "The role of a message must be user, assistant, system, developer, tool, reasoning or activity."
-UNSAID = "messages must end with a message of the user, or with the results of tool calls."
+UNKNOWN_ROLE_DETAIL = "The role of a message must be user, assistant, system, developer, tool, reasoning or activity."
+NO_USER_MESSAGE_DETAIL = "messages must end with a message of the user, or with the results of tool calls."
 KINDS = {"image": "image", "document": "document"}  # content parts that Claude takes as blocks
 
 
@@ -73,7 +73,7 @@ def read_run(run: RunInput) -> Given:
             exchange.answered = True
             results[str(message.get("toolCallId"))] = _text(blocks)
         else:
-            raise Unprocessable(ROLES)
+            raise Unprocessable(UNKNOWN_ROLE_DETAIL)
     system += [f"{item.get('description', '')}:\n{item.get('value', '')}" for item in run.context or ()]
     said = [] if exchange.answered else exchange.said
     return Given(_given_message(run) or _message(said), said, "\n\n".join(filter(None, system)), history, results)
@@ -82,7 +82,7 @@ def read_run(run: RunInput) -> Given:
 def to_message(run: RunInput, given: Given, agent: str, *, max_state_bytes: int) -> NewMessage:
     """Raises Unprocessable."""
     if not given.message:
-        raise Unprocessable(UNSAID)
+        raise Unprocessable(NO_USER_MESSAGE_DETAIL)
     if len(msgspec.json.encode(run.state)) > max_state_bytes:
         raise Unprocessable(f"state must have at most {max_state_bytes} bytes.")
     named: dict[str, Any] = {"system": given.system, "history": given.history, "tools": _tools(run)}

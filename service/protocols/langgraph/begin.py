@@ -22,7 +22,7 @@ from service.queues.model import Agent
 
 ANSWER_LAST = "command.resume answers the question with which the thread waits: it takes no earlier checkpoint."
 ANSWER_ALONE = "command.resume goes alone: without input, update and goto."
-LATER = "A run with after_seconds waits for its turn: multitask_strategy must be enqueue."
+LATER_RUN_DETAIL = "A run with after_seconds waits for its turn: multitask_strategy must be enqueue."
 NO_GRAPH = "command.update and command.goto are for agents that are LangGraph graphs; send input or command.resume."
 NO_INPUT = "input must be an object or a text."
 NO_WEBHOOK = "An answer takes no webhook: the one of the run that asked is told of the end of the work."
@@ -193,7 +193,7 @@ def _message(
         raise Unprocessable(NO_INPUT)
     on_busy: OnBusy = request.multitask_strategy or "enqueue"
     if request.after_seconds and on_busy != "enqueue":
-        raise Unprocessable(LATER)
+        raise Unprocessable(LATER_RUN_DETAIL)
     return NewMessage(
         message,
         thread_id=thread_id,

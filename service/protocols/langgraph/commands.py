@@ -6,36 +6,34 @@ from service.errors import Unprocessable
 from service.protocols.langgraph.model import Json
 
 MAX_PLACES = 100  # in one goto
-EMPTY = "command must have resume, update or goto."
-UPDATE = "command.update must be an object, or a list of pairs of a name and a value."
-GOTO = (
+EMPTY_COMMAND_DETAIL = "command must have resume, update or goto."
+UPDATE_DETAIL = "command.update must be an object, or a list of pairs of a name and a value."
+GOTO_DETAIL = (
     f"command.goto must be the name of a node, an object with node and input, or a list of them (at most {MAX_PLACES})."
 )
-
-
-CONFIGURABLE = "config.configurable must be an object."
-RECURSION_LIMIT = "config.recursion_limit must be a whole number from 1."
+CONFIGURABLE_DETAIL = "config.configurable must be an object."
+RECURSION_LIMIT_DETAIL = "config.recursion_limit must be a whole number from 1."
 
 
 def check_config(config: Json) -> None:
     """Raises Unprocessable."""
     if not isinstance(config.get("configurable") or {}, dict):
-        raise Unprocessable(CONFIGURABLE)
+        raise Unprocessable(CONFIGURABLE_DETAIL)
     limit = config.get("recursion_limit")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise Unprocessable(RECURSION_LIMIT)
+        raise Unprocessable(RECURSION_LIMIT_DETAIL)
 
 
 def check_command(command: Json) -> None:
     """Of a run that begins. Raises Unprocessable."""
     update, goto = command.get("update"), command.get("goto")
     if update is None and goto is None:
-        raise Unprocessable(EMPTY)
+        raise Unprocessable(EMPTY_COMMAND_DETAIL)
     if not (update is None or isinstance(update, dict) or (isinstance(update, list) and all(map(_is_pair, update)))):
-        raise Unprocessable(UPDATE)
+        raise Unprocessable(UPDATE_DETAIL)
     places = goto if isinstance(goto, list) else [] if goto is None else [goto]
     if len(places) > MAX_PLACES or not all(map(_is_place, places)):
-        raise Unprocessable(GOTO)
+        raise Unprocessable(GOTO_DETAIL)
 
 
 def _is_pair(item: Any) -> bool:

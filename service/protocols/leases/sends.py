@@ -21,7 +21,7 @@ from service.trace_ids import own_trace, trace_of
 EXACTLY_ONCE = "exactly_once"
 RECORD = "record "  # before the names of records, among those of messages
 AT_ITS_END = "A message that is delivered exactly once sends and publishes with its end only, not with a step."
-DIFFERS = (
+OTHER_CONTENT_DETAIL = (
     "This attempt {} another {} as {!r} than an earlier attempt did: make its content in a step, or give each its own"
     " name, so that it is the same in every attempt."
 )
@@ -128,7 +128,7 @@ def _numbered(place: Place, prefix: str, used: Set[int], kind: str) -> str:
 
 
 def _differs(kind: str, name: str) -> Unprocessable:
-    return Unprocessable(DIFFERS.format("sends" if kind == "message" else "publishes", kind, name))
+    return Unprocessable(OTHER_CONTENT_DETAIL.format("sends" if kind == "message" else "publishes", kind, name))
 
 
 def _trace(sender: Sender, parent: UUID) -> dict[str, str]:

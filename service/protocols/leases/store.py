@@ -55,7 +55,7 @@ FINISH_SQL = f"""
         $18)"""
 
 
-LOST = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
+LEASE_LOST_DETAIL = "The worker does not hold this lease: the message was lost, cancelled or ended. Drop this attempt."
 
 
 class RemoteAppend(msgspec.Struct, frozen=True):
@@ -214,7 +214,7 @@ class RemoteLeaseStore:
         """Raises LeaseLost where the worker does not hold the lease."""
         row = await self._database.fetchrow(SENDER_SQL, tenant, worker, message_id, lease)
         if row is None:
-            raise LeaseLost(LOST)
+            raise LeaseLost(LEASE_LOST_DETAIL)
         return Sender(*row)
 
     async def overloaded_seconds(self, tenant: str, worker: str, message_id: UUID, lease: UUID) -> float:
@@ -228,7 +228,7 @@ class RemoteLeaseStore:
         """The messages that an attempt waits for, in this order. Raises LeaseLost."""
         rows = await self._database.fetch(CHILDREN_SQL, tenant, worker, message_id, lease, children)
         if len(rows) < len(children):
-            raise LeaseLost(LOST)
+            raise LeaseLost(LEASE_LOST_DETAIL)
         return [SentMessage(*row) for row in rows]
 
     async def append_and_send(self, append: RemoteAppend, patient: bool) -> RemoteAppended:

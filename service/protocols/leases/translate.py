@@ -28,7 +28,7 @@ CHUNK = "chunk"
 STEP = "step"
 WITH_ERROR = ("failed", "retry", "overloaded")
 WITH_SENDS = ("completed", "input", "children")
-RELEASED = "The worker gave the message back."
+RELEASED_ERROR = "The worker gave the message back."
 
 
 def require_each_once(agents: Sequence[RemoteAgent]) -> None:
@@ -121,7 +121,7 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
     return Outcome(
         OUTCOMES[ending.outcome],
         result=_fitting("result", ending.result, settings.max_result_bytes) if ending.result is not UNSET else None,
-        error=RELEASED if ending.outcome == "released" else ending.error and ending.error[:MAX_ERROR_CHARS],
+        error=RELEASED_ERROR if ending.outcome == "released" else ending.error and ending.error[:MAX_ERROR_CHARS],
         delay_seconds=ending.retry_after,
         sends=sends,
         memory=json_or_none("memory", ending.memory, settings.max_event_bytes),

@@ -10,7 +10,7 @@ from service.leases.model import Claim
 from service.patience import HELD_SECONDS, Patience
 from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.store import (
-    LOST,
+    LEASE_LOST_DETAIL,
     RemoteAppend,
     RemoteAppended,
     RemoteFinish,
@@ -21,7 +21,7 @@ from service.protocols.leases.store import (
 APPEND_BATCH_ITEMS = 200
 FINISH_BATCH_ITEMS = 200
 ITEM_CHARACTERS = 40_000  # beyond, an item counts for several: PostgreSQL must settle a batch within its timeout
-GAP = "Events before first_seq are not in the log: send them first."
+GAP_DETAIL = "Events before first_seq are not in the log: send them first."
 
 
 class RemoteWriter:
@@ -93,9 +93,9 @@ class RemoteWriter:
 def _refusal(status: str) -> Exception | None:
     match status:
         case "lost":
-            return LeaseLost(LOST)
+            return LeaseLost(LEASE_LOST_DETAIL)
         case "gap":
-            return Conflict(GAP)
+            return Conflict(GAP_DETAIL)
         case "busy":
             return Busy("Another transaction holds the thread or its log: try again.")
     return None

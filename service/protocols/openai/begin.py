@@ -28,7 +28,7 @@ from service.protocols.openai.services import OpenAIServices
 FOREIGN_CALLS = "The outputs must be those of function calls of this server."
 NOT_WAITING = "The response does not wait for these outputs: they were sent before, or it is over."
 ONE_PLACE = "Send previous_response_id or conversation, not both."
-WAITS = "The previous response waits for the outputs of its function calls."
+WAITS_FOR_OUTPUTS_DETAIL = "The previous response waits for the outputs of its function calls."
 
 
 class Begun(NamedTuple):
@@ -154,7 +154,7 @@ async def _answer_question(services: OpenAIServices, principal: Principal, previ
         raise NotWaiting(NOT_WAITING)
     [(name, _), *others] = calls_of(asked.question)
     if name != ASK or others:
-        raise NotWaiting(WAITS)
+        raise NotWaiting(WAITS_FOR_OUTPUTS_DETAIL)
     return await _give(services, principal, ResponseId(message_id, asked.seq), asked.name, given.message)
 
 

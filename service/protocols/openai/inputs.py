@@ -15,8 +15,8 @@ from service.protocols.openai.model import Item, Kept, NewCompletion, NewRespons
 
 Block = dict[str, Any]
 
-MIXED = "Send the outputs of function calls without a further message of the user."
-UNSAID = "The input has no message of the user."
+MIXED_INPUT_DETAIL = "Send the outputs of function calls without a further message of the user."
+NO_USER_MESSAGE_DETAIL = "The input has no message of the user."
 
 
 class Given(NamedTuple):
@@ -163,13 +163,13 @@ class _Reader:
     def read(self, message: dict[str, Any] | None) -> Given:
         """`message`: what takes the place of the user's last messages. Raises Unprocessable."""
         if self._mixed:
-            raise Unprocessable(MIXED)
+            raise Unprocessable(MIXED_INPUT_DETAIL)
         system = "\n\n".join(self._system)
         if self._outputs and message is None:
             return Given(None, system, self._history, self._outputs)
         said = message or _message(self._said)
         if not said:
-            raise Unprocessable(UNSAID)
+            raise Unprocessable(NO_USER_MESSAGE_DETAIL)
         return Given(said, system, self._history, {})
 
 

@@ -14,7 +14,7 @@ from service.protocols.openai.services import OpenAIServices
 
 REFERENCE = "item_reference"
 INPUT = "item_"  # begins the id of an item of the input
-FOREIGN = "There is no item {!r} on this server; send the item itself."
+UNKNOWN_ITEM_DETAIL = "There is no item {!r} on this server; send the item itself."
 
 
 async def resolve_references(services: OpenAIServices, principal: Principal, items: Sequence[Item]) -> list[Item]:
@@ -50,7 +50,7 @@ def _message_of(item: Item) -> UUID | None:
             return None
         if (message_id := message_of_item(item_id)) is not None:
             return message_id
-    raise Unprocessable(FOREIGN.format(str(item_id)[:100]))
+    raise Unprocessable(UNKNOWN_ITEM_DETAIL.format(str(item_id)[:100]))
 
 
 async def _find(services: OpenAIServices, principal: Principal, wanted: list[UUID]) -> dict[UUID, Status]:

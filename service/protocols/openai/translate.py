@@ -14,7 +14,7 @@ from service.events.model import Entry
 from service.protocols.openai.ids import CallId, ResponseId
 from service.protocols.openai.model import Item, Response
 
-CANCELLED = "The response was cancelled."
+CANCELLED_DETAIL = "The response was cancelled."
 
 # Numbers that one entry has: at the end, 3 events end the text, each of MAX_CALLS calls has 4, one ends the response.
 EVENTS_OF_ENTRY = 100
@@ -109,7 +109,7 @@ class Translation:
         else:
             yield from self._drop()
             failed = entry.type == "error"
-            reason = (closing.error or "The agent failed.") if failed else CANCELLED
+            reason = (closing.error or "The agent failed.") if failed else CANCELLED_DETAIL
             error = {"code": "server_error", "message": reason}
             self._become(status="failed" if failed else "cancelled", error=error)
             # The dialect has no event for a cancelled response. Most clients take a stream without a last event for a

@@ -19,7 +19,7 @@ from service.threads.store import ThreadStore
 from service.topics.store import TopicStore
 from service.webhooks.store import WebhookStore
 
-LISTED = 50  # of a list
+LISTED_ITEMS = 50  # of a list
 TENANT = COMMAND_LINE.tenant
 FILTERS = {
     "": {},
@@ -43,28 +43,28 @@ def calls(database: Database, messages: MessageStore, newest: Callable[[], UUID]
         await inspection.message(COMMAND_LINE, await messages.status(COMMAND_LINE, newest()))
 
     def find(wanted: dict[str, str]) -> Call:
-        return lambda: inspection.page(COMMAND_LINE, wanted, before=None, limit=LISTED)
+        return lambda: inspection.page(COMMAND_LINE, wanted, before=None, limit=LISTED_ITEMS)
 
     return {
         **{f"GET /messages{query}": find(wanted) for query, wanted in FILTERS.items()},
         "GET /messages/{id}": inspect,
         "GET /messages/{id}/explain": lambda: messages.explain(COMMAND_LINE, newest()),
         "GET /queue": lambda: queues.overview(COMMAND_LINE),
-        "GET /queues": lambda: queues.page(COMMAND_LINE, None, LISTED),
-        "GET /queues/{name}/dead-letters": lambda: queues.dead_letter_page(COMMAND_LINE, "default", LISTED, None),
-        "GET /threads": lambda: threads.page(COMMAND_LINE, LISTED, None),
-        "GET /threads?q=none": lambda: threads.page(COMMAND_LINE, LISTED, None, text="none"),
+        "GET /queues": lambda: queues.page(COMMAND_LINE, None, LISTED_ITEMS),
+        "GET /queues/{name}/dead-letters": lambda: queues.dead_letter_page(COMMAND_LINE, "default", LISTED_ITEMS, None),
+        "GET /threads": lambda: threads.page(COMMAND_LINE, LISTED_ITEMS, None),
+        "GET /threads?q=none": lambda: threads.page(COMMAND_LINE, LISTED_ITEMS, None, text="none"),
         "GET /stats": lambda: statistics.read(COMMAND_LINE),
         "GET /stats?by=agent": lambda: statistics.read(COMMAND_LINE, by="agent"),
-        "GET /agents": lambda: queues.agent_page(COMMAND_LINE, None, LISTED),
-        "GET /workers": lambda: queues.worker_page(None, LISTED),
-        "GET /instances": lambda: queues.instance_page(COMMAND_LINE, agent=None, thread_id=None, limit=LISTED),
-        "GET /topics": lambda: topics.page(COMMAND_LINE, None, LISTED),
-        "GET /subscriptions": lambda: subscriptions.page(COMMAND_LINE, None, LISTED),
+        "GET /agents": lambda: queues.agent_page(COMMAND_LINE, None, LISTED_ITEMS),
+        "GET /workers": lambda: queues.worker_page(None, LISTED_ITEMS),
+        "GET /instances": lambda: queues.instance_page(COMMAND_LINE, agent=None, thread_id=None, limit=LISTED_ITEMS),
+        "GET /topics": lambda: topics.page(COMMAND_LINE, None, LISTED_ITEMS),
+        "GET /subscriptions": lambda: subscriptions.page(COMMAND_LINE, None, LISTED_ITEMS),
         "GET /webhooks": lambda: WebhookStore(database).all(TENANT),
-        "GET /tenants": lambda: TenantStore(database).page(None, LISTED),
-        "GET /keys": lambda: KeyStore(database).page(None, None, LISTED),
-        "GET /audit": lambda: AuditStore(database).page(TENANT, since=None, before=None, limit=LISTED),
+        "GET /tenants": lambda: TenantStore(database).page(None, LISTED_ITEMS),
+        "GET /keys": lambda: KeyStore(database).page(None, None, LISTED_ITEMS),
+        "GET /audit": lambda: AuditStore(database).page(TENANT, since=None, before=None, limit=LISTED_ITEMS),
         "GET /health": installation.health,
         "GET /metrics": installation.figures,
     }

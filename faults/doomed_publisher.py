@@ -12,7 +12,7 @@ import msgspec
 
 from faults.publishers import BATCH_RECORDS, RECORDS
 
-KEYS = 3
+RECORD_KEYS = 3
 OPEN_SECONDS = 0.05
 PUBLISH = "select count(*) from treadle.publish_many($1, $2::jsonb, notify => true)"
 
@@ -21,7 +21,7 @@ async def main(port: int) -> None:
     sql = await asyncpg.connect(f"postgresql://treadle@127.0.0.1:{port}/treadle?sslmode=disable")
     for number in range(1_000_000):
         values = [f"doomed-{os.getpid()}:{BATCH_RECORDS * number + n:06}" for n in range(BATCH_RECORDS)]
-        records = [{"value": value, "key": f"doomed-{os.getpid()}-{n % KEYS}"} for n, value in enumerate(values)]
+        records = [{"value": value, "key": f"doomed-{os.getpid()}-{n % RECORD_KEYS}"} for n, value in enumerate(values)]
         async with sql.transaction():
             await sql.fetchval(PUBLISH, RECORDS, msgspec.json.encode(records).decode())
             if number % 2:

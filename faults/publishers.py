@@ -21,12 +21,12 @@ RECORDS, COPIES = "faults.in", "faults.out"
 SUBSCRIPTIONS = {"clerks": ("clerk", "exactly_once"), "filers": ("filer", "at_least_once")}
 PUBLISHER_COUNT = 3
 BATCH_RECORDS = 5
-KEYS = 20
+RECORD_KEYS = 20
 PAUSE_SECONDS = 0.5  # between two calls of a publisher, and before a call is repeated
 CALL_SECONDS = 10.0
 
 PUBLISH = "select count(*) from treadle.publish_many($1, $2::jsonb, notify => true)"
-OPEN = """
+UNHANDLED_RECORDS_SQL = """
     select exists (select from pgmq.q_treadle_inbox)
         or exists (select from treadle.subscription_overview where lag > 0 or open > 0)"""
 
@@ -75,7 +75,7 @@ class Publishers:
             records = []
             for _ in range(BATCH_RECORDS):
                 # The records of a key come from one publisher, so their numbers are their order.
-                key = f"{number}-{self._rng.randrange(KEYS)}" if self._rng.random() < 0.8 else None
+                key = f"{number}-{self._rng.randrange(RECORD_KEYS)}" if self._rng.random() < 0.8 else None
                 records.append(new_record(f"{number}:{sent:06}", key))
                 sent += 1
             while True:

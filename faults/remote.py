@@ -13,7 +13,7 @@ from faults.nodes import ROOT
 from treadle import Context, Worker, agent
 
 AGENT = "courier"
-CONCURRENCY = 20
+COURIER_CONCURRENCY = 20
 REPLACED_SECONDS = 5.0  # a process gets so long to end
 
 
@@ -54,4 +54,4 @@ async def remote_worker(port: int, journal: Path, log: Path) -> AsyncIterator["s
 
 
 if __name__ == "__main__":
-    Worker(courier, url=sys.argv[1], concurrency=CONCURRENCY, grace_seconds=1).run()
+    Worker(courier, url=sys.argv[1], concurrency=COURIER_CONCURRENCY, grace_seconds=1).run()

@@ -20,7 +20,7 @@ from faults.history import Fault, History, Recovery
 from faults.load import Clients
 from faults.nodes import Node, NodeFailed, end_leftover
 from faults.postgres import Cluster
-from faults.publishers import OPEN, Publishers
+from faults.publishers import UNHANDLED_RECORDS_SQL, Publishers
 
 SETTLE_SECONDS = 120.0  # every message must end within this time after the last fault
 READ_SECONDS = 30.0  # then readers must have read the rest within this time
@@ -202,7 +202,8 @@ async def _settle(world: World) -> None:
         while time.monotonic() < deadline:
             unanswered = sum(one.acknowledged is None for one in world.history.sent.values())
             if not unanswered and not await sql.fetchval(
-                f"select exists (select from treadle.messages where state in ('queued', 'processing')) or ({OPEN})"
+                "select exists (select from treadle.messages where state in ('queued', 'processing'))"
+                f" or ({UNHANDLED_RECORDS_SQL})"
             ):
                 return
             await asyncio.sleep(0.3)

@@ -20,7 +20,7 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOOKUP_SECONDS = 5.0
 PLACE_SECONDS = 1.0  # that a lookup waits for others of its tenant
-THREADS = 64
+LOOKUP_THREADS = 64
 THREADS_OF_TENANT = 4
 MORE_THREADS = 24  # a tenant may have as many of these as are free: the only one that looks up has half of them
 
@@ -66,7 +66,7 @@ class NameLookups:
 
     def _start(self, name: str, leave: Callable[[], None]) -> "asyncio.Future[list[Address]]":
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS + MORE_THREADS, thread_name_prefix="lookup")
+            self._threads = ThreadPoolExecutor(LOOKUP_THREADS + MORE_THREADS, thread_name_prefix="lookup")
         looking = asyncio.get_running_loop().run_in_executor(self._threads, _look_up, name)
         self._running[name] = looking
         looking.add_done_callback(functools.partial(self._end, name, leave))

@@ -18,7 +18,7 @@ HELD_SECONDS = 5.0  # from the arrival of a request to the answer 409, while ano
 FIRST_DELAY_SECONDS = 0.01  # until the first repetition; each further delay is twice as long
 MAX_DELAY_SECONDS = 0.2
 DIRECT_CALLS = 2  # first calls of one kind at once, where each is a transaction of its own, with a connection
-REPETITIONS = 2  # at once, of all held things together: each is short
+CONCURRENT_REPETITIONS = 2  # of all held things together: each is short
 MAX_LINE_CALLERS = 100  # of a thread, say; what all writers of a tenant share has as many as MAX_LINE_CHARS allows
 MAX_LINE_CHARS = 20_000_000  # of all callers in a line
 CALLER_CHARS = 2_000  # that each caller in a line counts for, beside what it says
@@ -101,7 +101,11 @@ class Patience:
     """
 
     def __init__(
-        self, *, seconds: float | None = None, slots: int | None = None, repetitions: int | None = REPETITIONS
+        self,
+        *,
+        seconds: float | None = None,
+        slots: int | None = None,
+        repetitions: int | None = CONCURRENT_REPETITIONS,
     ) -> None:
         self._seconds = seconds
         self._slots = _Slots(slots)

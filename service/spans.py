@@ -23,7 +23,7 @@ from service.telemetry import Work
 from service.trace_ids import own_trace, span_of
 
 PROPAGATOR = TraceContextTextMapPropagator()
-NANOSECONDS = 1_000_000_000
+NANOSECONDS_PER_SECOND = 1_000_000_000
 
 _derived: ContextVar[tuple[int, int] | None] = ContextVar("derived", default=None)  # ids of the next trace and span
 
@@ -63,7 +63,7 @@ def traceparent_of(span: Span) -> str | None:
 def tell_wait(tracer: Tracer, work: Work, parent: Context) -> None:
     """The span of the wait of a message that starts now."""
     now = time.time_ns()
-    submitted = min(now, int(work.created_at.timestamp() * NANOSECONDS))
+    submitted = min(now, int(work.created_at.timestamp() * NANOSECONDS_PER_SECOND))
     with _next_ids(work, attempt=0):
         tracer.start_span("wait in queue", parent, attributes=_facts(work), start_time=submitted).end(now)
 

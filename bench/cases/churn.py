@@ -35,7 +35,7 @@ DRAINS = (
     *((20, "nothing"), (20, "a snapshot")),
     *((1_000, "nothing"), (1_000, "a snapshot"), (1_000, "a writer")),
 )
-SHARES = 10  # of the time with an open transaction; the last one counts
+TIME_SHARES = 10  # of the time with an open transaction; the last one counts
 BACKLOG_MESSAGES = 4_000  # the client keeps so many queued, so that the worker never waits
 BATCH_MESSAGES = 200  # that the client submits at once; it holds their threads meanwhile
 
@@ -107,11 +107,11 @@ async def _drain(stage: Stage, threads: int, other: str) -> None:
         async with _feeding(base, threads):
             stage.tell(f"{name}: before it")
             await base.until(WARM, WARM_MESSAGES, seconds=120, what="the first messages")
-            alone = await _measured(base, seconds / SHARES)
+            alone = await _measured(base, seconds / TIME_SHARES)
             async with _held(stage, base, OTHERS[other]):
                 stage.tell(name)
-                await asyncio.sleep(seconds * (SHARES - 1) / SHARES)
-                beside = await _measured(base, seconds / SHARES)
+                await asyncio.sleep(seconds * (TIME_SHARES - 1) / TIME_SHARES)
+                beside = await _measured(base, seconds / TIME_SHARES)
     share = beside["rate"].value / alone["rate"].value
     growth = beside["cpu_postgres"].value / alone["cpu_postgres"].value
     figures = {"alone": alone["rate"], "share": Figure(share, "x"), "cpu_growth": Figure(growth, "x")}

@@ -13,7 +13,7 @@ from bench.sample import BODY
 from bench.stage import CaseDatabase, Stage, spread
 
 SETTLE_SECONDS = 2.0
-EVENTS = 20
+MEASURED_EVENTS = 20
 PAUSE_SECONDS = 0.1  # between two events
 OPENING_SECONDS = 0.01  # for each stream, at most
 LIMIT_SECONDS = 60.0
@@ -44,7 +44,7 @@ async def _idle(base: CaseDatabase, way: str, streams: int, seconds: int) -> Fig
     api, port = await base.processes.api()
     await asyncio.sleep(SETTLE_SECONDS)
     resting = meter.memory(api.pid)
-    config = {"port": port, "way": way, "streams": streams, "events": EVENTS, "seconds": LIMIT_SECONDS}
+    config = {"port": port, "way": way, "streams": streams, "events": MEASURED_EVENTS, "seconds": LIMIT_SECONDS}
     opening = LIMIT_SECONDS + streams * OPENING_SECONDS
     client = await base.client("bench.clients.idle", config, seconds=opening)
     await asyncio.sleep(SETTLE_SECONDS)
@@ -55,13 +55,13 @@ async def _idle(base: CaseDatabase, way: str, streams: int, seconds: int) -> Fig
     busy = (after.cpu["api"] - before.cpu["api"]) / (after.at - before.at)
     running = asyncio.create_task(client.run(2 * LIMIT_SECONDS))
     sent = []
-    for n in range(EVENTS):
+    for n in range(MEASURED_EVENTS):
         await asyncio.sleep(PAUSE_SECONDS)
         sent.append(time.time_ns())
-        await base.sql.fetchval(SUBMIT, BODY, f"t{n * streams // EVENTS}")
+        await base.sql.fetchval(SUBMIT, BODY, f"t{n * streams // MEASURED_EVENTS}")
     answer: Any = await running
-    if len(answer["arrived"]) < EVENTS:
-        raise BenchError(f"{len(answer['arrived'])} of {EVENTS} events arrived.")
+    if len(answer["arrived"]) < MEASURED_EVENTS:
+        raise BenchError(f"{len(answer['arrived'])} of {MEASURED_EVENTS} events arrived.")
     waits = [(came - went) / 1e6 for went, came in zip(sent, answer["arrived"], strict=True)]
     return {
         "streams": Figure(streams, ""),

@@ -16,7 +16,7 @@ from bench.clients.tabs import VIEWS
 from bench.report import Figure, Figures, median
 from bench.stage import CaseDatabase, Stage
 
-TABS = 20
+OPEN_TABS = 20
 ALONE = "alone"
 PLAIN = "no listeners"
 # `PLAIN` first: the others are compared with it. METRICS_PORT=0: at any free port.
@@ -52,7 +52,7 @@ async def _beside_tabs(stage: Stage) -> None:
 
         def beside(view: str) -> Round:
             async def once() -> Figures:
-                tabs = await base.client("bench.clients.tabs", {"port": port, "tabs": TABS, "view": view})
+                tabs = await base.client("bench.clients.tabs", {"port": port, "tabs": OPEN_TABS, "view": view})
                 try:
                     return await _with_answering(base, count)
                 finally:
@@ -60,7 +60,7 @@ async def _beside_tabs(stage: Stage) -> None:
 
             return once
 
-        rows = {ALONE: alone} | {f"{TABS} tabs of the {view}": beside(view) for view in VIEWS}
+        rows = {ALONE: alone} | {f"{OPEN_TABS} tabs of the {view}": beside(view) for view in VIEWS}
         found = await _in_turns(stage, rows, stage.pick(6, 1))
         for name in found:
             if name != ALONE:

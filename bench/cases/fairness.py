@@ -11,7 +11,9 @@ PAUSE_SECONDS = 0.01  # between two messages of the quiet tenant
 QUIET_LIMIT_SECONDS = 60.0
 
 SUBMIT = "select treadle.submit($1::text, agent => 'noop', tenant => 'quiet', notify => true)"
-OPEN = "select not exists (select from treadle.messages where tenant = 'quiet' and state in ('queued', 'processing'))"
+QUIET_TENANT_IS_DONE_SQL = (
+    "select not exists (select from treadle.messages where tenant = 'quiet' and state in ('queued', 'processing'))"
+)
 WAITS = """
     select extract(epoch from started_at - created_at)::float8 * 1000 as wait
     from treadle.messages where tenant = 'quiet' order by created_at desc limit $1"""
@@ -55,5 +57,5 @@ async def _quiet(base: CaseDatabase, messages: int) -> list[float]:
     for _ in range(messages):
         await base.sql.fetchval(SUBMIT, BODY)
         await asyncio.sleep(PAUSE_SECONDS)
-    await base.until(OPEN, seconds=QUIET_LIMIT_SECONDS, what="the quiet tenant's messages")
+    await base.until(QUIET_TENANT_IS_DONE_SQL, seconds=QUIET_LIMIT_SECONDS, what="the quiet tenant's messages")
     return sorted(row["wait"] for row in await base.sql.fetch(WAITS, messages))

@@ -13,7 +13,7 @@ from bench.stage import CaseDatabase, Stage, spread
 
 ROUND_LIMIT_SECONDS = 120.0
 PAUSE_SECONDS = 0.02  # between two messages
-WARMUP = 30
+WARMUP_MESSAGES = 30
 POST = {"body": json.dumps({"message": BODY, "agent": "hello"})}
 WAYS = (("stream", "the thread's stream"), ("socket", "a socket"), ("completions", "/v1/chat/completions"))
 
@@ -80,6 +80,6 @@ async def _beside(base: CaseDatabase, port: int, load: Load, messages: int, seco
 
 
 async def _client(base: CaseDatabase, program: str, port: int, messages: int, config: dict[str, Any]) -> Client:
-    warmup = min(WARMUP, messages // 2)
+    warmup = min(WARMUP_MESSAGES, messages // 2)
     common = {"port": port, "messages": messages, "warmup": warmup, "pause": PAUSE_SECONDS}
     return await base.client(program, common | config)

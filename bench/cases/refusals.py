@@ -23,8 +23,8 @@ from bench.stage import Stage
 ROOT_KEY = "the-first-key-of-the-benchmark-000000"
 SCOPES = ["submit", "read", "operate"]
 NAMES = ("message_id", "thread_id", "key_id")
-WARMUP = 20
-RESAMPLES = 500
+WARMUP_CALLS = 20
+BOOTSTRAP_RESAMPLES = 500
 BODIES: dict[str, Any] = {"input": {"input": "x"}, "retry": {"step": "plan"}, "PATCH": {"metadata": {}}}
 PATH_VALUES = {"agent": "noop", "name": "default", "tenant": "acme"}
 
@@ -83,23 +83,25 @@ async def _measure(
     taken: dict[bool, list[float]] = {True: [], False: []}
     headers = {"Authorization": f"Bearer {key}"}
     body = BODIES.get(path.rsplit("/", 1)[-1], {}) if method == "POST" else BODIES.get(method)
-    for number in range(times + WARMUP):
+    for number in range(times + WARMUP_CALLS):
         for is_owned in random.sample((True, False), 2):
             unknown = {"message_id": str(uuid.uuid7()), "thread_id": f"tour-{number + 1000}", "key_id": "0" * 12}
             address = path.format_map(PATH_VALUES | (owned if is_owned else unknown))
             began = time.perf_counter()
             answer = await client.request(method, address, headers=headers, json=body)
-            if number >= WARMUP:
+            if number >= WARMUP_CALLS:
                 taken[is_owned].append((time.perf_counter() - began) * 1000)
             if answer.status_code != 404:
                 raise BenchError(f"{method} {path} answered {answer.status_code} instead of 404.")
-    ratios = sorted(_ratio(*([random.choices(part, k=times) for part in taken.values()])) for _ in range(RESAMPLES))
+    ratios = sorted(
+        _ratio(*([random.choices(part, k=times) for part in taken.values()])) for _ in range(BOOTSTRAP_RESAMPLES)
+    )
     return {
         "other's": Figure(statistics.median(taken[True]), "ms"),
         "unknown": Figure(statistics.median(taken[False]), "ms"),
         "ratio": Figure(_ratio(taken[True], taken[False]), ""),
-        "low": Figure(ratios[RESAMPLES // 40], ""),
-        "high": Figure(ratios[-RESAMPLES // 40], ""),
+        "low": Figure(ratios[BOOTSTRAP_RESAMPLES // 40], ""),
+        "high": Figure(ratios[-BOOTSTRAP_RESAMPLES // 40], ""),
     }
 
 

@@ -15,7 +15,7 @@ from bench.sample import BODY
 from bench.stage import CaseDatabase, Stage, rate, spread
 
 BATCH_RECORDS = 1_000
-KEYS = 1_000
+RECORD_KEYS = 1_000
 MAX_IN_FLIGHT = 2_000
 ROUND_LIMIT_SECONDS = 300.0
 PAUSE_SECONDS = 0.02  # between two records when idle
@@ -70,7 +70,11 @@ async def run(stage: Stage) -> None:
     await _publish(stage, stage.pick(40, 4), times)
     await _posts(stage, stage.pick(10_000, 1_000), times)
     live = None
-    for name, groups, keys in (("one subscription", 1, 0), ("1,000 keys", 1, KEYS), ("three subscriptions", 3, 0)):
+    for name, groups, keys in (
+        ("one subscription", 1, 0),
+        ("1,000 keys", 1, RECORD_KEYS),
+        ("three subscriptions", 3, 0),
+    ):
         async with stage.base(f"topics {name}") as base:
             await base.worker(**TUNED_SETTINGS)
             await _topic(base, *(f"s{n}" for n in range(groups)))

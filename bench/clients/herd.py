@@ -14,7 +14,7 @@ from typing import Any
 from bench.clients.script import Go, play
 
 RETRY_SECONDS = 0.05
-OPENING = 50  # connections at once, before the API ends
+MAX_OPENING = 50  # connections at once, before the API ends
 EVENT = b"event: "
 
 
@@ -71,8 +71,8 @@ class Reader:
 async def come_back(config: Any, go: Go) -> Any:
     readers = [Reader(config["port"], number) for number in range(config["streams"])]
     streams = []
-    for start in range(0, len(readers), OPENING):
-        streams += await asyncio.gather(*(reader.open() for reader in readers[start : start + OPENING]))
+    for start in range(0, len(readers), MAX_OPENING):
+        streams += await asyncio.gather(*(reader.open() for reader in readers[start : start + MAX_OPENING]))
     await go()
     began = time.perf_counter()
     with contextlib.suppress(TimeoutError):

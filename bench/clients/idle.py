@@ -13,7 +13,7 @@ from typing import Any
 from bench.clients.script import Go, play
 from bench.clients.sockets import opening, pong
 
-OPENING = 50  # connections at once
+MAX_OPENING = 50  # connections at once
 EVENTS = {"stream": b"event: ", "socket": b'"event":"queued"'}
 
 
@@ -60,7 +60,7 @@ class Stream(asyncio.Protocol):
 async def wait(config: Any, go: Go) -> Any:
     arrivals = Arrivals(config["events"])
     streams = [Stream(arrivals, config["way"]) for _ in range(config["streams"])]
-    room = asyncio.Semaphore(OPENING)
+    room = asyncio.Semaphore(MAX_OPENING)
     await asyncio.gather(*(stream.open(config["port"], n, room) for n, stream in enumerate(streams)))
     arrivals.counting = True
     await go()

@@ -4,7 +4,7 @@ HANDSHAKE = (
     b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
     b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
-PING = 0x89
+PING_BYTE = 0x89
 
 
 def opening(thread: str, after: int = 0) -> bytes:
@@ -14,7 +14,7 @@ def opening(thread: str, after: int = 0) -> bytes:
 
 def pong(data: bytes) -> bytes | None:
     """The answer to a ping, if that is what a server has sent; masked with zeros."""
-    if data[0] != PING:
+    if data[0] != PING_BYTE:
         return None
     size = data[1]
     return bytes((0x8A, 0x80 | size)) + bytes(4) + data[2 : 2 + size]

@@ -12,7 +12,7 @@ from treadle import Context, Rejected
 
 MODEL = "claude-sonnet-5"
 MAX_TOKENS = 4000
-PASSING = {408, 409, 429}  # refusals that another attempt may not meet
+RETRYABLE_STATUSES = {408, 409, 429}  # refusals that another attempt may not meet
 SYSTEM = "You are a member of a software team. Be brief, and write plain English."
 PLAN_TOOL = {
     "name": "plan",
@@ -70,7 +70,7 @@ async def _ask(context: Context, asked: str, **options: Any) -> Any:
                     await context.emit(event.text)
             answer = await stream.get_final_message()
     except anthropic.APIStatusError as error:
-        if error.status_code < 500 and error.status_code not in PASSING:
+        if error.status_code < 500 and error.status_code not in RETRYABLE_STATUSES:
             raise Rejected(f"Claude refused the request: {error.message}") from error
         raise
     if answer.stop_reason not in {"end_turn", "tool_use"}:

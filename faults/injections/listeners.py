@@ -8,7 +8,7 @@ from faults.history import Fault
 from faults.world import NothingToBreak, World, fault
 
 HOLD_SECONDS = 5.0
-FILLERS = 300  # notifications of 7,600 bytes: more than the queue has room for (see faults.postgres)
+FILLER_NOTIFICATIONS = 300  # of 7,600 bytes each: more than the queue has room for (see faults.postgres)
 
 
 @fault(weight=3, takes="postgres")
@@ -20,7 +20,7 @@ async def frozen_listener(world: World, _: Fault) -> None:
         await sleeper.execute("listen nothing")
         await sleeper.execute("begin; select 1")
         try:
-            for n in range(FILLERS):
+            for n in range(FILLER_NOTIFICATIONS):
                 await other.execute(f"select pg_notify('filler', repeat('{n:04}', 1900))")
         except asyncpg.ProgramLimitExceededError:
             await asyncio.sleep(HOLD_SECONDS)

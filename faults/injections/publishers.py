@@ -6,14 +6,14 @@ import sys
 from faults.history import Fault
 from faults.world import VICTIM_SECONDS, NothingToBreak, World, fault
 
-PROCESSES = 3
+DOOMED_PROCESSES = 3
 MOST_SECONDS = 1.0  # from a publisher's first answer to its death
 
 
 @fault(weight=3)
 async def kill_publishers(world: World, _: Fault) -> None:
     """Processes publish, with and without a transaction that stays open for a while, and are killed with -9."""
-    answered = await asyncio.gather(*(_publish_and_die(world) for _n in range(PROCESSES)))
+    answered = await asyncio.gather(*(_publish_and_die(world) for _n in range(DOOMED_PROCESSES)))
     if not any(answered):
         raise NothingToBreak("no publisher was answered")
 

@@ -20,8 +20,8 @@ from faults.proxy import Proxy
 from faults.remote import AGENT, remote_worker
 from faults.world import LONG_SILENCE_SECONDS, VICTIM_SECONDS, NothingToBreak, World, fault
 
-MESSAGES = 6
-CHUNKS, PAUSE_SECONDS = 40, 0.1  # long enough to be broken in the middle
+SENT_MESSAGES = 6
+SENT_CHUNKS, PAUSE_SECONDS = 40, 0.1  # long enough to be broken in the middle
 END_SECONDS = 60.0  # every message of the fault ends within this time
 WORKERS = "select count(*) from treadle.workers where $1 = any(agents)"
 ENDED = "select count(*) from treadle.messages where metadata ->> 'key' = any($1) and completed_at is not null"
@@ -75,7 +75,10 @@ async def _pair(world: World) -> AsyncIterator[tuple["subprocess.Popen[bytes]", 
         stack.push_async_callback(proxy.close)
         victim = await stack.enter_async_context(remote_worker(proxy.port, journal, log))
         await _until(world, WORKERS, AGENT)
-        sent = [world.clients.send(AGENT, follow=True, chunks=CHUNKS, pause=PAUSE_SECONDS) for _ in range(MESSAGES)]
+        sent = [
+            world.clients.send(AGENT, follow=True, chunks=SENT_CHUNKS, pause=PAUSE_SECONDS)
+            for _ in range(SENT_MESSAGES)
+        ]
         try:
             await _held(world, victim)
             await stack.enter_async_context(remote_worker(other.door.port, journal, log))

@@ -7,7 +7,7 @@ from faults.world import NothingToBreak, World, fault
 
 UNUSUAL = {"timezone": "Europe/Berlin", "datestyle": "German", "jit": "on", "jit_above_cost": "0"}
 DAYS = [f"2030-03-{day}" for day in range(29, 32)] + [f"2030-10-{day}" for day in range(26, 29)]
-TRIES = 20  # a reader of the log may be in the way for a moment
+MAX_TRIES = 20  # a reader of the log may be in the way for a moment
 
 
 @fault(weight=2, takes="postgres")
@@ -34,7 +34,7 @@ async def _ensure_partitions(connection: "asyncpg.Connection[asyncpg.Record]", d
         "select set_config('treadle.clock_shift',"
         f" extract(epoch from timestamptz '{day} 12:00Z' - clock_timestamp())::bigint || ' seconds', false)"
     )
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(MAX_TRIES)):
         try:
             return int(await connection.fetchval("select treadle.ensure_partitions()"))
         except asyncpg.LockNotAvailableError:

@@ -14,9 +14,9 @@ import msgspec
 from service.capacity.costs import Cost, Costs, Sample
 
 BUSY_SHARE = 0.7  # of a core that a process or a machine should use: the rest is for bursts
-ROOM = 1.3  # places of workers for each running message
+PLACES_PER_RUNNING_MESSAGE = 1.3  # of all workers together
 SHORT_TOKENS = 50  # of a message: samples with fewer tell the cost of a message, those with more that of a token
-ROUNDS = 20  # until the curves of messages and of their tokens agree
+MAX_ROUNDS = 20  # until the curves of messages and of their tokens agree
 SECONDS_PER_DAY = 86_400
 
 
@@ -102,7 +102,7 @@ class Model:
             cores=math.ceil(used / BUSY_SHARE),
             api_processes=apis,
             worker_processes=workers,
-            worker_concurrency=max(10, math.ceil(load.running * ROOM / workers)),
+            worker_concurrency=max(10, math.ceil(load.running * PLACES_PER_RUNNING_MESSAGE / workers)),
             connections=apis * api_connections + workers * worker_connections,
             wal_bytes_per_day=cost.wal * SECONDS_PER_DAY,
             growth_bytes_per_day=cost.growth * SECONDS_PER_DAY,
@@ -157,7 +157,7 @@ def _apart(samples: Sequence[tuple[float, float, Cost]]) -> tuple[Curve, Curve]:
     short = [sample for sample in samples if sample[1] < SHORT_TOKENS * sample[0]]
     long = [sample for sample in samples if sample[1] >= SHORT_TOKENS * sample[0]]
     messages = Curve([])
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         tokens = Curve([(rate, _less(cost, messages.at(count))) for count, rate, cost in long])
         messages = Curve([(count, _less(cost, tokens.at(rate))) for count, rate, cost in short])
     return messages, tokens

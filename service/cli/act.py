@@ -15,7 +15,7 @@ from service.inspection.model import Changes
 from service.limits import MAX_PAGE_ITEMS
 from service.wording import counted
 
-PART = 200  # messages that are changed between two lines of progress
+PART_MESSAGES = 200  # changed between two lines of progress
 
 
 def _selection(command: Callable[..., None]) -> Callable[..., None]:
@@ -135,7 +135,7 @@ def _act(
         matched = changed = skipped = 0
         before: UUID | None = None
         while True:
-            limit = MAX_PAGE_ITEMS if preview else PART
+            limit = MAX_PAGE_ITEMS if preview else PART_MESSAGES
             part = await store.change(caller, found, change, before=before, limit=limit)
             matched, changed, skipped = matched + part.matched, changed + part.changed, skipped + part.skipped
             if part.next_cursor is None:

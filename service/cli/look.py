@@ -236,7 +236,7 @@ QUEUE_COLUMNS = {
     "paused": "paused",
 }
 NEWEST_COLUMNS = {"message": "message_id", "state": "state", "agent": "agent", "created": "created_at"}
-NEWEST = 10
+NEWEST_MESSAGES = 10
 
 
 @click.command()
@@ -273,7 +273,7 @@ def top(settings: Settings, once: bool, principal: Principal) -> None:
     async def look(database: Any) -> Group:
         queues, own = QueueStore(database), await common.own(database, principal)
         reasons, workers = await of_installation(database, queues)
-        newest = await InspectionStore(database).page(own, {}, before=None, limit=NEWEST)
+        newest = await InspectionStore(database).page(own, {}, before=None, limit=NEWEST_MESSAGES)
         parts: list[Any] = [
             Text(f"{datetime.now():%Y-%m-%d %H:%M:%S}", style="bold"),
             *reasons,

@@ -21,7 +21,7 @@ import click
 from service.errors import AddressRejected, NotConnected, TreadleError, Unavailable
 from service.terminal import visible_line
 
-INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+INTERRUPTED_EXIT_CODE = 128 + 2  # as a shell reports SIGINT
 BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE
 WRITE_ERRORS = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
@@ -77,7 +77,7 @@ def one_sentence_per_error(hint: object = "") -> Iterator[None]:
             click.echo(err=True)
         except OSError:
             _drop(sys.stderr)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+        raise click.exceptions.Exit(INTERRUPTED_EXIT_CODE) from None
     except BrokenPipeError:
         _drop(sys.stdout)
         raise click.exceptions.Exit(BROKEN_PIPE) from None

@@ -10,7 +10,7 @@ blame, but a busy machine or a slow disk: then they travel with the commits agai
 SLOW_SECONDS = 0.005  # of a write whose hint travels with its commit
 COMPARED_WRITES = 3  # of each kind: a single one may be slow or fast by chance
 PERIOD_SECONDS = 10.0  # for which a decision holds
-FASTER = 0.5  # a write without its hint, if hints are to blame: what it takes of the time of one with it
+FASTER_SHARE = 0.5  # a write without its hint, if hints are to blame: what it takes of the time of one with it
 
 
 class HintTiming:
@@ -47,6 +47,6 @@ class HintTiming:
         self._apart.append(seconds)
         if len(self._apart) < COMPARED_WRITES:
             return
-        if min(self._apart) > FASTER * self._with_hint:
+        if min(self._apart) > FASTER_SHARE * self._with_hint:
             self._apart_until, self._trusted_until = 0.0, now + PERIOD_SECONDS
         self._apart = None

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 
 from service.db.connection import Connection, connect, explain
 from service.db.data_files import data_folder
-from service.db.schema import DEVELOPMENT_RELEASES, RELEASE, SQL_FOLDER, digest, problem
+from service.db.schema import DEVELOPMENT_RELEASES, SCHEMA_RELEASE, SQL_FOLDER, digest, problem
 from service.errors import SchemaError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ async def _refuse_unknown(connection: Connection) -> None:
     if await connection.fetchval("select to_regclass('treadle.meta')") is None:
         return
     release = await connection.fetchval("select value from treadle.meta where name = 'release'")
-    if release is not None and int(release) > RELEASE:
+    if release is not None and int(release) > SCHEMA_RELEASE:
         raise SchemaError(f"The database's schema is of the newer release {release}; run a version that knows it.")
     if release in DEVELOPMENT_RELEASES:
         raise SchemaError(problem(release))
@@ -219,7 +219,7 @@ async def _try_functions(connection: Connection) -> None:
             "insert into treadle.meta (name, value) values ('release', $1), ('functions', $2),"
             " ('pgmq', current_setting('treadle.pgmq_version'))"
             " on conflict (name) do update set value = excluded.value",
-            str(RELEASE),
+            str(SCHEMA_RELEASE),
             digest(),
         )
 

@@ -7,7 +7,7 @@ from service.db.pool import Database
 from service.errors import SchemaError
 
 SQL_FOLDER = data_folder("sql")
-RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
+SCHEMA_RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(4, 5)  # releases that this code works with
 DEVELOPMENT_RELEASES = ("1", "2", "3")  # of databases that development versions made; their tables differ
 NEWEST_MIGRATION = "0030"  # the newest of migrations/versions; their names count up; a number may be missing

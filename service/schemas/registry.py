@@ -30,7 +30,7 @@ MAX_IMPORTED_BYTES = 5_000_000  # together
 MAX_COMPARED = 1_000  # former schemas, with those that they import, unless there is only one
 MAX_COMPARED_BYTES = 10_000_000  # of the pairs of a former version and the new schema; likewise
 PORTION_VERSIONS = 10  # that are read at once
-TRIES = 5  # to register, while others register in the same subject
+REGISTER_TRIES = 5  # while others register in the same subject
 MAX_NAMED_REASONS = 10
 
 
@@ -45,7 +45,7 @@ class Registry:
         """Make the schema the next version of the subject, unless a version has it already. Raises InvalidSchema,
         IncompatibleSchema, ReadOnlySubject."""
         document = await self._read(principal, new)
-        for _ in range(TRIES):
+        for _ in range(REGISTER_TRIES):
             former = await self._versions(principal, subject)
             latest = former[-1].version if former else 0
             if not any(version.digest == document.digest for version in former):

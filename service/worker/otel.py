@@ -22,7 +22,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from service import telemetry
 from service.errors import TreadleError
 from service.leases.model import Claim
-from service.spans import NANOSECONDS, begin_attempt, end_attempt, parent_of, tell_wait, traceparent_of
+from service.spans import NANOSECONDS_PER_SECOND, begin_attempt, end_attempt, parent_of, tell_wait, traceparent_of
 from service.telemetry import TRACE_PARENT, Work
 
 FindParents = Callable[[Sequence[UUID]], Awaitable[dict[UUID, str]]]
@@ -111,7 +111,7 @@ class OtelTraces:
             **{f"gen_ai.usage.{name}": usage[name] for name in ("input_tokens", "output_tokens") if name in usage},
             **({"error.type": error} if error else {}),
         }
-        began = now - int(seconds * NANOSECONDS)
+        began = now - int(seconds * NANOSECONDS_PER_SECOND)
         span = self._tracer.start_span(f"chat {model}", kind=SpanKind.CLIENT, attributes=facts, start_time=began)
         if error:
             span.set_status(Status(StatusCode.ERROR))
@@ -138,7 +138,7 @@ class OtelTraces:
         """A span of what an attempt has just done, for so many seconds."""
         if attempt := self._spans.get((work.message_id, work.attempt)):
             now = time.time_ns()
-            began = now - int(seconds * NANOSECONDS)
+            began = now - int(seconds * NANOSECONDS_PER_SECOND)
             span = self._tracer.start_span(name, set_span_in_context(attempt), kind, attributes=facts, start_time=began)
             if failed:
                 span.set_status(Status(StatusCode.ERROR))

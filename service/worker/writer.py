@@ -25,7 +25,7 @@ STARTED_HINT_SECONDS = 0.01
 # An append that takes so much longer than the quickest one tells that the machine is loaded: fewer and larger appends
 # cost it less.
 SLOW_APPEND_SECONDS = 0.005
-RESTS = 2  # times as long as the slow append took
+REST_PER_SLOW_APPEND = 2  # times as long as the slow append took
 LONGEST_REST_SECONDS = 0.025
 
 
@@ -57,7 +57,7 @@ class Writer:
         """Seconds that an attempt waits before its next append, after one that took `seconds`."""
         self._quickest_append_seconds = min(self._quickest_append_seconds, seconds)
         is_slow = seconds > self._quickest_append_seconds + SLOW_APPEND_SECONDS
-        return min(RESTS * seconds, LONGEST_REST_SECONDS) if is_slow else 0.0
+        return min(REST_PER_SLOW_APPEND * seconds, LONGEST_REST_SECONDS) if is_slow else 0.0
 
     def finish(self, finish: Finish) -> Awaitable[Finished]:
         """End an attempt."""

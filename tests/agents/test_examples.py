@@ -22,7 +22,7 @@ from tests.support.repository import ROOT
 from tests.support.waiting import until
 from treadle import Agent
 
-SHOWN = [
+SHOWN_BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{block.line}")
     for page in AGENTS
     for block in blocks(page)
@@ -40,14 +40,14 @@ def load(name: str, agent: str, settings: Settings, monkeypatch: pytest.MonkeyPa
     return found
 
 
-@pytest.mark.parametrize("block", SHOWN)
+@pytest.mark.parametrize("block", SHOWN_BLOCKS)
 def test_a_shown_example_is_a_part_of_its_file(block: Any) -> None:
     file = (ROOT / block.language.partition(" ")[2]).read_text(encoding="utf-8")
     assert block.text in file or textwrap.indent(block.text, "    ") in file
 
 
 def test_every_adapter_page_shows_its_example() -> None:
-    pages = {str(shown.id).partition("-")[0] for shown in SHOWN}
+    pages = {str(shown.id).partition("-")[0] for shown in SHOWN_BLOCKS}
     assert pages == {"autogen", "claude", "http", "langgraph"}
 
 

@@ -22,7 +22,7 @@ from tests.support.waiting import LIMIT_SECONDS, until
 from treadle import Context, agent
 
 SEQUENCES = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202ehidden\r\nnext\tline"
-SHOWN = "\\u001b[31mred\\u001b]0;title\\u0007 \\u009b2J \\u202ehidden\nnext\tline\n"
+SHOWN_TEXT = "\\u001b[31mred\\u001b]0;title\\u0007 \\u009b2J \\u202ehidden\nnext\tline\n"
 
 
 def shell(dsn: str, line: str, *, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
@@ -115,9 +115,9 @@ async def test_control_characters_of_an_answer_are_written_out(cli: Cli, start_w
     async def send(request: str, *more: str) -> Any:
         return await cli("send", request, "--agent", "painter", "--follow", "--metadata", "{}", *more)
 
-    assert [(await send("chunk")).stdout, (await send("text")).stdout] == [SHOWN, SHOWN]
+    assert [(await send("chunk")).stdout, (await send("text")).stdout] == [SHOWN_TEXT, SHOWN_TEXT]
     failed = await send("fail")
-    assert SHOWN in failed.stderr
+    assert SHOWN_TEXT in failed.stderr
     for asked in (await send("object"), await send("text", "--json"), failed):
         assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r"} & set(asked.output)
     assert json.loads((await send("text", "--json")).stdout.splitlines()[-1])["data"]["result"] == SEQUENCES

@@ -13,7 +13,7 @@ STATUS = re.compile(r"(\d{3})(\s\([^)]*\))?")
 
 
 # Where the table of scopes names a kind of thing otherwise than its path does.
-WORDS = {"stats": "statistics", "tenant": "limits of the tenant"}
+WORD_OF_KIND = {"stats": "statistics", "tenant": "limits of the tenant"}
 
 
 async def operations(api: Client) -> dict[str, dict[str, Any]]:
@@ -65,7 +65,7 @@ async def test_the_table_of_scopes_names_what_each_scope_opens(api: Client) -> N
     for heading, operation in (await operations(api)).items():
         for scope in operation["security"][:1] and operation["security"][0]["key"]:
             kind = heading.split("/")[1]
-            if WORDS.get(kind, kind) not in table[scope][0].lower():
+            if WORD_OF_KIND.get(kind, kind) not in table[scope][0].lower():
                 missing.append(f"{scope}: {heading}")
     assert missing == []
 

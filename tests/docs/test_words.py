@@ -17,7 +17,7 @@ import pytest
 from tests.support.documents import PAGES
 from tests.support.repository import ROOT
 
-WORDS = (
+FORBIDDEN_WORDS = (
     "nobody somebody anybody everybody whoever whomever whom anew lest hence whence thence wherein thereof therein "
     "whereupon weave weaves woven weaving"
 )
@@ -30,7 +30,7 @@ PHRASES = (
 )
 # At the beginning of a sentence that is no question.
 RIDDLE = r"\b(?:What|Who) (?:is|are|was|were)\b(?=[^?.]*\.(?:\s|[\"'`]|$))"
-FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(WORDS.split())})|{'|'.join(PHRASES)})\b|{RIDDLE}")
+FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(FORBIDDEN_WORDS.split())})|{'|'.join(PHRASES)})\b|{RIDDLE}")
 BETWEEN_PARTS = re.compile(r"""["']\s+[a-z]{0,2}["']""")  # of a text that stands in several literals
 PYTHON = "bench examples faults migrations service tests treadle"
 BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run"

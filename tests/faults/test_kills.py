@@ -28,7 +28,7 @@ from tests.support.repository import ROOT
 from tests.support.waiting import wait_until
 
 LIMIT_SECONDS = 90.0  # a test that takes longer fails; none is meant to come near it
-WORDS = " ".join(f"word{n}" for n in range(30))
+PROMPT = " ".join(f"word{n}" for n in range(30))
 # No living worker counts as lost, however busy the machine is; a killed one is noticed by its session.
 SETTINGS = {"AGENTS": "tests.support.halting_agents", "PYTHONPATH": str(ROOT), "WORKER_TIMEOUT": "60"}
 
@@ -77,7 +77,7 @@ class Service:
         return Path(tempfile.mkdtemp(dir=self.home.parent)) / "gate"
 
     def submit(self, gate: Path, **fields: Any) -> str:
-        message = {"message": WORDS, "agent": HALTING, "metadata": {"gate": str(gate)}}
+        message = {"message": PROMPT, "agent": HALTING, "metadata": {"gate": str(gate)}}
         answer = self.client.post("/messages", json=message | fields)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["message_id"])
@@ -178,7 +178,7 @@ def assert_whole(service: Service, reader: Reader, message_id: str) -> None:
     assert reader.types()[-1] == "done"
     last_life = reader.events[max(n for n, (name, _) in enumerate(reader.events) if name == "started") :]
     text = "".join(re.findall(r'"chunk": "([^"]*)"', " ".join(data for name, data in last_life if name == "chunk")))
-    assert text == WORDS
+    assert text == PROMPT
     assert service.status(message_id)["state"] == "completed"
 
 
@@ -187,7 +187,7 @@ def langgraph_clients(service: Service, gate: Path, *, attempts: int) -> Iterato
     """Both SDKs of LangGraph stream a run meanwhile, which halts at the gate. Their streams resume, and have the same
     events as the log."""
     url = f"{service.client.base_url}/langgraph"
-    given: dict[str, Any] = {"text": WORDS, "metadata": {"gate": str(gate)}}
+    given: dict[str, Any] = {"text": PROMPT, "metadata": {"gate": str(gate)}}
 
     async def python() -> dict[str, Any]:
         async with get_client(url=url, api_key=None) as client:
@@ -205,7 +205,7 @@ def langgraph_clients(service: Service, gate: Path, *, attempts: int) -> Iterato
         told = [begin("js", play("langgraph", url=url, agent=HALTING, **given)), begin("py", python())]
         yield
         for result in (one.result(LIMIT_SECONDS) for one in told):
-            assert (result["status"], result["texts"]) == ("success", [WORDS, WORDS])
+            assert (result["status"], result["texts"]) == ("success", [PROMPT, PROMPT])
             assert result["seen"] == result["again"]
             assert [event for event, _ in result["seen"]].count("metadata") == attempts
 

@@ -13,7 +13,7 @@ from tests.support.databases import patient
 from tests.support.waiting import LIMIT_SECONDS, let_the_loop_read, until, wait_for
 
 PID = "select pg_backend_pid()"
-LOCK = "select pg_advisory_lock(7)"
+TAKE_LOCK_SQL = "select pg_advisory_lock(7)"
 WAITERS = """
     select count(*) from pg_locks l join pg_database d on d.oid = l.database
     where l.locktype = 'advisory' and not l.granted and d.datname = current_database()"""
@@ -55,7 +55,7 @@ async def test_a_call_that_waits_has_the_first_free_connection(pair: Database, s
     await pair.fetchval(PID)  # one is kept
     async with sql.transaction():
         await sql.execute("select pg_advisory_xact_lock(7)")
-        holding = [asyncio.create_task(pair.fetchval(LOCK)) for _ in range(2)]
+        holding = [asyncio.create_task(pair.fetchval(TAKE_LOCK_SQL)) for _ in range(2)]
         await until(lambda: sql.fetchval(WAITERS), lambda count: count == 2)
         assert pair.connections == (2, 0, 2)
         waiting = asyncio.create_task(pair.fetchval("select pg_advisory_unlock_all()::text"))

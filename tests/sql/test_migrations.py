@@ -54,7 +54,7 @@ async def test_concurrent_migrations_of_an_empty_database(empty_dsn: str, dsn: s
     rows = await connection.fetch("select name, value from treadle.meta")
     facts = {row["name"]: row["value"] for row in rows}
     assert set(facts) == {"functions", "manifest", "pgmq", "release", "generated"}
-    assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.RELEASE))
+    assert (facts["functions"], facts["release"]) == (schema.digest(), str(schema.SCHEMA_RELEASE))
     assert facts["pgmq"] == "1.13.0"
     await connection.close()
 

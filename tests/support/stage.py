@@ -24,7 +24,7 @@ from tests.support.stage_agents import GATES
 from tests.support.waiting import until
 from tests.support.worker_processes import WorkerProcesses
 
-OPEN = """
+OPEN_MESSAGES_SQL = """
     select count(*) from treadle.message_overview
     where agent = 'stage' and user_message #>> '{}' like '%' || $1 and state in ('queued', 'processing')"""
 
@@ -89,7 +89,7 @@ class Stage:
         """Their messages go on to their end."""
         for scene in scenes:
             open_gate(self._gates / scene)
-            await until(lambda scene=scene: self._sql.fetchval(OPEN, scene), lambda count: count == 0)  # type: ignore[misc]
+            await until(lambda scene=scene: self._sql.fetchval(OPEN_MESSAGES_SQL, scene), lambda count: count == 0)  # type: ignore[misc]
 
     async def close(self) -> None:
         for api in self._apis:

@@ -95,7 +95,7 @@ async def test_many_held_things_delay_no_caller_that_needs_another() -> None:
     assert await stuck[7] == "7"
     things.held.clear()
     await asyncio.gather(*stuck)
-    assert things.most_in_flight <= 2 + patience.REPETITIONS
+    assert things.most_in_flight <= 2 + patience.CONCURRENT_REPETITIONS
 
 
 async def test_every_caller_is_answered_at_its_deadline() -> None:

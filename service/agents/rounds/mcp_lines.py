@@ -15,7 +15,7 @@ KEPT_BYTES = 1_000  # of the begin and the end of a line, in one of which its id
 # Before or after the result, as the servers of the SDKs write it.
 FIRST_ID = re.compile(rb'\A\s*\{(?:\s*"jsonrpc"\s*:\s*"2\.0"\s*,)?\s*"id"\s*:\s*(-?\d{1,15}|"[^"\\]{1,200}")\s*,')
 LAST_ID = re.compile(rb'"id"\s*:\s*(-?\d{1,15}|"[^"\\]{1,200}")\s*\}\s*\Z')
-FAILED = -32603
+INTERNAL_ERROR_CODE = -32603
 
 
 class LineDecoder(codecs.IncrementalDecoder):
@@ -57,7 +57,10 @@ class LineDecoder(codecs.IncrementalDecoder):
             return str(self._decoder.decode(b"\n"))
         if found is None:
             return ""
-        error = {"code": FAILED, "message": f"The answer of the MCP server has more than {MAX_LINE_BYTES} bytes."}
+        error = {
+            "code": INTERNAL_ERROR_CODE,
+            "message": f"The answer of the MCP server has more than {MAX_LINE_BYTES} bytes.",
+        }
         answer = {"jsonrpc": "2.0", "id": msgspec.Raw(found[1]), "error": error}
         return msgspec.json.encode(answer).decode() + "\n"
 

@@ -17,7 +17,7 @@ from service.protocols.langgraph.conversation import Exchange
 from service.protocols.langgraph.lookup.store import ThreadLookup
 from service.protocols.langgraph.model import Json
 
-CHANGES = 2  # calls of one kind at once; each holds a connection
+CONCURRENT_CHANGES = 2  # calls of one kind at once; each holds a connection
 STATE_STEPS = f"^{OWN_STEP_PREFIX}state [0-9]+$"  # names of steps with the state after a message (thread_state.py)
 SEARCHED_MESSAGES = 2_000  # of a thread, for its runs with a status: the last ones
 # Of the last run of a message, by the state of the message.
@@ -153,8 +153,8 @@ class LangGraphStore(ThreadLookup):
     def __init__(self, database: Database, *, reads: Database, lists: Database) -> None:
         super().__init__(reads, lists)
         self._database = database
-        self._changes = Patience(seconds=HELD_SECONDS, slots=CHANGES)
-        self._items = Patience(seconds=HELD_SECONDS, slots=CHANGES)
+        self._changes = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_CHANGES)
+        self._items = Patience(seconds=HELD_SECONDS, slots=CONCURRENT_CHANGES)
 
     async def exchange(self, principal: Principal, message_id: UUID) -> PlacedExchange:
         """Raises NotFound."""

@@ -19,10 +19,10 @@ from service.batching import Batcher
 from service.errors import TreadleError
 from service.leases.model import RemoteClaim
 from service.protocols.leases.traces import FindParents
-from service.spans import NANOSECONDS, begin_attempt, end_attempt, parent_of, tell_wait, traceparent_of
+from service.spans import NANOSECONDS_PER_SECOND, begin_attempt, end_attempt, parent_of, tell_wait, traceparent_of
 from service.telemetry import Work
 
-LOOKUPS = 100  # in one call
+LOOKUP_MESSAGES = 100  # in one call
 
 
 class OtelRemoteTraces:
@@ -31,7 +31,7 @@ class OtelRemoteTraces:
     def __init__(self, provider: TracerProvider, find_parents: FindParents) -> None:
         self._tracer = provider.get_tracer("treadle")
         self._find_parents = find_parents
-        self._parents: Batcher[UUID, str | None] = Batcher(self._look_up, limit=LOOKUPS)
+        self._parents: Batcher[UUID, str | None] = Batcher(self._look_up, limit=LOOKUP_MESSAGES)
         self._ending: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -51,7 +51,9 @@ class OtelRemoteTraces:
 
     def _finish(self, *, work: Work, outcome: str, status: str, seconds: float) -> None:
         ended = time.time_ns()
-        task = asyncio.create_task(self._export(work, outcome, status, ended - int(seconds * NANOSECONDS), ended))
+        task = asyncio.create_task(
+            self._export(work, outcome, status, ended - int(seconds * NANOSECONDS_PER_SECOND), ended)
+        )
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 

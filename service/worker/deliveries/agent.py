@@ -33,7 +33,7 @@ JITTER = (0.9, 1.1)
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_ASKED_PAUSE_SECONDS = 3_600.0  # of all deliveries to an address
 PAUSE_SECONDS = 10.0  # where it does not say for how long
-GONE = 410
+GONE_STATUS = 410
 SLOW_DOWN = frozenset({429, 502, 503, 504})
 NOTE_SECONDS = 10.0  # after which an outcome is noted that is the same as the last one
 MAX_NOTED = 10_000  # webhooks whose last outcome is remembered
@@ -77,7 +77,7 @@ class Deliverer:
         await self._note(context, post, status, error)
         if error is None:
             return {"status": status}
-        if status == GONE:
+        if status == GONE_STATUS:
             if post.webhook is None:
                 await self._posts.drop_address(context.message_id, post.url)
             raise Rejected(error)
@@ -108,7 +108,7 @@ class Deliverer:
             return
         now = time.monotonic()
         last = self._noted.get(post.webhook)
-        may_disable = error is not None and (status == GONE or post.last_attempt)
+        may_disable = error is not None and (status == GONE_STATUS or post.last_attempt)
         if last is not None and last[0] == error and now - last[1] < NOTE_SECONDS and not may_disable:
             return
         self._noted[post.webhook] = error, now
@@ -116,7 +116,7 @@ class Deliverer:
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
         try:
-            await self._posts.note(post, context.message_id, status=status, error=error, gone=status == GONE)
+            await self._posts.note(post, context.message_id, status=status, error=error, gone=status == GONE_STATUS)
         except TreadleError as problem:  # the outcome of the delivery itself is worth more
             log.log(problem.log_level, "the outcome of a delivery was not noted", extra={"error": str(problem)})
 

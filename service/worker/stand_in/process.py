@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-STDIN = 0
+STDIN_DESCRIPTOR = 0
 MAX_HELD_SECONDS = 300.0  # after which a worker that cannot run is killed, because nothing else can end it
 STOPPED_STATES = frozenset("TtZX")  # of a process: stopped by a signal or a debugger, or dead
 
@@ -100,15 +100,15 @@ def _runs(pid: int) -> bool:
 
 def _sign(seconds: float) -> Sign:
     """Wait so long for a sign of the worker."""
-    if not select.select([STDIN], [], [], seconds)[0]:
+    if not select.select([STDIN_DESCRIPTOR], [], [], seconds)[0]:
         return Sign.SILENCE
-    return Sign.BEAT if os.read(STDIN, 4096) else Sign.END
+    return Sign.BEAT if os.read(STDIN_DESCRIPTOR, 4096) else Sign.END
 
 
 def _first_line() -> bytes:
     line = b""
     while not line.endswith(b"\n"):
-        if not (piece := os.read(STDIN, 1)):
+        if not (piece := os.read(STDIN_DESCRIPTOR, 1)):
             os._exit(0)
         line += piece
     return line

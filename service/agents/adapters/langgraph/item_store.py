@@ -21,7 +21,7 @@ from langgraph.store.base import (
 
 from service.agents.tool_events import plain
 
-CALLS = 100  # at once, each group in one transaction (sql/78_store.sql)
+BATCH_CALLS = 100  # at once, each group in one transaction (sql/78_store.sql)
 NOT_HERE = "An async node awaits the store: aput, aget, asearch, adelete, alist_namespaces."
 
 
@@ -46,8 +46,8 @@ class ItemStore(BaseStore):
         asked = list(ops)
         calls = [_call(op) for op in asked]
         answers: list[Any] = []
-        for begin in range(0, len(calls), CALLS):
-            answers += await self._context.use_store(calls[begin : begin + CALLS])
+        for begin in range(0, len(calls), BATCH_CALLS):
+            answers += await self._context.use_store(calls[begin : begin + BATCH_CALLS])
         return [_answer(op, answer) for op, answer in zip(asked, answers, strict=True)]
 
     def batch(self, ops: Iterable[Op]) -> list[Any]:

@@ -81,7 +81,8 @@ class Unacceptable(Rejected, ValueError, TypeError):
 
 
 class ChildFailed(Rejected):
-    """A message that `gather` waited for did not complete: it failed, was cancelled, or no longer exists."""
+    """A message that `gather` waited for did not complete: its `state` is failed, cancelled, or deleted (it no longer
+    exists)."""
 
     def __init__(self, message_id: str, state: str, error: str | None) -> None:
         super().__init__(f"The message {message_id} is {state}{f': {error}' if error else '.'}")

@@ -12,6 +12,7 @@ from service.cli import show
 from service.errors import NotFound
 from service.events.model import Entry
 from service.events.store import EventStore
+from service.messages.model import Hold
 from service.terminal import visible, visible_line
 from service.waiting import wait_for
 
@@ -55,7 +56,7 @@ class _Data(msgspec.Struct):
 
     chunk: str = ""
     error: str = ""
-    hold: str = ""
+    hold: Hold | None = None
     question: msgspec.Raw = msgspec.Raw(b"null")
     result: msgspec.Raw = msgspec.Raw(b"null")
 

@@ -10,13 +10,13 @@ from service.access.principal import Principal
 from service.cli import common, show
 from service.config import Settings
 from service.db.pages import read_all
+from service.schemas.model import LEVELS
 
 if TYPE_CHECKING:
     from service.schemas.model import NewSchema
     from service.schemas.registry import Registry
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-LEVELS = ("NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
 
 
 def _subject(_context: click.Context, _parameter: click.Parameter, subject: str | None) -> str:

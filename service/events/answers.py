@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from service.events.model import Entry
+from service.messages.model import Hold
 
 MAX_CALLS = 24  # of one question
 MAX_TEXT_CHARS = 10_000_000  # of an answer that was streamed; a longer one is followed by its result
@@ -12,7 +13,7 @@ ASK = "input"  # the function that a question becomes which is no function call 
 
 
 class _Parked(msgspec.Struct):
-    hold: str | None = None
+    hold: Hold | None = None
 
 
 def is_question(entry: Entry) -> bool:

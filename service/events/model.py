@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from service.access.principal import Principal
+from service.messages.model import State
 
 # The types that the service itself writes. Agents must choose other names for their events.
 RESERVED_TYPES = frozenset(
@@ -100,6 +101,6 @@ class QueuePosition(NamedTuple):
     """A message's state, and its position in its queue if it has one. `stop`: why it waits, if not for the messages
     before it."""
 
-    state: str
+    state: State
     position: int | None
     stop: QueueStop | None = None

@@ -1,13 +1,15 @@
 """What a caller looks for, as the SQL functions take it (sql/89_find_messages.sql)."""
 
 from collections.abc import Mapping
+from typing import get_args
 from uuid import UUID
 
 from service.cursors import UNKNOWN_CURSOR
 from service.errors import Invalid, Unprocessable
+from service.messages.model import State
 from service.params import parse_parent, parse_time
 
-STATES = ("queued", "processing", "completed", "failed", "cancelled", "open")
+STATES = (*get_args(State), "open")
 
 
 def parse_filter(given: Mapping[str, str | None]) -> dict[str, str]:

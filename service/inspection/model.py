@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from service.limits import MAX_PAGE_ITEMS, PAGE_RULE
-from service.messages.model import Priority, State, Status
+from service.messages.model import Hold, Priority, State, Status
 
 
 class MessageSummary(Struct, frozen=True):
@@ -15,7 +15,7 @@ class MessageSummary(Struct, frozen=True):
 
     message_id: UUID
     state: State
-    hold: str | None
+    hold: Hold | None
     agent: str
     queue: str
     priority: Priority
@@ -79,7 +79,7 @@ class Descendant(Struct, frozen=True):
     depth: int
     agent: str
     state: State
-    hold: str | None
+    hold: Hold | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None

@@ -24,9 +24,8 @@ from service.limits import (
 
 Priority = Literal["high", "normal", "low"]
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
-HoldCause = Literal[
-    "thread", "delay", "backoff", "overloaded", "children", "input", "share", "tenant_running", "tenant_suspended"
-]
+Hold = Literal["thread", "delay", "backoff", "children", "input", "share"]  # why a queued message cannot be claimed yet
+HoldCause = Literal[Hold, "overloaded", "tenant_running", "tenant_suspended"]
 QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency", "locked", "workers_busy", "position"]
 RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
@@ -133,7 +132,7 @@ class Status(Struct, frozen=True):
     worker_id: str | None
     metadata: dict[str, Any]
     queue: str
-    hold: str | None
+    hold: Hold | None
     usage: dict[str, Any] | None
     aside: bool
     parent: UUID | None

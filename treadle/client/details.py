@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from treadle.client.model import Message, State
+from treadle.client.model import Hold, Message, State
 from treadle.options import Priority
 
 
@@ -15,7 +15,7 @@ class MessageSummary(Struct, frozen=True):
 
     message_id: UUID
     state: State
-    hold: str | None
+    hold: Hold | None
     agent: str
     queue: str
     priority: Priority
@@ -67,7 +67,7 @@ class Descendant(Struct, frozen=True):
     depth: int
     agent: str
     state: State
-    hold: str | None
+    hold: Hold | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.details import Changes, MessageDetails, MessageSummary, Reason
-from treadle.client.model import Message, Page
+from treadle.client.model import Message, Page, State
 from treadle.options import Priority
 
 MessageId = UUID | str
@@ -46,7 +46,7 @@ class Inspection(Connection):
     async def messages(
         self,
         *,
-        state: str | None = None,
+        state: State | Literal["open"] | None = None,
         limit: int = 100,
         cursor: str | None = None,
         **wanted: Unpack[MessageFilter],

@@ -9,6 +9,7 @@ from msgspec import Struct
 from treadle.options import Priority
 
 State = Literal["queued", "processing", "completed", "failed", "cancelled"]
+Hold = Literal["thread", "delay", "backoff", "children", "input", "share"]
 Scope = Literal["submit", "read", "operate", "publish", "work", "admin"]
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class Message(Struct, frozen=True):
     worker_id: str | None
     metadata: dict[str, Any]
     queue: str
-    hold: str | None
+    hold: Hold | None
     usage: dict[str, Any] | None
     aside: bool
     parent: UUID | None

@@ -4,6 +4,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from treadle.client.model import State
+
 
 class Event(Struct, frozen=True):
     type: str
@@ -14,7 +16,7 @@ class Answer(Struct, frozen=True):
     """The end of a message, and its whole log. `text` is what the last attempt emitted."""
 
     message_id: str
-    state: str
+    state: State
     result: Any
     error: str | None
     attempt: int

@@ -20,13 +20,13 @@ from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
 from treadle.worker.context import Asked, RemoteContext, Waiting, encode_once
-from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases
+from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases, VerdictKind
 from treadle.worker.sync_context import SyncContext
 from treadle.worker.traces import go_on_with
 
 log = logging.getLogger(__name__)
 
-Reason = Literal["lost", "cancelled", "released", "timeout"] | Asked | Waiting
+Reason = VerdictKind | Literal["released", "timeout"] | Asked | Waiting
 MAX_ERROR_CHARS = 2_000
 CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
 WITH_SENDS = ("completed", "input", "children")

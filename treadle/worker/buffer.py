@@ -3,22 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
 
 from service.agents.thread_bridge import require_loop
-from treadle.worker.protocol import Claim, Event, LeaseLost, Leases
+from treadle.worker.protocol import Claim, Event, LeaseLost, Leases, VerdictKind
 
 HIGH_WATER_BYTES = 1_000_000  # of unsent data, at which `emit` waits
 CALL_BYTES = 256_000
 CALL_EVENTS = 500
 
-Reason = Literal["lost", "cancelled"]
-
 
 class EventBuffer:
     """`stop` is called if the lease is lost, the message is cancelled, or the server refuses an event."""
 
-    def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[Reason | Exception], None]) -> None:
+    def __init__(
+        self, leases: Leases, worker: str, claim: Claim, stop: Callable[[VerdictKind | Exception], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._leases = leases
         self._worker = worker

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from service.agents.contract import Exchange, Rejected
 from treadle.client.errors import ApiError
-from treadle.worker.protocol import Claim, LeaseLost, Leases, Placed, WaitedMessage
+from treadle.worker.protocol import Claim, LeaseLost, Leases, Placed, VerdictKind, WaitedMessage
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Calls:
     """`stop` is called if the lease is lost; the agent is cancelled then."""
 
-    def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[Literal["lost"]], None]) -> None:
+    def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[VerdictKind], None]) -> None:
         self._leases = leases
         self._worker = worker
         self._claim = claim

@@ -18,8 +18,8 @@ from service.agents.contract import Overloaded, Rejected, RetryAfter
 from service.agents.os_threads import WorkerThreads
 from treadle.client.errors import TreadleError
 from treadle.client.topics import Delivery, Topics
-from treadle.worker.protocol import Claim, Ending, LeaseLost
-from treadle.worker.session import Reason, Session
+from treadle.worker.protocol import Claim, Ending, LeaseLost, VerdictKind
+from treadle.worker.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ class AsyncConsumer:
             del self._held[record._claim.message_id]
         self._room.set()
 
-    def _obey(self, message_id: UUID, verdict: Reason) -> None:
+    def _obey(self, message_id: UUID, verdict: VerdictKind) -> None:
         if record := self._held.get(message_id):
             record.is_lost = True
             if not record.is_over:

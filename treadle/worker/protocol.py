@@ -11,8 +11,10 @@ from msgspec import Struct
 
 from treadle.client.connection import Connection, decode, segment
 from treadle.client.errors import Conflict, TooManyRequests, Unavailable
+from treadle.client.model import State
 
 Ending = Literal["completed", "failed", "retry", "overloaded", "released", "input", "children"]
+VerdictKind = Literal["lost", "cancelled"]
 RETRY_SECONDS = 1.0
 
 
@@ -82,13 +84,13 @@ class Appended(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    state: str
+    state: State
 
 
 class Verdict(Struct, frozen=True):
     message_id: UUID
     lease: UUID
-    verdict: Literal["lost", "cancelled"]
+    verdict: VerdictKind
 
 
 class PastExchange(Struct, frozen=True):
@@ -99,7 +101,7 @@ class PastExchange(Struct, frozen=True):
 
 class WaitedMessage(Struct, frozen=True):
     message_id: UUID
-    state: str
+    state: State | Literal["deleted"]
     result: Any
     error: str | None
     parent: UUID | None

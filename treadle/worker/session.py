@@ -6,12 +6,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from treadle.client.errors import NotFound, TooManyRequests, TreadleError, Unavailable
 from treadle.worker.heartbeat import Heartbeat
-from treadle.worker.protocol import Claim, Leases, Registration, Verdict
+from treadle.worker.protocol import Claim, Leases, Registration, Verdict, VerdictKind
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +19,6 @@ CLAIM_WAIT_SECONDS = 30.0
 MAX_CLAIMED_MESSAGES = 100
 RETRY_SECONDS = 1.0
 CALL_REPEAT_SECONDS = 5.0
-
-Reason = Literal["lost", "cancelled"]
 
 
 class Session:
@@ -35,7 +33,7 @@ class Session:
         key: str | None,
         agents: Sequence[dict[str, Any]],
         concurrency: int,
-        obey: Callable[[UUID, Reason], None],
+        obey: Callable[[UUID, VerdictKind], None],
     ) -> None:
         self._address = (url, key)
         self._agents = agents

@@ -11,8 +11,8 @@ from service.agents.definition import Agent
 from service.agents.os_threads import Threads
 from treadle.client.errors import ApiError
 from treadle.worker.attempt import Attempt
-from treadle.worker.protocol import Claim
-from treadle.worker.session import Reason, Session
+from treadle.worker.protocol import Claim, VerdictKind
+from treadle.worker.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Worker:
             ended.cancel()
             releasing.cancel()
 
-    def _obey(self, message_id: UUID, verdict: Reason) -> None:
+    def _obey(self, message_id: UUID, verdict: VerdictKind) -> None:
         if message_id in self._attempts:
             self._attempts[message_id].stop(verdict)
 

@@ -193,7 +193,7 @@ export interface components {
             agent: string;
             /** @enum {string} */
             state: "cancelled" | "completed" | "failed" | "processing" | "queued";
-            hold: string | null;
+            hold: ("backoff" | "children" | "delay" | "input" | "share" | "thread") | null;
             /** Format: date-time */
             created_at: string;
             started_at: string | null;
@@ -340,7 +340,7 @@ export interface components {
             message_id: string;
             /** @enum {string} */
             state: "cancelled" | "completed" | "failed" | "processing" | "queued";
-            hold: string | null;
+            hold: ("backoff" | "children" | "delay" | "input" | "share" | "thread") | null;
             agent: string;
             queue: string;
             /** @enum {string} */
@@ -931,7 +931,7 @@ export interface components {
                 [key: string]: unknown;
             };
             queue: string;
-            hold: string | null;
+            hold: ("backoff" | "children" | "delay" | "input" | "share" | "thread") | null;
             usage: {
                 [key: string]: unknown;
             } | null;

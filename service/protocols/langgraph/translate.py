@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from service.events.model import RESERVED_TYPES, Entry
+from service.messages.model import Hold
 from service.protocols.langgraph.conversation import Exchange, ai, ai_id, answer_text, input_messages, with_messages
 from service.protocols.langgraph.ids import RunId, interrupts_of
 from service.protocols.langgraph.model import Json
@@ -32,7 +33,7 @@ class Event(NamedTuple):
 class _Data(msgspec.Struct):
     chunk: str = ""
     attempt: int = 1
-    hold: str | None = None
+    hold: Hold | None = None
     name: str = ""
     question: Any = None
     result: Any = None

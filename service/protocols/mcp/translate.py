@@ -10,6 +10,7 @@ import msgspec
 from service.errors import Invalid
 from service.events.model import Entry
 from service.limits import MAX_SEQ, REQUEST_ID_RULE, is_request_id
+from service.messages.model import Hold
 from service.protocols.mcp.model import INVALID_PARAMS, CallRefused, Notification, RequestId
 from service.queues.model import Agent
 
@@ -95,7 +96,7 @@ def read_call(params: dict[str, Any]) -> ToolCall:
 
 class _Data(msgspec.Struct):
     chunk: str = ""
-    hold: str | None = None
+    hold: Hold | None = None
     question: Any = None
     result: Any = None
     error: str | None = None

@@ -22,18 +22,18 @@ def is_number(value: ast.expr) -> bool:
 def numbers(source: str) -> Iterator[tuple[int, str]]:
     """Each constant of a module that is a number: its line and its name."""
     for statement in ast.parse(source).body:
-        if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        if isinstance(statement, ast.AnnAssign):
             targets: list[ast.expr] = [statement.target]
         elif isinstance(statement, ast.Assign):
             targets = statement.targets
         else:
             continue
         for target in targets:
-            pairs = [(target, statement.value)]
+            pairs: list[tuple[ast.expr, ast.expr | None]] = [(target, statement.value)]
             if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
                 pairs = list(zip(target.elts, statement.value.elts, strict=True))
             for name, value in pairs:
-                if isinstance(name, ast.Name) and name.id.isupper() and is_number(value):
+                if isinstance(name, ast.Name) and name.id.isupper() and value is not None and is_number(value):
                     yield statement.lineno, name.id
 
 

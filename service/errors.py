@@ -40,6 +40,9 @@ import logging
 import re
 from typing import ClassVar
 
+CAUSE_IN_LOG = "the cause is in the log of the API."
+UNEXPECTED_DETAIL = f"The request failed in the service; {CAUSE_IN_LOG}"
+
 
 class TreadleError(Exception):
     """The root. `str(error)` is one sentence for a person; `log_level` is the level at which a caller that handles the

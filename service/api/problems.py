@@ -13,7 +13,17 @@ from litestar.types import ExceptionHandlersMap, Send
 
 from service.api.dialects import shape
 from service.api.methods import complete_allow
-from service.errors import Invalid, LimitReached, Misfit, Refused, SchemaError, TooLarge, Unauthorized, Unavailable
+from service.errors import (
+    UNEXPECTED_DETAIL,
+    Invalid,
+    LimitReached,
+    Misfit,
+    Refused,
+    SchemaError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
 from service.refusals import CHALLENGE, MEDIA_TYPE, MisfitProblem, Problem
 
 log = logging.getLogger(__name__)
@@ -115,8 +125,7 @@ def _litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Re
 
 def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
-    detail = "The request failed in the service; the cause is in its log."
-    return _respond(request, 500, "Internal server error", detail)
+    return _respond(request, 500, "Internal server error", UNEXPECTED_DETAIL)
 
 
 def _sentence(text: str) -> str:

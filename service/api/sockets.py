@@ -13,6 +13,7 @@ from websockets.server import ServerProtocol
 
 from service.api.problems import encode_problem, encode_response
 from service.api.write_deadline import limit_send_buffer
+from service.errors import CAUSE_IN_LOG
 from service.refusals import MEDIA_TYPE
 from service.sockets.peer import FIRST_MESSAGE_LIMIT
 
@@ -22,7 +23,7 @@ PIECE_BYTES = 16_384  # of a client's data that are read before its frames are c
 INVALID_TEXT, POLICY_VIOLATION = 1007, 1008  # close codes of RFC 6455
 REFUSALS = {
     403: "There is no socket at this address.",
-    500: "The socket cannot be opened because of an error in the service; the cause is in its log.",
+    500: f"The socket cannot be opened because of an error in the service; {CAUSE_IN_LOG}",
 }
 
 

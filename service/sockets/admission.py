@@ -24,6 +24,7 @@ from service.access.authenticator import Access, bearer, require
 from service.access.principal import Principal, Scope
 from service.client_limits import ClientLimits, address_of, key_of, pause
 from service.errors import (
+    CAUSE_IN_LOG,
     Forbidden,
     Invalid,
     Refused,
@@ -54,7 +55,7 @@ MISSING_KEY_DETAIL = (
     "Send a key or an access token: in the header Authorization, as ?token=, or within 5 seconds as the first frame,"
     ' {"type": "auth", "token": ...}.'
 )
-SOCKET_FAILED_DETAIL = "The socket failed in the service. Reconnect; the cause is in its log."
+SOCKET_FAILED_DETAIL = f"The socket failed in the service. Reconnect; {CAUSE_IN_LOG}"
 
 Refusal: TypeAlias = Refused | Unavailable | SchemaError
 REFUSALS = (Refused, Unavailable, SchemaError)

@@ -8,6 +8,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from service.errors import (
+    UNEXPECTED_DETAIL,
     Busy,
     Forbidden,
     LimitReached,
@@ -27,7 +28,6 @@ from service.refusals import CHALLENGE, Plain
 
 log = logging.getLogger(__name__)
 
-INTERNAL = "The request failed in the service; the cause is in its log."
 # Those that say what to do: send a key, or try again later. They keep their statuses and headers in both bindings.
 KEPT = (Unauthorized, Forbidden, Busy, QueueFull, LimitReached, TooManyRequests, TooLarge, WrongMediaType)
 STATUS_NAMES = {
@@ -147,7 +147,7 @@ def as_a2a(error: Exception) -> A2AError:
         log.log(error.log_level, "request not served", extra={"error": str(error)})
         return InternalError(str(error))
     log.error("request failed", exc_info=error)
-    return InternalError(INTERNAL)
+    return InternalError(UNEXPECTED_DETAIL)
 
 
 def rpc_error(error: A2AError) -> RpcError:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from service.access.principal import Principal
-from service.errors import NotFound, Refused, TreadleError
+from service.errors import CAUSE_IN_LOG, NotFound, Refused, TreadleError
 from service.json_input import readable_object
 from service.protocols.agui.ids import Asked, Run
 from service.protocols.agui.model import PROTOCOL_VERSION, Event, Message
@@ -17,7 +17,7 @@ from service.sse_frames import KEEPALIVE, encode_unnamed, guarded
 
 log = logging.getLogger(__name__)
 
-INTERNAL = "The run failed in the service; the cause is in its log."
+RUN_FAILED_DETAIL = f"The run failed in the service; {CAUSE_IN_LOG}"
 
 
 class RunReader:
@@ -130,7 +130,7 @@ def error_frame(error: Exception) -> bytes:
         log.log(error.log_level, "run interrupted", extra={"error": str(error)})
         return encode_unnamed({"type": "RUN_ERROR", "message": str(error), "code": "unavailable"})
     log.error("run broke", exc_info=error)
-    return encode_unnamed({"type": "RUN_ERROR", "message": INTERNAL, "code": "internal"})
+    return encode_unnamed({"type": "RUN_ERROR", "message": RUN_FAILED_DETAIL, "code": "internal"})
 
 
 def _snapshot(messages: Sequence[Message | msgspec.Raw]) -> Event:

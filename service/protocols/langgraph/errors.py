@@ -7,12 +7,10 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from service.errors import LimitReached, Refused, SchemaError, Unauthorized, Unavailable
+from service.errors import UNEXPECTED_DETAIL, LimitReached, Refused, SchemaError, Unauthorized, Unavailable
 from service.refusals import CHALLENGE, Plain
 
 log = logging.getLogger(__name__)
-
-UNEXPECTED = "The request failed in the service; the cause is in its log."
 
 
 class NotServed(Refused):
@@ -42,7 +40,7 @@ def _litestar_error(_: Request[Any, Any, Any], error: HTTPException) -> Response
 
 def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
-    return Response({"detail": UNEXPECTED}, status_code=500)
+    return Response({"detail": UNEXPECTED_DETAIL}, status_code=500)
 
 
 HANDLERS: ExceptionHandlersMap = {

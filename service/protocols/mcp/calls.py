@@ -10,7 +10,7 @@ import msgspec
 
 from service.access.authenticator import require
 from service.access.principal import Principal
-from service.errors import Conflict, NotFound, Refused, TreadleError, Unauthorized
+from service.errors import CAUSE_IN_LOG, Conflict, NotFound, Refused, TreadleError, Unauthorized
 from service.limits import MAX_KEY_CHARS, MAX_THREAD_ID_CHARS, THREAD_ID_RULE, is_thread_id
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages
@@ -93,7 +93,7 @@ def refused(call_id: RequestId, error: Exception) -> Answer:
         log.log(error.log_level, "call refused", extra={"error": str(error)})
         return Answer(call_id, error=Error(code, str(error)))
     log.error("call failed", exc_info=error)
-    return Answer(call_id, error=Error(code, "The call failed in the service; the cause is in its log."))
+    return Answer(call_id, error=Error(code, f"The call failed in the service; {CAUSE_IN_LOG}"))
 
 
 def _message(asked: ToolCall) -> NewMessage:

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from service.errors import (
+    UNEXPECTED_DETAIL,
     Busy,
     Forbidden,
     LimitReached,
@@ -87,7 +88,7 @@ def describe(error: Exception) -> tuple[int, Error]:
         if kind in SHAPES:
             status, type_, code = SHAPES[kind]
             return status, Error(str(error), type_, code=code)
-    return 500, Error("The request failed in the service; the cause is in its log.", SERVER, code=SERVER)
+    return 500, Error(UNEXPECTED_DETAIL, SERVER, code=SERVER)
 
 
 def plain(status: int, detail: str) -> Plain:

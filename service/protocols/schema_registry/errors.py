@@ -7,7 +7,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from service.errors import Refused, SchemaError, Unauthorized, Unavailable, Unprocessable
+from service.errors import UNEXPECTED_DETAIL, Refused, SchemaError, Unauthorized, Unavailable, Unprocessable
 from service.protocols.schema_registry.model import Error
 from service.refusals import Plain
 from service.schemas import errors
@@ -82,7 +82,7 @@ def _litestar_error(_: Request[Any, Any, Any], error: HTTPException) -> Response
 
 def _unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Error]:
     log.error("unexpected error", exc_info=error, extra={"method": request.method, "path": request.url.path})
-    return _respond(500, 500, "The request failed in the service; the cause is in its log.", {})
+    return _respond(500, 500, UNEXPECTED_DETAIL, {})
 
 
 def _respond(status: int, code: int, message: str, headers: dict[str, str]) -> Response[Error]:

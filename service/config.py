@@ -19,14 +19,13 @@ from service.limits import (
     MAX_AGENT_NAME_CHARS,
     MAX_QUEUE_NAME_CHARS,
     QUEUE_NAME_PATTERN,
-    TENANT_NAME_PATTERN,
     WEBHOOK_QUEUE,
+    TenantName,
 )
 
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_NAME_PATTERN)]
-TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
 AgentName = Annotated[str, Meta(min_length=1, max_length=MAX_AGENT_NAME_CHARS)]
 Secret = Annotated[str, Meta(min_length=32, max_length=10_000, pattern=r"^[!-~]+$(?![\s\S])")]
 JwtAlgorithm = Literal[

@@ -7,6 +7,9 @@ tests/websocket/test_page_files.py the scripts of the chat page. The texts end s
 """
 
 import re
+from typing import Annotated
+
+from msgspec import Meta
 
 # What a message may ask for
 MAX_DELAY_SECONDS = 366 * 86_400
@@ -44,11 +47,13 @@ WEBHOOK_AGENT = "webhook"  # which makes them
 MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
 # How the names of steps begin whose results adapters load as objects of Python: remote workers may not write them.
 OWN_STEP_PREFIX = "treadle/"
+MAX_EVENT_TYPE_CHARS = 100  # of an event that an agent writes
 MAX_KEY_CHARS = 255  # of an Idempotency-Key, and of the key of a chat's input
 
 # `$` alone also matches before a final line feed, and neither JSON Schema nor JavaScript knows `\Z`.
 # A client takes the segments `.` and `..` out of a path, percent-encoded or not.
 THREAD_ID_PATTERN = r"^(?!\.{1,2}$(?![\s\S]))[^/\x00-\x1f\x7f-\x9f]*$(?![\s\S])"
+ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 THREAD_ID_RULE = (
     f"a text of 1 to {MAX_THREAD_ID_CHARS} characters, none of them a control character or a slash, and neither"
     ' "." nor ".."'
@@ -58,6 +63,7 @@ AGENT_NAME_RULE = THREAD_ID_RULE.replace(str(MAX_THREAD_ID_CHARS), str(MAX_AGENT
 REMOTE_QUEUE = "remote"  # where the messages of remote agents wait; the workers of the installation claim from others
 QUEUE_NAME_PATTERN = rf"^[a-z][a-z0-9_]{{0,{MAX_QUEUE_NAME_CHARS - 1}}}$(?![\s\S])"
 TENANT_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,39}$(?![\s\S])"
+TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
 TENANT_NAME_RULE = "1 to 40 of a-z, 0-9, _ and -, beginning with a letter or a digit"
 # The id of a JSON-RPC request, and what names its progress: each event of the answer repeats it.
 MAX_REQUEST_ID_CHARS = 255
@@ -99,6 +105,7 @@ START_RULE = '"earliest", "latest", an offset, or a time in ISO 8601'
 MAX_KEY_NAME_CHARS = 100
 MAX_KEY_AGENTS = 100
 MAX_KEY_SECONDS = 3650 * 86_400
+DEFAULT_GRACE_SECONDS = 86_400.0
 MAX_GRACE_SECONDS = 30 * 86_400  # that the secret before a rotation stays valid
 MAX_TOKEN_SECONDS = 7 * 86_400
 MAX_SUBJECT_CHARS = 255

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from service.access.principal import Scope
 from service.limits import (
+    DEFAULT_GRACE_SECONDS,
     MAX_AGENT_NAME_CHARS,
     MAX_GRACE_SECONDS,
     MAX_KEY_AGENTS,
@@ -16,14 +17,12 @@ from service.limits import (
     MAX_KEY_SECONDS,
     MAX_SUBJECT_CHARS,
     MAX_TENANT_CHARS,
-    MAX_THREAD_ID_CHARS,
     MAX_TOKEN_SECONDS,
     PRINTABLE_PATTERN,
-    THREAD_ID_PATTERN,
     THREAD_ID_RULE,
+    ThreadId,
 )
 
-DEFAULT_GRACE_SECONDS = 86_400.0
 DEFAULT_TOKEN_SECONDS = 3600.0
 
 Scopes = Annotated[
@@ -48,7 +47,6 @@ KeySeconds = Annotated[
     Meta(description=f"a number of seconds above 0, at most {MAX_KEY_SECONDS}, or left out for a key without an end"),
 ]
 Subject = Annotated[str, Meta(min_length=1, max_length=MAX_SUBJECT_CHARS, pattern=PRINTABLE_PATTERN)]
-ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 TenantName = Annotated[str, Meta(min_length=1, max_length=MAX_TENANT_CHARS, pattern=PRINTABLE_PATTERN)]
 Tenant = Annotated[
     TenantName | None,

@@ -13,13 +13,12 @@ from service.limits import (
     MAX_ATTEMPTS,
     MAX_BATCH_MESSAGES,
     MAX_DELAY_SECONDS,
-    MAX_THREAD_ID_CHARS,
     MAX_TIMEOUT_SECONDS,
     MAX_URL_CHARS,
     OWN_METADATA,
-    THREAD_ID_PATTERN,
     THREAD_ID_RULE,
     TIMEOUT_RULE,
+    ThreadId,
 )
 
 Priority = Literal["high", "normal", "low"]
@@ -30,7 +29,6 @@ QueueCause = Literal["queue_paused", "no_worker", "no_agent", "queue_concurrency
 RunCause = Literal["running", "worker_silent", "worker_lost", "overdue", "cancel_requested"]
 Cause = Literal[HoldCause, QueueCause, RunCause, "completed", "failed", "cancelled"]
 OnBusy = Literal["enqueue", "reject", "interrupt", "rollback", "steer"]
-ThreadId = Annotated[str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN)]
 
 
 def labels(metadata: dict[str, Any] | None) -> dict[str, Any]:

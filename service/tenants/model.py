@@ -5,9 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from service.limits import TENANT_NAME_PATTERN, TENANT_NAME_RULE
-
-TenantName = Annotated[str, Meta(pattern=TENANT_NAME_PATTERN)]
+from service.limits import TENANT_NAME_RULE, TenantName
 
 
 class NewTenant(Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from service.limits import (
+    DEFAULT_GRACE_SECONDS,
     MAX_AGENT_NAME_CHARS,
     MAX_GRACE_SECONDS,
     MAX_QUEUE_NAME_CHARS,
@@ -26,7 +27,6 @@ Format = Literal["standard", "openai"]
 ENDS: tuple[Event, ...] = ("message.completed", "message.failed", "message.cancelled")
 MAX_NAMES = 100  # of agents, and of queues
 MAX_DESCRIPTION_CHARS = 500
-DEFAULT_GRACE_SECONDS = 86_400.0
 
 # The descriptions end the sentence "<field> must be ..." (json_input).
 Url = Annotated[

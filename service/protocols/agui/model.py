@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from service.limits import MAX_THREAD_ID_CHARS, THREAD_ID_PATTERN, THREAD_ID_RULE
+from service.limits import THREAD_ID_RULE, ThreadId
 
 PROTOCOL_VERSION = "1.0"
 MAX_RUN_ID_CHARS = 255
@@ -27,9 +27,7 @@ class Resume(Struct, frozen=True, rename="camel"):
 class RunInput(Struct, frozen=True, rename="camel"):
     """RunAgentInput."""
 
-    thread_id: Annotated[
-        str, Meta(min_length=1, max_length=MAX_THREAD_ID_CHARS, pattern=THREAD_ID_PATTERN, description=THREAD_ID_RULE)
-    ]
+    thread_id: Annotated[ThreadId, Meta(description=THREAD_ID_RULE)]
     run_id: Annotated[
         str,
         Meta(min_length=1, max_length=MAX_RUN_ID_CHARS, description=f"a text of 1 to {MAX_RUN_ID_CHARS} characters"),

@@ -13,6 +13,7 @@ from service.limits import (
     MAX_AGENT_NAME_CHARS,
     MAX_ATTEMPTS,
     MAX_DELAY_SECONDS,
+    MAX_EVENT_TYPE_CHARS,
     MAX_POLL_SECONDS,
     MAX_TIMEOUT_SECONDS,
     QUEUE_NAME_PATTERN,
@@ -33,7 +34,6 @@ MAX_AGENTS = 100  # of one worker
 MAX_REMOTE_CONCURRENCY = 1_000
 MAX_CLAIMED_MESSAGES = 100  # by one call
 MAX_EVENTS = 500  # of one call
-MAX_TYPE_CHARS = 100
 MAX_HOST_CHARS = 255
 
 Ending: TypeAlias = Literal["completed", "failed", "retry", "overloaded", "released", "input", "children"]
@@ -161,8 +161,9 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             min_length=1,
-            max_length=MAX_TYPE_CHARS,
-            description=f"a printable text of 1 to {MAX_TYPE_CHARS} characters that is no type of the service's own",
+            max_length=MAX_EVENT_TYPE_CHARS,
+            description=f"a printable text of 1 to {MAX_EVENT_TYPE_CHARS} characters that is no type of the service's"
+            " own",
         ),
     ]
     data: Annotated[Any, Meta(description="any JSON")] = None

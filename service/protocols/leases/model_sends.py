@@ -15,8 +15,9 @@ from service.limits import (
     MAX_STEP_NAME_CHARS,
     PAGE_RULE,
     THREAD_ID_RULE,
+    ThreadId,
 )
-from service.messages.model import Priority, ThreadId
+from service.messages.model import Priority
 from service.topics.model import RecordHeaders, RecordKey
 
 # The descriptions end the sentence "<field> must be ..." (json_input).

@@ -17,7 +17,7 @@ from service.agents.texts import clean
 from service.events.model import RESERVED_TYPES
 from service.json_input import readable_object, same_json
 from service.leases.model import Claim, EventToAppend, Outcome
-from service.limits import HISTORY_EXCHANGES
+from service.limits import HISTORY_EXCHANGES, MAX_EVENT_TYPE_CHARS
 from service.worker.context import history, parking, sends, steps
 from service.worker.context.backend import ContextBackend
 from service.worker.context.scope import AttemptScope
@@ -26,7 +26,6 @@ from service.worker.outcome import encode_once
 
 log = logging.getLogger("service.agent")
 
-MAX_TYPE_CHARACTERS = 100
 MAX_JSON_BYTES_PER_CHARACTER = 12
 
 _to_json = msgspec.json.Encoder().encode
@@ -87,7 +86,7 @@ class AttemptContext:
             await self._backend.events.put(EventToAppend("chunk", _to_json(text).decode()))
 
     async def event(self, type: str, data: Any) -> None:
-        if type in RESERVED_TYPES or not type or len(type) > MAX_TYPE_CHARACTERS or not type.isprintable():
+        if type in RESERVED_TYPES or not type or len(type) > MAX_EVENT_TYPE_CHARS or not type.isprintable():
             raise Unacceptable(f"agents cannot write events of the type {type!r}: choose another one")
         self._scope.require_loop()
         await self._backend.events.put(EventToAppend(type, self._scope.fit(data, "an event")))

@@ -73,13 +73,15 @@ class Unavailable(TreadleError):
 
 class NotConnected(Unavailable):
     """There is no connection to PostgreSQL. `db.availability` logs that once for all calls that fail by it. `reason`
-    has names and addresses, for logs and the terminal; clients see the text, which has none."""
+    has names and addresses, for logs and the terminal; clients see the text, which has none. `sent`: whether the
+    statement may have run, because a connection broke before its answer came."""
 
     log_level = logging.DEBUG
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, sent: bool = False) -> None:
         super().__init__("PostgreSQL cannot be reached: try again.")
         self.reason = reason
+        self.sent = sent
 
 
 class AddressRejected(NotConnected):

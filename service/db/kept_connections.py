@@ -16,8 +16,10 @@ import asyncpg
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 1.0  # then the pool has the connection again: it replaces old ones, and closes those that nothing uses
-CANCEL_TIMEOUT_SECONDS = 2.0  # to cancel a command that timed out, after which its connection is dropped
+# Then the pool has the connection again: it replaces those that expired or made 50,000 queries, and closes idle ones.
+KEPT_SECONDS = 1.0
+# That a failed call waits until its command is cancelled; then its connection is dropped.
+CANCEL_TIMEOUT_SECONDS = 2.0
 
 
 class KeptConnections:
@@ -25,8 +27,9 @@ class KeptConnections:
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
-        self._taken: dict[Any, float] = {}  # connections taken from the pool, and when, by time.monotonic()
-        self._expiries = 0  # calls of `_keep_none`
+        # Connections taken from the pool, and when, by time.monotonic(); -inf: it goes back when its call has ended.
+        self._taken: dict[Any, float] = {}
+        self._expiries = 0  # how often all connections expired: one that was being opened meanwhile is not kept
         self._idle: list[Any] = []  # those of them that are kept
         self._waiting = 0  # calls that ask the pool
         self._timer: asyncio.TimerHandle | None = None
@@ -45,9 +48,12 @@ class KeptConnections:
         try:
             yield connection
         except BaseException:
-            await self._release(connection)  # its command may have to be cancelled
+            # Its command may have to be cancelled. An error of that must not replace this one, which may be the
+            # cancellation of the caller's task.
+            await self._release_logged(connection)
             raise
         if self._waiting or time.monotonic() > self._taken[connection] + KEPT_SECONDS:
+            # Awaited, so that the next call finds this connection in the pool, and opens no other one.
             await self._release_logged(connection)
         else:
             self._keep(connection)

@@ -27,6 +27,8 @@ from service.errors import BY_SQLSTATE, Busy, NotConnected, NotStorable, SchemaE
 CLOSE_SECONDS = 2.0  # for the calls in progress when a process ends
 DELETION_TIMEOUT_SECONDS = 60.0  # of a thread: one transaction deletes a million messages in ten seconds
 
+ALL_IN_USE = "All connections of this kind are in use: try again."
+STOPPING = "This process is stopping."
 NO_SCHEMA = "The database has no Treadle schema of this release: run treadle migrate."
 LANE = re.compile(r"pgmq\.q_(\w+)_(high|normal|low|dlq)(?:_msg_id_seq)?\b")  # the table of a lane, or its sequence
 
@@ -74,6 +76,7 @@ class Database:
         self._connections: KeptConnections | None = None
         self._availability = availability
         self._opening = asyncio.Lock()
+        self._closed = False
 
     async def fetch(
         self, query: str, *args: Any, repeatable: bool = True, timeout: float | None = None
@@ -89,14 +92,17 @@ class Database:
         return await self._ask(lambda connection: connection.fetchval(query, *args, timeout=timeout), repeatable)
 
     @property
-    def connections(self) -> tuple[int, int, int]:
+    def connection_counts(self) -> tuple[int, int, int]:
         """How many are in use, how many are idle, and how many there may be."""
         in_use, idle = (0, 0) if self._connections is None else self._connections.counts
         return in_use, idle, self._size
 
     async def close(self) -> None:
-        if self._connections is not None:
+        """Wait a moment for the calls in progress. Later calls raise Unavailable."""
+        self._closed = True
+        async with self._opening:
             connections, self._connections = self._connections, None
+        if connections is not None:
             await connections.close(CLOSE_SECONDS)
 
     async def _ask(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
@@ -117,11 +123,13 @@ class Database:
 
     async def _call(self, call: Callable[[Any], Awaitable[Result]], repeatable: bool) -> Result:
         tries = 3 if repeatable else 1
+        sent = False  # whether a try may have run the statement
         while True:
-            tries -= 1
+            tries, began = tries - 1, False
             try:
                 connections = self._connections or await self._open()
                 async with connections.lend(COMMAND_TIMEOUT_SECONDS) as connection:
+                    began = True
                     try:
                         return await call(connection)
                     except TimeoutError as error:
@@ -131,21 +139,33 @@ class Database:
                         if (refusal := await read_only.refusal(connection)) is None:
                             raise
                         raise refusal from error
+            except NotConnected as error:  # no connection could be opened, or the server takes no writes
+                error.sent = sent
+                raise
             except _REPEATABLE_ERRORS as error:
                 if not tries:
                     raise Unavailable(f"PostgreSQL gave up on a transaction: {error}.") from error
             except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
+                sent = sent or began
                 if not tries:
-                    raise NotConnected(explain(error)) from error
+                    raise NotConnected(explain(error), sent=sent) from error
             except CONNECTION_ERRORS as error:
-                if isinstance(error, _SERVER_TROUBLES):
-                    raise Unavailable(f"PostgreSQL did not serve the call: {first_line(error)}.") from error
-                raise NotConnected(explain(error)) from error
+                raise self._unserved(error, sent=sent or began) from error
             except asyncpg.PostgresError as error:
                 raise _translate(error) from error
 
+    def _unserved(self, error: Exception, *, sent: bool) -> Unavailable:
+        in_use, _, limit = self.connection_counts
+        if isinstance(error, TimeoutError) and in_use >= limit:
+            return Unavailable(ALL_IN_USE)
+        if isinstance(error, _SERVER_TROUBLES):
+            return Unavailable(f"PostgreSQL did not serve the call: {first_line(error)}.")
+        return NotConnected(explain(error), sent=sent)
+
     async def _open(self) -> KeptConnections:
         async with self._opening:
+            if self._closed:
+                raise Unavailable(STOPPING)
             if self._connections is None:
                 pool = await asyncpg.create_pool(
                     self._dsn,

@@ -30,7 +30,7 @@ class Pool(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def connections(self) -> tuple[int, int, int]:
+    def connection_counts(self) -> tuple[int, int, int]:
         """How many are in use, how many are idle, and how many there may be."""
 
 
@@ -100,7 +100,7 @@ class ProcessMetrics(Collector):
             "treadle_pool_connections", "Connections to PostgreSQL; `limit`: at most.", labels=("pool", "state")
         )
         for pool in self._pools:
-            for state, number in zip(("used", "idle", "limit"), pool.connections, strict=True):
+            for state, number in zip(("used", "idle", "limit"), pool.connection_counts, strict=True):
                 pools.add_metric((pool.name, state), number)
         yield pools
         if self._worker is not None:

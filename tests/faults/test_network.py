@@ -12,14 +12,19 @@ from faults.proxy import Proxy
 from service import database_address
 from service.agents.builtin.echo import echo
 from service.config import Settings
+from service.db import kept_connections
 from service.db.listener import Listener
 from service.db.pool import Connection, Database, connect
-from service.errors import Unavailable
+from service.errors import NotConnected, Unavailable
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import settled, submit
 from tests.support.proxies import dsn_through
 from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from treadle import Context, agent
+
+WAITERS = """
+    select count(*) from pg_locks l join pg_database d on d.oid = l.database
+    where l.locktype = 'advisory' and not l.granted and d.datname = current_database()"""
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,39 @@ async def test_a_dead_connection_is_replaced(dsn: str, proxies: list[Proxy]) -> 
         await database.fetchval("select 1", timeout=1)
     proxies[0].thaw()
     assert await database.fetchval("select 1", timeout=LIMIT_SECONDS) == 1
+    await database.close()
+
+
+async def test_a_call_is_cancelled_although_its_command_cannot_be(
+    dsn: str, proxies: list[Proxy], sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_connections, "CANCEL_TIMEOUT_SECONDS", 0.05)
+    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1)
+    async with sql.transaction():
+        await sql.execute("select pg_advisory_xact_lock(7)")
+        call = asyncio.create_task(database.fetchval("select pg_advisory_xact_lock(7)"))
+        await until(lambda: sql.fetchval(WAITERS), lambda count: count == 1)
+        proxies[0].freeze()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    proxies[0].thaw()
+    await database.close()
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_a_call_tells_whether_its_statement_may_have_run(
+    dsn: str, proxies: list[Proxy], repeatable: bool
+) -> None:
+    """Also where a later try could not connect."""
+    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1)
+    assert await database.fetchval("select 1") == 1
+    proxies[0].lose_answers(1)
+    proxies[0].target = 1  # new connections lead nowhere
+    for sent in (True, False):
+        with pytest.raises(NotConnected) as caught:
+            await database.fetchval("select 1", repeatable=repeatable)
+        assert caught.value.sent == sent
     await database.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from service.db import kept_connections, pool
 from service.db.pool import Connection, Database, connect
+from service.errors import Unavailable
 from tests.support.databases import patient
 from tests.support.waiting import LIMIT_SECONDS, let_the_loop_read, until, wait_for
 
@@ -41,14 +42,14 @@ async def call_in_progress(pair: Database, sql: Connection) -> AsyncIterator["as
 async def test_the_next_call_has_the_connection_at_once(pair: Database) -> None:
     pids = {await pair.fetchval(PID) for _ in range(3)}
     assert len(pids) == 1
-    assert pair.connections == (0, 1, 2)
+    assert pair.connection_counts == (0, 1, 2)
 
 
 async def test_more_calls_than_connections_are_all_served(pair: Database) -> None:
     for _ in range(3):  # with connections that the pool has, and with those that are kept
         pids = await asyncio.gather(*(pair.fetchval(PID) for _ in range(20)))
         assert len(set(pids)) <= 2
-    assert sum(pair.connections[:2]) <= 2
+    assert sum(pair.connection_counts[:2]) <= 2
 
 
 async def test_a_call_that_waits_has_the_first_free_connection(pair: Database, sql: Connection) -> None:
@@ -57,7 +58,7 @@ async def test_a_call_that_waits_has_the_first_free_connection(pair: Database, s
         await sql.execute("select pg_advisory_xact_lock(7)")
         holding = [asyncio.create_task(pair.fetchval(TAKE_LOCK_SQL)) for _ in range(2)]
         await until(lambda: sql.fetchval(WAITERS), lambda count: count == 2)
-        assert pair.connections == (2, 0, 2)
+        assert pair.connection_counts == (2, 0, 2)
         waiting = asyncio.create_task(pair.fetchval("select pg_advisory_unlock_all()::text"))
         await let_the_loop_read()
         assert not waiting.done()
@@ -70,9 +71,9 @@ async def test_a_call_that_waits_has_the_first_free_connection(pair: Database, s
 async def test_a_kept_connection_that_broke_is_not_lent(pair: Database, sql: Connection) -> None:
     pid = await pair.fetchval(PID)
     await sql.execute("select pg_terminate_backend($1)", pid)
-    await until(lambda: pair.connections, lambda connections: connections == (0, 0, 2))
+    await until(lambda: pair.connection_counts, lambda counts: counts == (0, 0, 2))
     assert await pair.fetchval(PID, repeatable=False) != pid
-    assert pair.connections == (0, 1, 2)
+    assert pair.connection_counts == (0, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ async def test_the_pool_has_a_connection_back_in_time(
     monkeypatch.setattr(kept_connections.KeptConnections, "_release", told)
     pid = await pair.fetchval(PID)
     await wait_for(released)
-    assert pair.connections == (0, 1, 2)
+    assert pair.connection_counts == (0, 1, 2)
     assert await pair.fetchval(PID) == pid
 
 
@@ -106,7 +107,7 @@ async def test_one_call_after_the_other_needs_one_connection(pair: Database, mon
     monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.0)
     for _ in range(5):
         await pair.fetchval(PID)
-    assert sum(pair.connections[:2]) == 1
+    assert sum(pair.connection_counts[:2]) == 1
 
 
 async def test_a_cancelled_call_leaves_its_connection_usable(pair: Database, sql: Connection) -> None:
@@ -125,7 +126,26 @@ async def test_a_closed_database_waits_for_its_calls_and_keeps_nothing(pair: Dat
         await let_the_loop_read()
     assert await call == ""
     await closing
-    assert pair.connections == (0, 0, 2)
+    assert pair.connection_counts == (0, 0, 2)
+
+
+async def test_a_closed_database_opens_no_connection_again(pair: Database) -> None:
+    await pair.fetchval(PID)
+    await pair.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await pair.fetchval(PID)
+
+
+async def test_a_call_that_finds_all_connections_in_use_says_so(
+    pair: Database, sql: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with call_in_progress(pair, sql) as call:
+        other = asyncio.create_task(pair.fetchval("select pg_advisory_xact_lock(7)::text"))
+        await until(lambda: sql.fetchval(WAITERS), lambda count: count == 2)
+        monkeypatch.setattr(pool, "COMMAND_TIMEOUT_SECONDS", 0.01)
+        with pytest.raises(Unavailable, match="All connections of this kind are in use"):
+            await pair.fetchval(PID)
+    assert [await call, await other] == ["", ""]
 
 
 async def test_no_connection_is_lent_that_expired(

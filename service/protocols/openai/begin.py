@@ -11,7 +11,7 @@ from service.messages.model import NewInput, NewMessage, Status
 from service.messages.validation import validate_input, validate_messages
 from service.params import hash_request, parse_key
 from service.protocols.openai.conversation_items import said_before
-from service.protocols.openai.errors import NotWaiting, UnknownPrevious
+from service.protocols.openai.errors import NotWaiting, UnknownPrevious, carried_out
 from service.protocols.openai.ids import ResponseId, new_conversation, parse_call, parse_response
 from service.protocols.openai.inputs import (
     Given,
@@ -32,8 +32,11 @@ WAITS_FOR_OUTPUTS_DETAIL = "The previous response waits for the outputs of its f
 
 
 class Begun(NamedTuple):
+    """`is_repeatable`: the same request again begins this response, and no other one."""
+
     response_id: ResponseId
     message: Status
+    is_repeatable: bool = False
 
 
 class Place(NamedTuple):
@@ -98,9 +101,12 @@ async def _submit(
         accepted = await services.messages.submit(principal, message)
     else:
         request_hash = hash_request(type(request).__name__, [request])
-        [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
-    status = await services.message(principal, accepted.message_id)
-    return Begun(ResponseId(accepted.message_id), status)
+        with carried_out(is_repeatable=True):
+            [accepted] = await services.messages.submit_once(principal, parse_key(key), request_hash, [message])
+    response_id = ResponseId(accepted.message_id)
+    with carried_out(response_id, is_repeatable=key is not None):
+        status = await services.message(principal, accepted.message_id)
+    return Begun(response_id, status, is_repeatable=key is not None)
 
 
 def _conversation(request: NewResponse) -> str | None:
@@ -155,7 +161,10 @@ async def _answer_question(services: OpenAIServices, principal: Principal, previ
     [(name, _), *others] = calls_of(asked.question)
     if name != ASK or others:
         raise NotWaiting(WAITS_FOR_OUTPUTS_DETAIL)
-    return await _give(services, principal, ResponseId(message_id, asked.seq), asked.name, given.message)
+    response_id = ResponseId(message_id, asked.seq)
+    with carried_out(response_id, is_repeatable=False):  # the question has an answer then: a repeat submits a message
+        status = await _give(services, principal, response_id, asked.name, given.message)
+    return Begun(response_id, status)
 
 
 async def _answer_calls(services: OpenAIServices, principal: Principal, outputs: dict[str, Any]) -> Begun:
@@ -173,12 +182,14 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
     place = response_id.message_id, response_id.after
     by_number = {call.number: output for call, output in calls if call and (call.message_id, call.asked) == place}
     value = match_answers(question.question, by_number)
-    return await _give(services, principal, response_id, question.name, value)
+    with carried_out(is_repeatable=True):
+        status = await _give(services, principal, response_id, question.name, value)
+    return Begun(response_id, status, is_repeatable=True)
 
 
 async def _give(
     services: OpenAIServices, principal: Principal, response_id: ResponseId, name: str, value: Any
-) -> Begun:
+) -> Status:
     """Raises NotWaiting, unless the question has this answer already."""
     given = NewInput(value, name=name)
     validate_input(given, services.settings)
@@ -190,4 +201,4 @@ async def _give(
         raise
     except Conflict:
         raise NotWaiting(NOT_WAITING) from None
-    return Begun(response_id, await services.message(principal, response_id.message_id))
+    return await services.message(principal, response_id.message_id)

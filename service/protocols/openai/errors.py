@@ -1,10 +1,12 @@
 """Errors in the dialect: {"error": {message, type, param, code}}, with the statuses and headers that its SDKs act on.
 
 The SDKs send a request again after 408, 409, 429 and 5xx, unless the header x-should-retry is `false`. So there is no
-409, and a repeat is invited only where nothing was written.
+409, and a repeat is invited only where nothing was written, or where the repeat finds what was written.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from litestar import Request, Response
@@ -51,6 +53,15 @@ class Failed(Refused):
     status = 500
 
 
+class Unread(Unavailable):
+    """The request was carried out, or may have been, and its answer could not be read. `is_repeatable`: the same
+    request again finds what it has written."""
+
+    def __init__(self, text: str, *, is_repeatable: bool) -> None:
+        super().__init__(text)
+        self.is_repeatable = is_repeatable
+
+
 # By class, the nearest first: status, type, code.
 SHAPES: dict[type[Exception], tuple[int, str, str | None]] = {
     Unauthorized: (401, INVALID, "invalid_api_key"),
@@ -79,7 +90,18 @@ CODES = {  # of refusals that no route makes
     415: "wrong_media_type",
     429: "rate_limit_exceeded",
 }
-REPEATABLE = (Busy, QueueFull, LimitReached, TooManyRequests, NotConnected, SchemaError)  # nothing was written
+REPEATABLE = (Busy, QueueFull, LimitReached, TooManyRequests, SchemaError)  # nothing was written
+UNREAD = "The request was carried out, or may have been, but its answer could not be read: GET /v1/responses/{} has it."
+
+
+@contextlib.contextmanager
+def carried_out(response_id: object = None, *, is_repeatable: bool) -> Iterator[None]:
+    """In this block the request is carried out, or was before. Raises Unread for Unavailable and SchemaError."""
+    try:
+        yield
+    except (Unavailable, SchemaError) as error:
+        text = str(error) if is_repeatable else UNREAD.format(response_id)
+        raise Unread(text, is_repeatable=is_repeatable) from error
 
 
 def describe(error: Exception) -> tuple[int, Error]:
@@ -109,7 +131,11 @@ def headers_of(error: Refused | Unavailable | SchemaError) -> dict[str, str]:
 
 def _own_error(request: Request[Any, Any, Any], error: Refused | Unavailable | SchemaError) -> Response[ErrorAnswer]:
     status, shape = describe(error)
-    again = isinstance(error, REPEATABLE) or (isinstance(error, Unavailable) and request.method == "GET")
+    again = request.method == "GET" if isinstance(error, Unavailable) else isinstance(error, REPEATABLE)
+    if isinstance(error, Unread):
+        again = error.is_repeatable
+    elif isinstance(error, NotConnected) and not error.sent:
+        again = True
     headers = {**headers_of(error), "x-should-retry": "true" if again else "false"}
     return Response(ErrorAnswer(shape), status_code=status, headers=headers)
 

@@ -11,6 +11,7 @@ from service.params import IdempotencyKey
 from service.protocols.openai.answers import input_items
 from service.protocols.openai.begin import Begun, begin_response
 from service.protocols.openai.calls import Answer, Caller, Services, delete, get, page_size, post
+from service.protocols.openai.errors import carried_out
 from service.protocols.openai.find import find_response
 from service.protocols.openai.model import Deleted, Item, ItemPage, NewResponse
 from service.protocols.openai.services import DELETED
@@ -34,7 +35,8 @@ async def create_response(
     if data.stream:
         return sse(reader.events(FROM_START))
     if data.background:
-        return Response(await reader.snapshot())
+        with carried_out(begun.response_id, is_repeatable=begun.is_repeatable):
+            return Response(await reader.snapshot())
     return json_stream(reader.body())
 
 

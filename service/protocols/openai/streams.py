@@ -108,7 +108,7 @@ class CompletionReader:
     ) -> None:
         self._services = services
         self._principal = principal
-        self._id, message = begun
+        self._id, message, _ = begun
         self._wants_usage = wants_usage
         self._completion = Completion(self._id)
         self._head = {

@@ -37,7 +37,8 @@ def calls(database: Database, messages: MessageStore, newest: Callable[[], UUID]
     """`newest`: the id of the message that is looked at."""
     inspection, queues, threads = InspectionStore(database), QueueStore(database), ThreadStore(database)
     statistics, installation = StatisticsStore(database), InstallationStore(database)
-    topics, subscriptions = TopicStore(database, Silent()), SubscriptionStore(database)  # type: ignore[arg-type]
+    topics = TopicStore(database, Silent())  # type: ignore[arg-type]  # of a notifier it only hints
+    subscriptions = SubscriptionStore(database)
 
     async def inspect() -> None:
         await inspection.message(COMMAND_LINE, await messages.status(COMMAND_LINE, newest()))

@@ -44,7 +44,8 @@ class Round:
         """`only`: of the lists of bench.lists; None: all of them."""
         self._database = database
         self._sql = sql
-        self._messages = MessageStore(database, lists.Silent(), max_queue_size=100_000_000)  # type: ignore[arg-type]
+        silent: Any = lists.Silent()  # of a notifier it only hints
+        self._messages = MessageStore(database, silent, max_queue_size=100_000_000)
         calls = lists.calls(database, self._messages, self._find_newest)
         self.lists = {name: call for name, call in calls.items() if only is None or name in only}
         self._leases = LeaseStore(database)

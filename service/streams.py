@@ -87,7 +87,7 @@ class _PartResponse(ASGIStreamingResponse):
         """Sends the head."""
         await self.start_response(send)
         parts: Any = self.iterator
-        scope[OPEN_ANSWER] = OpenAnswer(parts)  # type: ignore[literal-required]
+        scope[OPEN_ANSWER] = OpenAnswer(parts)  # type: ignore[literal-required]  # a key of our own
 
 
 def _body(part: bytes, *, more: bool) -> HTTPResponseBodyEvent:

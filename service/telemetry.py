@@ -98,7 +98,7 @@ def moment(signature: Callable[Measured, None]) -> Moment[Measured]:
         listeners.append(listener)
         return lambda: listeners.remove(listener)
 
-    happen.listen = listen  # type: ignore[attr-defined]
+    happen.listen = listen  # type: ignore[attr-defined]  # a Moment is a function with this attribute
     found = cast("Moment[Measured]", happen)
     MOMENTS.append(found)
     return found

@@ -30,7 +30,7 @@ async def drain(config: Any, go: Go) -> Any:
     manager = PgQueuer.from_asyncpg_connection(connection)
     done, began = 0, 0.0
 
-    @manager.entrypoint("noop")  # type: ignore[untyped-decorator, unused-ignore]
+    @manager.entrypoint("noop")  # type: ignore[untyped-decorator, unused-ignore]  # it has no types where it is not installed
     async def noop(job: Job) -> None:
         nonlocal done, began
         done += 1

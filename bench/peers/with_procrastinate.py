@@ -18,7 +18,7 @@ async def drain(config: Any, go: Go) -> Any:
     app = App(connector=PsycopgConnector(conninfo=config["dsn"], min_size=2, max_size=config["concurrency"] + 4))
     done, began = 0, 0.0
 
-    @app.task(name="noop")  # type: ignore[untyped-decorator, unused-ignore]
+    @app.task(name="noop")  # type: ignore[untyped-decorator, unused-ignore]  # it has no types where it is not installed
     async def noop(body: str) -> None:
         nonlocal done, began
         done += 1

@@ -209,7 +209,7 @@ def asked_delay(value: Any, *, most: float = MAX_RETRY_AFTER_SECONDS) -> float |
     try:
         return _bounded(float(value), most)
     except OverflowError:  # a whole number of 309 digits or more
-        return most if value > 0 else None  # type: ignore[operator]
+        return most if value > 0 else None  # type: ignore[operator]  # no text: float() raises no OverflowError for one
     except ValueError:
         pass
     try:

@@ -162,7 +162,7 @@ def _import(kind: str, place: Any) -> Callable[..., Any]:
         raise _EntryError(f"has the {kind} {place!r}, which cannot be imported: {reason_of(error)}") from error
     if not callable(found):
         raise _EntryError(f"has the {kind} {place!r}, which is not a function")
-    return found  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]  # the caller's module has no types here
 
 
 def _one_line(error: BaseException) -> str:

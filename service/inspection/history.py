@@ -54,7 +54,7 @@ def read_history(milestones: Sequence[Milestone]) -> tuple[list[Attempt], list[M
             marks.append(
                 Mark(
                     found.seq,
-                    found.type,  # type: ignore[arg-type]
+                    found.type,  # type: ignore[arg-type]  # one of MARKS
                     data.get("name"),
                     attempt,
                     began,

@@ -57,7 +57,7 @@ async def get_statistics(
         step_seconds=step or None,
         queue=queue,
         agent=agent,
-        by=by,  # type: ignore[arg-type]
+        by=by,  # type: ignore[arg-type]  # checked above
         whole=whole,
     )
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from service.db.pool import Database
 from service.errors import Refused
@@ -16,7 +17,7 @@ async def follow_topics(database: Database, topics: Mapping[str, Sequence[str]])
     store = SubscriptionStore(database)
     for agent, patterns in topics.items():
         try:
-            done = await persist_lookup("follow topics", lambda a=agent, p=patterns: store.follow(a, p))  # type: ignore[misc]
+            done = await persist_lookup("follow topics", partial(store.follow, agent, patterns))
         except Refused as error:
             log.error("an agent cannot subscribe to its topics", extra={"agent": agent, "error": str(error)})
             continue

@@ -33,7 +33,7 @@ class Producer:
     ) -> "concurrent.futures.Future[Delivered]":
         """As AsyncProducer.send; `result()` of the answer waits. `on_delivery` is called in the client's thread: it
         must not call the client."""
-        return self._wait(  # type: ignore[no-any-return]
+        return self._wait(  # type: ignore[no-any-return]  # _wait returns Any
             self._send(topic, value, key=key, headers=headers, record_id=record_id, on_delivery=on_delivery)
         )
 

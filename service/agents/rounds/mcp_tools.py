@@ -135,7 +135,7 @@ def _failure(server: McpServer, error: BaseException) -> Exception:
     reason = " ".join(said.split()).rstrip(".") or type(error).__name__
     text = f"The MCP server {server.place} cannot be used: {reason}."
     if status is not None:
-        headers = {"retry-after": str(error.data.get(RETRY_AFTER, ""))}  # type: ignore[attr-defined]
+        headers = {"retry-after": str(error.data.get(RETRY_AFTER, ""))}  # type: ignore[attr-defined]  # has a status
         return ConnectionError(text) if status == 404 else error_for_answer(status, headers, text)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
         return Overloaded(text)

@@ -61,7 +61,7 @@ async def _run_counted(app: ASGIApp, scope: Scope, receive: Receive, send: Send,
     try:
         await app(scope, receive, send)
     finally:
-        answer: OpenAnswer | None = scope.get(OPEN_ANSWER)  # type: ignore[assignment]
+        answer: OpenAnswer | None = scope.get(OPEN_ANSWER)  # type: ignore[assignment]  # a key of our own
         if answer is None:
             end()
         else:

@@ -109,7 +109,7 @@ def watch_questions() -> None:
             turns.note_questions(interrupts)
         make(self, interrupts)
 
-    GraphInterrupt.__init__ = noted  # type: ignore[method-assign]
+    GraphInterrupt.__init__ = noted  # type: ignore[method-assign]  # LangGraph has no hook for it
 
 
 def watch_tools() -> None:
@@ -127,7 +127,7 @@ def watch_tools() -> None:
             return await run_call()
         return await turns.run(getattr(runtime, "config", runtime), run_call)  # LangGraph 1.0 passes the config itself
 
-    module.ToolNode._arun_one = in_turn  # type: ignore[union-attr]
+    module.ToolNode._arun_one = in_turn  # type: ignore[union-attr]  # no None: it has the method
 
 
 def _current_task() -> str:

@@ -51,7 +51,7 @@ class Principal(msgspec.Struct, frozen=True):
         return None if thread_id is None else f"{self.tenant}/{thread_id}"
 
     @property
-    def limits(self) -> dict[str, Any]:
+    def restrictions(self) -> dict[str, Any]:
         """The restrictions by name. A token of a thread that belongs to no subject loses the thread when it is begun
         again for a subject."""
         found = {
@@ -68,7 +68,7 @@ class Principal(msgspec.Struct, frozen=True):
         """The restrictions as the SQL functions take them (`reach`): JSON text, or None where there are none."""
         if self.subject is None and self.agents is None and self.thread_id is None and self.message_id is None:
             return None
-        return msgspec.json.encode(self.limits).decode()
+        return msgspec.json.encode(self.restrictions).decode()
 
 
 def _command_line() -> str:

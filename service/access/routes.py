@@ -122,7 +122,9 @@ async def create_token(
     expires_at = datetime.fromtimestamp(narrowed.expires_at, UTC)
     token = await tokens.sign(narrowed)
     target = data.subject or data.thread_id or str(data.message_id)
-    await keys.note_token(principal, target, {"scopes": data.scopes, "expires_at": expires_at, "only": narrowed.limits})
+    await keys.note_token(
+        principal, target, {"scopes": data.scopes, "expires_at": expires_at, "only": narrowed.restrictions}
+    )
     return CreatedToken(token, expires_at)
 
 

@@ -21,7 +21,7 @@ from service.sse_frames import KEEPALIVE, encode, guarded
 log = logging.getLogger(__name__)
 
 CANCEL_TRIES = 30
-_cancels: set[asyncio.Task[None]] = set()  # of runs whose client has gone; asyncio itself does not keep a task alive
+_cancelling: set[asyncio.Task[None]] = set()  # of runs whose client has gone; asyncio itself does not keep a task alive
 
 
 class RunReader:
@@ -100,8 +100,8 @@ class RunReader:
         finally:
             if gone and self._cancels:  # before anything is awaited: this task may be cancelled again
                 task = asyncio.ensure_future(self._cancel())
-                _cancels.add(task)
-                task.add_done_callback(_cancels.discard)
+                _cancelling.add(task)
+                task.add_done_callback(_cancelling.discard)
             await parts.aclose()
 
     async def _cancel(self) -> None:

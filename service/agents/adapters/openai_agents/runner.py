@@ -49,7 +49,7 @@ class AgentRunner:
                 return plain(found.final_output if output is None else output(found.final_output))
             number += 1
             begin = found.to_state()
-            calls = [_approval(item) for item in found.interruptions]
+            calls = [_call(item) for item in found.interruptions]
             reasons = await ask_approval(self._context, f"approval {number}", calls)
             for item, reason in zip(found.interruptions, reasons, strict=True):
                 if reason is None:
@@ -93,7 +93,7 @@ class AgentRunner:
         """Write the event for an item of the run."""
         raw = item.raw_item
         if item.type == "tool_call_item":
-            call = _approval(item)
+            call = _call(item)
             self._names[call.id] = call.name
             await write_tool_event(self._context, call)
         elif item.type == "tool_call_output_item":
@@ -105,17 +105,17 @@ class AgentRunner:
                 await write_event(self._context, "thinking", content=text)
 
 
-def _approval(item: Any) -> ToolCall:
+def _call(item: Any) -> ToolCall:
     """A call of a tool in the form of its event."""
     raw = item.raw_item
     arguments = _field(raw, "arguments")
     given = json_or_text(arguments) if isinstance(arguments, str) else arguments
     return ToolCall(
-        str(_field(raw, "call_id") or _field(raw, "id") or ""), str(_field(raw, "name") or raw_type(raw)), given
+        str(_field(raw, "call_id") or _field(raw, "id") or ""), str(_field(raw, "name") or _raw_type(raw)), given
     )
 
 
-def raw_type(raw: Any) -> str:
+def _raw_type(raw: Any) -> str:
     return str(_field(raw, "type") or "tool")
 
 

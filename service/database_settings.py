@@ -4,13 +4,6 @@ import re
 from collections.abc import Iterator
 
 LEAST_TIMEOUT_SECONDS = 1.0  # with less, no call of ours would come to its end
-TIMEOUTS = (
-    "statement_timeout",
-    "lock_timeout",
-    "transaction_timeout",
-    "idle_session_timeout",
-    "idle_in_transaction_session_timeout",
-)
 LEAST_OF = ("statement_timeout", "transaction_timeout")
 ISOLATION = "default_transaction_isolation"
 _SECONDS = {"us": 1e-6, "": 1e-3, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}

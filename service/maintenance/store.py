@@ -42,13 +42,12 @@ class Sequenced(msgspec.Struct, frozen=True):
 
 
 class Deliveries(msgspec.Struct, frozen=True):
-    """What one call delivered. `again` and `waiting` name subscriptions (`tenant/subscription`) that are still behind:
-    those that can be delivered to or hold records, and those that have as many open messages as they may."""
+    """What one call delivered. `again` names the subscriptions (`tenant/subscription`) that are still behind, and can
+    be delivered to or hold records."""
 
     delivered: int
     queues: list[str] | None
     again: list[str] | None
-    waiting: list[str] | None
 
 
 class MaintenanceStore:

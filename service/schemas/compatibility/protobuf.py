@@ -91,10 +91,10 @@ class _Comparison:
                 yield f"{here}: the required field {theirs[number].name} is missing"
             elif number in theirs and _is_choice(theirs[number]) and _holds_part_of(r, w, theirs[number], ours):
                 yield f"{here}: the field {theirs[number].name} is missing in its oneof"
-        yield from self._moves(r, w, ours, theirs, place)
+        yield from self._moves(r, theirs, place)
         yield from self._types(r.nested_type, w.nested_type, f"{place}.")
 
-    def _moves(self, r: DescriptorProto, w: DescriptorProto, ours: Any, theirs: Any, place: str) -> Iterator[str]:
+    def _moves(self, r: DescriptorProto, theirs: Any, place: str) -> Iterator[str]:
         """Several fields that may all be set cannot become one oneof: a reader keeps the last one only."""
         for index, oneof in enumerate(r.oneof_decl):
             members = [field.number for field in r.field if _is_choice(field) and field.oneof_index == index]

@@ -5,7 +5,7 @@ import contextvars
 import itertools
 import logging
 import traceback
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -19,14 +19,13 @@ from service.agents.thread_bridge import ThreadBridge
 from treadle.client.errors import ApiError
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.context import Asked, RemoteContext, Waiting, encode_once
-from treadle.worker.protocol import Claim, Ending, Event, LeaseLost, Leases, VerdictKind
+from treadle.worker.context import RemoteContext, encode_once
+from treadle.worker.protocol import Asked, Claim, Ending, Event, LeaseLost, Leases, StopReason, Waiting
 from treadle.worker.sync_context import SyncContext
 from treadle.worker.traces import go_on_with
 
 log = logging.getLogger(__name__)
 
-Reason = VerdictKind | Literal["released", "timeout"] | Asked | Waiting
 MAX_ERROR_CHARS = 2_000
 CANCEL_GRACE_SECONDS = 0.5  # which an agent gets to clean up before its message goes on without it
 WITH_SENDS = ("completed", "input", "children")
@@ -42,21 +41,19 @@ class Attempt:
         self._leases = leases
         self._worker = worker
         self._threads = threads
-        self._buffer = EventBuffer(leases, worker, claim, self.stop)
-        self._context = RemoteContext(
-            claim,
-            tenant,
-            self._buffer,
-            Calls(leases, worker, claim, self.stop),
-            stop=self.stop,
-            stopped=lambda: self._is_closed or self._reason is not None,
-            client_state=agent.limits.client_state,
-        )
-        self._reason: Reason | Exception | None = None
+        self._buffer = EventBuffer(leases, worker, claim, self)
+        calls = Calls(leases, worker, claim, self)
+        client_state = agent.limits.client_state
+        self._context = RemoteContext(claim, tenant, self._buffer, calls, self, client_state=client_state)
+        self._reason: StopReason | Exception | None = None
         self._over = asyncio.get_running_loop().create_future()  # resolved when the agent has ended or has to end
         self._is_closed = False
 
-    def stop(self, reason: Reason | Exception) -> None:
+    @property
+    def is_stopped(self) -> bool:
+        return self._is_closed or self._reason is not None
+
+    def stop(self, reason: StopReason | Exception) -> None:
         """End it early; the first reason counts."""
         if self._reason is None:
             self._reason = reason
@@ -141,7 +138,7 @@ class Attempt:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _stopped(self, reason: Reason | Exception) -> End:
+    def _stopped(self, reason: StopReason | Exception) -> End:
         if reason == "released":
             return "released", {}
         if isinstance(reason, Asked):

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from service.agents.thread_bridge import require_loop
-from treadle.worker.protocol import Claim, Event, LeaseLost, Leases, VerdictKind
+from treadle.worker.protocol import Claim, Event, LeaseLost, Leases, Stoppable
 
 HIGH_WATER_BYTES = 1_000_000  # of unsent data, at which `emit` waits
 CALL_BYTES = 256_000
@@ -13,16 +13,14 @@ CALL_EVENTS = 500
 
 
 class EventBuffer:
-    """`stop` is called if the lease is lost, the message is cancelled, or the server refuses an event."""
+    """Stops the attempt if the lease is lost, the message is cancelled, or the server refuses an event."""
 
-    def __init__(
-        self, leases: Leases, worker: str, claim: Claim, stop: Callable[[VerdictKind | Exception], None]
-    ) -> None:
+    def __init__(self, leases: Leases, worker: str, claim: Claim, attempt: Stoppable) -> None:
         self._loop = asyncio.get_running_loop()
         self._leases = leases
         self._worker = worker
         self._claim = claim
-        self._stop = stop
+        self._attempt = attempt
         self._next_seq = claim.last_seq + 1
         self._unsent: deque[Event] = deque()
         self._unsent_bytes = 0
@@ -82,11 +80,11 @@ class EventBuffer:
                 async with self._moved:
                     self._moved.notify_all()
                 if answer.cancel_requested:
-                    self._stop("cancelled")
+                    self._attempt.stop("cancelled")
         except Exception as error:
             self._unsent.clear()
             await self._shut()
-            self._stop("lost" if isinstance(error, LeaseLost) else error)
+            self._attempt.stop("lost" if isinstance(error, LeaseLost) else error)
         finally:
             self._sender = None
 

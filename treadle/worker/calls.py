@@ -1,24 +1,24 @@
 """The calls of one attempt that an agent waits for, under its lease."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from service.agents.contract import Exchange, Rejected
 from treadle.client.errors import ApiError
-from treadle.worker.protocol import Claim, LeaseLost, Leases, Placed, VerdictKind, WaitedMessage
+from treadle.worker.protocol import Claim, LeaseLost, Leases, Placed, Stoppable, WaitedMessage
 
 T = TypeVar("T")
 
 
 class Calls:
-    """`stop` is called if the lease is lost; the agent is cancelled then."""
+    """Stops the attempt if the lease is lost; the agent is cancelled then."""
 
-    def __init__(self, leases: Leases, worker: str, claim: Claim, stop: Callable[[VerdictKind], None]) -> None:
+    def __init__(self, leases: Leases, worker: str, claim: Claim, attempt: Stoppable) -> None:
         self._leases = leases
         self._worker = worker
         self._claim = claim
-        self._stop = stop
+        self._attempt = attempt
 
     async def place_message(self, send: dict[str, Any], used_numbers: Sequence[int] | None) -> Placed:
         """A message to send: its id, its name, and whether it is new. Raises Rejected."""
@@ -40,7 +40,7 @@ class Calls:
         try:
             return await call
         except LeaseLost:
-            self._stop("lost")
+            self._attempt.stop("lost")
             await asyncio.sleep(0)
             raise asyncio.CancelledError from None
         except ApiError as error:

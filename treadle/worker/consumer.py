@@ -119,7 +119,7 @@ class AsyncConsumer:
             "dead_letter": dead_letter,
         }
         declared = {"agent": AGENT_PREFIX + group, "max_attempts": max_attempts}
-        self._session = Session(*address, [declared], max_in_flight, self._obey)
+        self._session = Session(*address, [declared], max_in_flight, self._drop)
         self._held: dict[UUID, Record] = {}
         self._ready: asyncio.Queue[Record | None] = asyncio.Queue()
         self._room = asyncio.Event()
@@ -239,11 +239,11 @@ class AsyncConsumer:
             del self._held[record._claim.message_id]
         self._room.set()
 
-    def _obey(self, message_id: UUID, verdict: VerdictKind) -> None:
+    def _drop(self, message_id: UUID, reason: VerdictKind) -> None:
         if record := self._held.get(message_id):
             record.is_lost = True
             if not record.is_over:
-                if verdict == "cancelled":
+                if reason == "cancelled":
                     task = asyncio.create_task(self._confirm(record))
                     self._confirming.add(task)
                     task.add_done_callback(self._confirming.discard)

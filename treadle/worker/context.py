@@ -5,7 +5,7 @@ import copy
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -19,7 +19,7 @@ from service.agents.thread_bridge import call_anywhere, require_loop
 from service.agents.usage import Usage
 from treadle.worker.buffer import EventBuffer
 from treadle.worker.calls import Calls
-from treadle.worker.protocol import Claim, Event, Placed, Unsent, WaitedMessage
+from treadle.worker.protocol import Asked, Claim, Event, Placed, Stoppable, Unsent, WaitedMessage, Waiting
 
 log = logging.getLogger("treadle.agent")
 
@@ -33,22 +33,9 @@ class NotRemote(Rejected):
         super().__init__(f"context.{name} works only in a worker of the installation (AGENTS, treadle work).")
 
 
-class Asked(NamedTuple):
-    """The question of an attempt that ends until a person answers."""
-
-    name: str
-    question: Any
-
-
-class Waiting(NamedTuple):
-    """The messages that an attempt waits for: it ends until all are over."""
-
-    children: list[str]
-
-
 class RemoteContext:
     """Of treadle.Context: the message, `emit`, `event`, `step`, `send`, `gather`, `publish`, `input`, `history`,
-    `usage`, and the memory; and the `traceparent` of the attempt. `stop` ends the attempt; once it is `stopped`, every
+    `usage`, and the memory; and the `traceparent` of the attempt. `stoppable`: the attempt; once it is stopped, every
     call that begins something raises CancelledError."""
 
     def __init__(
@@ -57,9 +44,8 @@ class RemoteContext:
         tenant: str,
         buffer: EventBuffer,
         calls: Calls,
+        stoppable: Stoppable,
         *,
-        stop: Callable[[Asked | Waiting], None],
-        stopped: Callable[[], bool],
         client_state: Sequence[str] = (),
     ) -> None:
         self.message_id = str(claim.message_id)
@@ -80,15 +66,14 @@ class RemoteContext:
         self._numbering = asyncio.Lock()
         self._calls = calls
         self._loop = asyncio.get_running_loop()
-        self._stop = stop
-        self._stopped = stopped
+        self._stoppable = stoppable
         self._unsent = Unsent()
         self._unsent_threads: dict[str, str | None] = {}  # of messages to send, by id: whose turn each takes
         self._is_exactly_once = _delivery(claim.metadata) == "exactly_once"
 
     @property
     def cancelled(self) -> bool:
-        return self._stopped()
+        return self._stoppable.is_stopped
 
     async def emit(self, chunk: str) -> None:
         if not isinstance(chunk, str):
@@ -179,10 +164,11 @@ class RemoteContext:
         threads = {message: child.thread_id for message, child in found.items()} | self._unsent_threads
         own_turn = None if self._claim.aside else self.thread_id
         if own := [message for message in messages if own_turn is not None and threads[message] == own_turn]:
-            raise Unacceptable(f"The message {own[0]} waits for this one's turn in the thread {self.thread_id!r}.")
+            turn = f"this one's turn in the thread {self.thread_id!r}"
+            raise Unacceptable(f"The message {own[0]} waits for {turn}: send it to another thread.")
         open_ones = [id for id in messages if id not in found or found[id].state in ("queued", "processing")]
         if open_ones:
-            self._stop(Waiting(open_ones))
+            self._stoppable.stop(Waiting(open_ones))
             await asyncio.get_running_loop().create_future()
         results = [_result(found[message]) for message in messages]
         failed = [result for result in results if isinstance(result, ChildFailed)]
@@ -212,7 +198,7 @@ class RemoteContext:
         name = self._name_of_question(question, name)
         if name in self._claim.inputs:
             return self._claim.inputs[name]
-        self._stop(Asked(name, _plain(question, "The question")))
+        self._stoppable.stop(Asked(name, _plain(question, "The question")))
         # The attempt cancels the agent here. An exception would not do: frameworks handle exceptions.
         return await asyncio.get_running_loop().create_future()
 
@@ -236,7 +222,7 @@ class RemoteContext:
         """Name a message or a record. Without a name, the server finds one of an earlier attempt by its content: sends
         side by side may come in another order. Raises ValueError, Rejected."""
         if self._is_exactly_once and running_step():
-            raise Rejected("A message that is delivered exactly once sends and publishes outside of its steps.")
+            raise Rejected("A message that is delivered exactly once may send and publish outside of its steps only.")
         if name is not None or self.attempt == 1:  # nothing was sent before the first attempt
             own = self._names.claim(kind, name)
             return msgspec.structs.replace(await place({**given, "name": own}, None), name=own)
@@ -288,13 +274,13 @@ class RemoteContext:
         """Raises CancelledError if the attempt is over or must end: an agent that ignores that begins nothing more.
         Raises RuntimeError in another event loop."""
         require_loop(self._loop)
-        if self._stopped():
+        if self._stoppable.is_stopped:
             await asyncio.sleep(0)  # an agent that tries for ever must not block the loop
             raise asyncio.CancelledError
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("instance", "under_way", "incoming"):
-            raise asyncio.CancelledError if self._stopped() else NotRemote(name)
+            raise asyncio.CancelledError if self._stoppable.is_stopped else NotRemote(name)
         raise AttributeError(name)
 
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 from uuid import UUID
 
 from treadle.client.errors import NotFound, TreadleError
@@ -15,23 +16,28 @@ from treadle.worker.protocol import Leases, Registration, Verdict
 log = logging.getLogger(__name__)
 
 
-class Heartbeat:
-    """`held`: the leases that the worker has; called in this thread. `tell` and `gone` are called in the worker's loop:
-    with what the server answered, and when it has taken the worker for dead."""
+class HeartbeatOwner(Protocol):
+    """The session, as its heartbeat sees it."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Leases],
-        *,
-        held: Callable[[], dict[UUID, UUID]],
-        tell: Callable[[Sequence[Verdict]], None],
-        gone: Callable[[str], None],
-    ) -> None:
-        self._connect = connect
-        self._held = held
-        self._tell = tell
-        self._gone = gone
-        self._owner = asyncio.get_running_loop()
+    def connect(self) -> Leases:
+        """A new connection to the server. Called in the heartbeat's thread."""
+
+    def held_leases(self) -> dict[UUID, UUID]:
+        """The lease of each message that the worker has. Called in the heartbeat's thread."""
+
+    def obey(self, verdicts: Sequence[Verdict]) -> None:
+        """The server says which attempts must end. Called in the worker's loop."""
+
+    def declare_lost(self, worker_id: str) -> None:
+        """The server has taken the worker of this id for dead. Called in the worker's loop."""
+
+
+class Heartbeat:
+    """Sends heartbeats from `start` to `stop`. Created in the worker's loop."""
+
+    def __init__(self, owner: HeartbeatOwner) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()  # the worker's
         self._registration: Registration | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="treadle-heartbeat", daemon=True)
@@ -47,10 +53,10 @@ class Heartbeat:
 
     def _run(self) -> None:
         with contextlib.suppress(RuntimeError):  # the worker's loop is closed
-            asyncio.run(self._beat())
+            asyncio.run(self._run_heartbeats())
 
-    async def _beat(self) -> None:
-        async with self._connect() as leases:
+    async def _run_heartbeats(self) -> None:
+        async with self._owner.connect() as leases:
             while not self._stopping.is_set() and (registration := self._registration) is not None:
                 next_at = time.monotonic() + registration.heartbeat_seconds
                 await self._send(leases, registration)
@@ -61,13 +67,13 @@ class Heartbeat:
         patience_seconds = registration.silence_seconds / 3
         try:
             async with asyncio.timeout(patience_seconds):
-                verdicts = await leases.heartbeat(registration.worker_id, self._held())
+                verdicts = await leases.heartbeat(registration.worker_id, self._owner.held_leases())
         except TimeoutError:
             log.warning("heartbeat failed: no answer in %.1f seconds", patience_seconds)
         except NotFound:
-            self._owner.call_soon_threadsafe(self._gone, registration.worker_id)
+            self._loop.call_soon_threadsafe(self._owner.declare_lost, registration.worker_id)
         except TreadleError as error:
             log.warning("heartbeat failed: %s", error)
         else:
             if verdicts:
-                self._owner.call_soon_threadsafe(self._tell, verdicts)
+                self._loop.call_soon_threadsafe(self._owner.obey, verdicts)

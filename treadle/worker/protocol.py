@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -131,6 +131,33 @@ class _Claims(Struct, frozen=True):
 
 class _Verdicts(Struct, frozen=True):
     verdicts: list[Verdict]
+
+
+class Asked(NamedTuple):
+    """The question of an attempt that ends until a person answers."""
+
+    name: str
+    question: Any
+
+
+class Waiting(NamedTuple):
+    """The messages that an attempt waits for: it ends until all are over."""
+
+    children: list[str]
+
+
+StopReason = VerdictKind | Literal["released", "timeout"] | Asked | Waiting
+
+
+class Stoppable(Protocol):
+    """An attempt, for the parts of it that end it early."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is over, or has to end."""
+
+    def stop(self, reason: StopReason | Exception) -> None:
+        """End it early; the first reason counts."""
 
 
 class LeaseLost(Exception):

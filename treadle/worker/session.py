@@ -22,7 +22,7 @@ CALL_REPEAT_SECONDS = 5.0
 
 
 class Session:
-    """`obey` is called in the loop for each message that must be dropped: its claim is lost, or its message cancelled.
+    """`drop` is called in the loop for each message that must be dropped: its claim is lost, or the message cancelled.
 
     `held` has the claims that the worker works on; the session adds them, and its user removes them with `forget`.
     """
@@ -33,19 +33,19 @@ class Session:
         key: str | None,
         agents: Sequence[dict[str, Any]],
         concurrency: int,
-        obey: Callable[[UUID, VerdictKind], None],
+        drop: Callable[[UUID, VerdictKind], None],
     ) -> None:
         self._address = (url, key)
         self._agents = agents
         self._concurrency = concurrency
-        self._obey = obey
+        self._drop = drop
         self._registration: Registration | None = None
         self._leases: dict[UUID, UUID] = {}  # the heartbeat's thread copies it
         self._claiming: asyncio.Future[list[Claim]] | None = None
-        self.calls = self._connect()
+        self.calls = self.connect()
         self.held: dict[UUID, Claim] = {}
         self.registered = asyncio.Event()
-        self._heartbeat = Heartbeat(self._connect, held=self._leases.copy, tell=self._tell, gone=self._expire)
+        self._heartbeat = Heartbeat(self)
 
     @property
     def worker_id(self) -> str:
@@ -66,7 +66,7 @@ class Session:
                 self.registered.set()
             claims = await self._claim_as(self._registration.worker_id, min(quantity, MAX_CLAIMED_MESSAGES))
         except NotFound:
-            self._expire(self.worker_id)
+            self.declare_lost(self.worker_id)
             return []
         except (Unavailable, TooManyRequests) as error:
             log.warning("claim failed: %s", error)
@@ -83,7 +83,7 @@ class Session:
             return await self._claiming
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is None or task.cancelling() > 0:  # not by `_expire`
+            if task is None or task.cancelling() > 0:  # not by `declare_lost`
                 raise
             return []
 
@@ -102,22 +102,20 @@ class Session:
                 await self.calls.deregister(registration.worker_id)
         await self.calls.close()
 
-    def _connect(self) -> Leases:
+    def connect(self) -> Leases:
         url, key = self._address
         return Leases(url, key=key, repeat_seconds=CALL_REPEAT_SECONDS)
 
-    async def _register(self) -> Registration:
-        registration = await self.calls.register(self._agents, self._concurrency, socket.gethostname(), os.getpid())
-        log.info("worker %s registered", registration.worker_id)
-        return registration
+    def held_leases(self) -> dict[UUID, UUID]:
+        return self._leases.copy()
 
-    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+    def obey(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
             claim = self.held.get(verdict.message_id)
             if claim is not None and claim.lease == verdict.lease:
-                self._obey(verdict.message_id, verdict.verdict)
+                self._drop(verdict.message_id, verdict.verdict)
 
-    def _expire(self, worker_id: str) -> None:
+    def declare_lost(self, worker_id: str) -> None:
         """The server has taken the worker for dead: what it holds is lost, and it registers again."""
         if self._registration is None or self._registration.worker_id != worker_id:
             return
@@ -126,4 +124,9 @@ class Session:
         if self._claiming is not None:
             self._claiming.cancel()
         for message_id in list(self.held):
-            self._obey(message_id, "lost")
+            self._drop(message_id, "lost")
+
+    async def _register(self) -> Registration:
+        registration = await self.calls.register(self._agents, self._concurrency, socket.gethostname(), os.getpid())
+        log.info("worker %s registered", registration.worker_id)
+        return registration

@@ -63,7 +63,7 @@ class Worker:
         threads = Threads(self._concurrency)
         threads.serve(asyncio.get_running_loop())
         agents = [_declared(agent) for agent in self._agents.values()]
-        session = Session(*self._address, agents, self._concurrency, self._obey)
+        session = Session(*self._address, agents, self._concurrency, self._drop)
         session.registered = self.registered
         try:
             await self._claim_until_stopped(session, threads)
@@ -140,9 +140,9 @@ class Worker:
             ended.cancel()
             releasing.cancel()
 
-    def _obey(self, message_id: UUID, verdict: VerdictKind) -> None:
+    def _drop(self, message_id: UUID, reason: VerdictKind) -> None:
         if message_id in self._attempts:
-            self._attempts[message_id].stop(verdict)
+            self._attempts[message_id].stop(reason)
 
 
 def _declared(agent: Agent) -> dict[str, Any]:

@@ -154,6 +154,7 @@ async def publish_records(
     "/topics/{topic:str}/records",
     operation_id="listRecords",
     scope="read",
+    stays_open="wait",
     summary="Read records from an offset on",
     description="With `wait`, a reader at the end of the topic is answered when the first record arrives.",
     responses=refusals(NotFound),

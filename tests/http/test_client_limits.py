@@ -15,6 +15,7 @@ from tests.support.api_answers import problem
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.raw_http import exchange
+from tests.support.remote_worker import RemoteWorker
 from tests.support.sse_reader import open_stream, stream_path
 from tests.support.waiting import LIMIT_SECONDS, until, wait_for
 from tests.support.websocket_client import chat_url, open_socket
@@ -209,6 +210,18 @@ async def test_open_streams_and_sockets_have_a_limit_together(
             return False
 
     await until(opens)  # as soon as the server has seen that the client is gone
+
+
+async def test_polls_that_wait_count_as_open_streams(start_api: StartApi, register_agents: RegisterAgents) -> None:
+    await register_agents()
+    api = await start_api(client_open_streams=1)
+    await api.put("/topics/t", json={})
+    worker = RemoteWorker(api)
+    await worker.register("echo")
+    async with open_stream(api, "/topics/t/stream"):
+        for polled in (await api.get("/topics/t/records?wait=60"), await worker.call("claim", wait=60)):
+            problem(polled, 429, "CLIENT_OPEN_STREAMS")
+        assert (await api.get("/topics/t/records")).status_code == 200
 
 
 def from_address(number: int, credential: str) -> dict[str, str]:

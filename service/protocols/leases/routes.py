@@ -75,6 +75,7 @@ async def register_worker(
     "/workers/{worker_id:str}/claim",
     operation_id="claimMessages",
     scope="work",
+    stays_open=True,
     unrestricted=True,
     status_code=200,
     summary="Claim messages for a remote worker",

@@ -42,6 +42,7 @@ from service.sockets.admission import Sockets
 from service.statistics.store import StatisticsStore
 from service.subscriptions.store import SubscriptionStore
 from service.tenants.store import TenantStore
+from service.threads.logs import ThreadLogs
 from service.threads.store import ThreadStore
 from service.topics.feed import TopicFeed
 from service.topics.sse import TopicStreams
@@ -165,11 +166,12 @@ class Parts:
     def _of_protocols(self) -> dict[str, Any]:
         settings, pools = self._settings, self.pools
         messages, threads, queues = self._messages, self._threads, self._queues
+        logs = ThreadLogs(threads)
         follower = self._follower(settings.keepalive_interval)
         return {
             "remote": self.remote,
-            "chats": ChatServices(settings, self.feed, messages, threads),
-            "queue_sockets": QueueSocketServices(settings, self.feed, messages, threads),
+            "chats": ChatServices(settings, self.feed, messages, threads, logs),
+            "queue_sockets": QueueSocketServices(settings, self.feed, messages, threads, logs),
             "openai": OpenAIServices(settings, follower, messages, threads, queues),
             "langgraph": LangGraphServices(
                 settings,

@@ -1,15 +1,19 @@
 """What a GET reads, it reads with connections that no write needs."""
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
 from litestar.routes import HTTPRoute
 
+from service.access.principal import AUTH_OFF
 from service.api.app import Api
 from service.config import Settings
 from service.db.pool import Connection, Database
 from service.events.store import GROWN, READ
+from service.threads.logs import ThreadLogs
+from service.threads.store import ThreadStore
 from tests.support.fixture_types import RegisterAgents, StartApi
 
 OF_WRITES = "api"  # the name of the pool `calls`
@@ -67,3 +71,12 @@ async def test_no_get_takes_a_connection_of_writes(
         wrong |= {(path, query.strip()[:80]) for pool, query in asked if pool == OF_WRITES and query not in OF_FEED}
     assert reached > 40
     assert not wrong
+
+
+async def test_sockets_that_wait_for_their_threads_share_a_query(
+    asked: list[tuple[str, str]], database: Database
+) -> None:
+    """Each of them asks once a second, and any client can open many."""
+    logs = ThreadLogs(ThreadStore(database))
+    assert await asyncio.gather(*(logs.find(AUTH_OFF, f"t{number}") for number in range(50))) == [None] * 50
+    assert len(asked) == 1

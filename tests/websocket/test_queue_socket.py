@@ -186,8 +186,8 @@ class LongLog:
     def follow(self, thread: int) -> Iterator["LongLog"]:
         yield self
 
-    async def thread_logs(self, asked: object) -> list[tuple[int, int]]:
-        return [(1, 2)]
+    async def find(self, principal: Principal, thread_id: str) -> tuple[int, int]:
+        return 1, 2
 
     async def next(self, after: int, seconds: float) -> Any:
         if not self._pages:
@@ -205,7 +205,7 @@ async def test_what_a_client_sent_before_it_disconnected_is_handled() -> None:
             stored.append(str(message.message))
 
     log = LongLog()
-    services: Any = SimpleNamespace(messages=Messages(), settings=Settings(), threads=log, feed=log)
+    services: Any = SimpleNamespace(messages=Messages(), settings=Settings(), logs=log, feed=log)
     caller: Any = GoneCaller("nonsense", said("one"), said("two"))
     with pytest.raises(ClientDisconnected):
         await QueueSession(services, caller, "t", agent=None, after=0).run()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from service.config import Settings
 from service.events.feed import Feed
 from service.messages.store import MessageStore
+from service.threads.logs import ThreadLogs
 from service.threads.store import ThreadStore
 
 
@@ -13,3 +14,4 @@ class QueueSocketServices(NamedTuple):
     feed: Feed
     messages: MessageStore
     threads: ThreadStore
+    logs: ThreadLogs

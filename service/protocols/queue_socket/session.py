@@ -86,7 +86,7 @@ class QueueSession:
     async def _write(self) -> NoReturn:
         """Send the log from the client's cursor on, and go on with the next one if the thread is deleted."""
         while True:
-            [log] = await self._services.threads.thread_logs([(self._caller.principal, self._thread_id)])
+            log = await self._services.logs.find(self._caller.principal, self._thread_id)
             if log is None:
                 self._knows_questions.set()
                 self._check()
@@ -116,6 +116,7 @@ class QueueSession:
                     await self._show(entry)
                 if not page.more and page.ends_before is None:
                     self._knows_questions.set()
+                del page  # the next one may be long in coming
 
     async def _send(self, frame: str) -> None:
         """What the client sent before it disconnected may be an answer: the log is read on until that is known."""

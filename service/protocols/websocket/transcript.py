@@ -6,10 +6,11 @@ from typing import NamedTuple, NoReturn
 
 from service.events.model import OUT_OF_REACH, is_out_of_reach
 from service.protocols.websocket.model import ServerFrame, Status
-from service.protocols.websocket.services import ChatServices, ThreadLog
+from service.protocols.websocket.services import ChatServices
 from service.protocols.websocket.translate import encode_frame, from_entry
 from service.sockets.admission import Caller
 from service.sockets.peer import AccessEnded, ServerStopping
+from service.threads.logs import ThreadLog
 from service.waiting import wait_for
 
 
@@ -40,7 +41,7 @@ class Transcript:
 
     async def run(self) -> NoReturn:
         """Raises ClientDisconnected, ClientTooSlow, ServerStopping, AccessEnded, Unavailable, SchemaError."""
-        log = await self._services.find_log(self._caller.principal, self._thread_id)
+        log = await self._services.logs.find(self._caller.principal, self._thread_id)
         lost = self._after if not self._is_of_log(log) else 0
         if lost:
             self._after = 0
@@ -52,7 +53,7 @@ class Transcript:
                 self._check()
                 await wait_for(self._accepted, self._services.settings.poll_interval)
                 self._accepted.clear()
-                if (log := await self._services.find_log(self._caller.principal, self._thread_id)) is not None:
+                if (log := await self._services.logs.find(self._caller.principal, self._thread_id)) is not None:
                     await self._send_open(log)
             await self._follow(log[0])
             await self._send(Status("deleted", thread_id=self._thread_id))
@@ -88,6 +89,7 @@ class Transcript:
                         raise AccessEnded(OUT_OF_REACH)
                     await self._send(from_entry(entry))
                     self._after = entry.cursor
+                del page  # the next one may be long in coming
 
     def _check(self) -> None:
         """Raises ServerStopping, AccessEnded."""

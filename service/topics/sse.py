@@ -67,11 +67,12 @@ class TopicStreams:
                     yield _gap(start, error.first_offset)
                     start = error.first_offset
                     continue
-                if part := _encode(page, start):
+                part, start, has_records = _encode(page, start), page.next_offset, bool(page.records)
+                del page  # a client may take long to read the part
+                if part:
                     yield part
                     silence.reset()
-                start = page.next_offset
-                if page.records:
+                if has_records:
                     continue
                 await wait_for(wake, min(self._poll_interval, self._keepalive_interval))
                 if silence.is_too_long():

@@ -1,6 +1,7 @@
 """Topics and subscriptions over HTTP: declare, publish, read, stream, deliver."""
 
 import asyncio
+import gc
 import gzip
 import json
 from typing import Any
@@ -9,7 +10,12 @@ import httpx
 import pytest
 import zstandard
 
+from service.access.principal import AUTH_OFF
+from service.config import Settings
+from service.db.pool import Connection
+from service.topics.model import Record, RecordPage
 from tests.support.api_client import Client
+from tests.support.api_server import api_server
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.sse_reader import Event, Reader, open_stream
 from tests.support.waiting import until
@@ -136,6 +142,26 @@ async def test_a_stream_resumes_after_any_offset(api_with_worker: Client) -> Non
         assert (await api.delete("/topics/t")).status_code == 204
         assert (await record_event(stream)).type == "deleted"
         assert await stream.ended()
+
+
+async def test_a_stream_keeps_no_page_while_its_client_reads(settings: Settings, sql: Connection) -> None:
+    """A page takes several times the bytes of its part, and a slow client takes its time."""
+
+    def pages_and_records() -> list[Any]:
+        return [kept for kept in gc.get_objects() if isinstance(kept, RecordPage | Record)]
+
+    former = pages_and_records()  # of other tests
+    async with api_server(settings) as server, Client(server.url) as client:
+        await declare(client, "/topics/t")
+        await publish(client, "t", "x")
+        await sql.execute("select treadle.sequence_records()")
+        services = server.api.parts.services
+        key = await services["topics"].topic_key(AUTH_OFF, "t")
+        stream = services["topic_streams"].stream(AUTH_OFF, "t", key, 0)
+        while b"event: record" not in await anext(stream):
+            pass
+        assert not [kept for kept in pages_and_records() if not any(kept is other for other in former)]
+        await stream.aclose()
 
 
 async def test_an_offset_of_another_log_is_no_silence(api_with_worker: Client) -> None:

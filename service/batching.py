@@ -29,10 +29,10 @@ class Batcher(Generic[Item, Result]):
     same order. An exception among the results is raised for its item only.
 
     A batch has items of one group, that of the item that waits longest. It has at most `limit` items, fewer if `weigh`
-    counts one of them for several. At most `calls` batches are in flight, each of another group. If `run` raises for a
-    batch, the batch is split until only the item at fault fails; Unavailable is raised for all items at once, and so is
-    Busy where it names what all of them need. A batch that is split because of Busy makes calls that wait for locks:
-    they run beside the batches of other groups.
+    counts one of them for several. At most `calls` batches are in flight, each of another owner (`owned_by`, by default
+    the group). If `run` raises for a batch, it is split until only the item at fault fails; Unavailable is raised for
+    all items at once, and so is Busy where it names what all of them need. A batch that is split because of Busy makes
+    calls that wait for locks: they run beside the batches of other owners.
 
     Items for which `must_run_alone` is true run one by one beside the batches. Items that were answered with Busy are
     repeated, as often as `patience` allows: alone where few things are held, else with the next batch, so that a
@@ -54,6 +54,7 @@ class Batcher(Generic[Item, Result]):
         in_turns: bool = False,
         weigh: Callable[[Item], int] = lambda _: 1,
         group_by: Callable[[Item], Hashable] = lambda _: None,
+        owned_by: Callable[[Item], Hashable] | None = None,
         must_run_alone: Callable[[Item], bool] | None = None,
         patience: Patience | None = None,
         held_by: Callable[[Item], Hashable] = lambda _: None,
@@ -65,13 +66,14 @@ class Batcher(Generic[Item, Result]):
         self._at_once = RESOLVED_AT_ONCE if in_turns else limit
         self._weigh = weigh
         self._group_by = group_by
+        self._owned_by = owned_by or group_by
         self._must_run_alone = must_run_alone
         self._patience = patience
         self._held_by = held_by
         self._measure = measure
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._drivers: set[asyncio.Task[None] | None] = set()
-        self._in_flight: set[Hashable] = set()  # groups
+        self._in_flight: set[Hashable] = set()  # owners
         self._alone_slots = asyncio.Semaphore(ALONE_CALLS)
         self._splits: set[asyncio.Task[None]] = set()
         self._split_slots = asyncio.Semaphore(SPLIT_CALLS)
@@ -105,7 +107,8 @@ class Batcher(Generic[Item, Result]):
     def enqueue(self, item: Item, future: "asyncio.Future[Result]") -> None:
         """Let the next batch resolve a future with the item's result, without any patience."""
         self._waiting.append((item, future))
-        self._start_driver()
+        if len(self._drivers) < self._calls and self._owned_by(item) not in self._in_flight:  # else it has to wait
+            self._start_driver()
 
     def _start_driver(self) -> None:
         if len(self._drivers) < self._calls:
@@ -128,28 +131,28 @@ class Batcher(Generic[Item, Result]):
     async def _drive(self) -> None:
         try:
             while batch := self._next_batch():
-                group = self._group_by(batch[0][0])
-                self._in_flight.add(group)
+                owner = self._owned_by(batch[0][0])
+                self._in_flight.add(owner)
                 is_settled = True
                 try:
                     is_settled = await self._settle(batch)
                 finally:
                     if is_settled:
-                        self._in_flight.discard(group)
+                        self._in_flight.discard(owner)
                 if not is_settled:
-                    split = asyncio.create_task(self._split(batch, group))
+                    split = asyncio.create_task(self._split(batch, owner))
                     self._splits.add(split)
                     split.add_done_callback(self._splits.discard)
         finally:
             self._drivers.discard(asyncio.current_task())
 
-    async def _split(self, batch: list[tuple[Item, asyncio.Future[Result]]], group: Hashable) -> None:
-        """Run the halves of a batch in which something was held; the group waits until they are through."""
+    async def _split(self, batch: list[tuple[Item, asyncio.Future[Result]]], owner: Hashable) -> None:
+        """Run the halves of a batch in which something was held; its owner waits until they are through."""
         try:
             async with self._split_slots:
                 await self._settle_halves(batch)
         finally:
-            self._in_flight.discard(group)
+            self._in_flight.discard(owner)
             if self._waiting:
                 self._start_driver()
 
@@ -162,7 +165,7 @@ class Batcher(Generic[Item, Result]):
             item, future = self._waiting[0]
             if not future.done():  # else its caller was cancelled
                 its_group = self._group_by(item)
-                if its_group in self._in_flight or (batch and its_group != group):
+                if (batch and its_group != group) or self._is_in_flight(item):
                     of_others.append((item, future))
                 else:
                     group = its_group
@@ -173,6 +176,9 @@ class Batcher(Generic[Item, Result]):
             self._waiting.popleft()
         self._waiting.extendleft(reversed(of_others))
         return batch
+
+    def _is_in_flight(self, item: Item) -> bool:
+        return bool(self._in_flight) and self._owned_by(item) in self._in_flight
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> bool:
         """Run the batch; False: something that some of its items need is held, and none has a result."""

@@ -25,6 +25,8 @@ from service.messages.model import (
 from service.patience import DIRECT_CALLS, HELD_SECONDS, Patience
 
 SUBMIT_BATCH_MESSAGES = 500
+MESSAGE_BYTES = 40_000  # beyond, a message counts for several, so that a batch has about 20 MB
+SUBMIT_CALLS = 2  # batches at once, each of another tenant: a large one holds up no other tenant
 RESTRICTED_CALLS = 4  # batches of principals with restrictions at once, one for each restriction
 # How long a submit waits for locks of other transactions: not for threads, unless it is patient.
 LOCK_TIMEOUT = "100ms"
@@ -45,10 +47,12 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class Request(NamedTuple):
-    """One message that waits for its batch. The principals of a batch are of one tenant, with equal restrictions."""
+    """One message that waits for its batch. The principals of a batch are of one tenant, with equal restrictions.
+    `text`: the message as JSON."""
 
     principal: Principal
     submission: Submission
+    text: bytes
 
 
 SUBMIT = f"""
@@ -82,7 +86,7 @@ class MessageStore(MessageControl, MessageLookup):
         self._notifier = notifier
         self._max_queue_size = max_queue_size
         self._inputs = InputSchemas(database)
-        self._submits = self._batcher(calls=1)
+        self._submits = self._batcher(calls=SUBMIT_CALLS)
         self._restricted_submits = self._batcher(calls=RESTRICTED_CALLS)
         self._batches = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
@@ -98,7 +102,8 @@ class MessageStore(MessageControl, MessageLookup):
             return accepted
         await self._check_inputs(principal, [message])
         submits = self._submits if principal.reach is None else self._restricted_submits
-        return await submits.submit(Request(principal, _submission(message, principal)))
+        submission = _submission(message, principal)
+        return await submits.submit(Request(principal, submission, msgspec.json.encode(submission)))
 
     async def submit_batch(
         self, principal: Principal, messages: Sequence[NewMessage], *, ends_question: bool = False
@@ -165,10 +170,11 @@ class MessageStore(MessageControl, MessageLookup):
             self._submit,
             limit=SUBMIT_BATCH_MESSAGES,
             calls=calls,
+            weigh=lambda request: 1 + len(request.text) // MESSAGE_BYTES,
             patience=Patience(seconds=HELD_SECONDS, repetitions=None),
             group_by=lambda request: (request.principal.tenant, request.principal.reach),
             held_by=lambda request: request.principal.thread_key(request.submission.thread_id),
-            measure=lambda request: len(_encode([request.submission])),
+            measure=lambda request: len(request.text),
         )
 
     async def _check_inputs(self, principal: Principal, messages: Sequence[NewMessage]) -> None:
@@ -182,7 +188,7 @@ class MessageStore(MessageControl, MessageLookup):
 
     async def _submit(self, batch: Sequence[Request], patient: bool) -> list[Accepted | Exception]:
         submissions = [request.submission for request in batch]
-        text = _encode(submissions)
+        text = f"[{b','.join(request.text for request in batch).decode()}]"
         principal = batch[0].principal
         rows = await self._call(principal, submissions, text, alone=len(batch) == 1, patient=patient, strict=False)
         return [_outcome(row) for row in rows]

@@ -35,11 +35,13 @@ class StoredKey(msgspec.Struct, frozen=True):
 
 
 class KeyStore:
-    """`tenant` None means all tenants; `actor` is the principal's name for the audit."""
+    """`tenant` None means all tenants; `actor` is the principal's name for the audit. `changes` and `reads` are pools
+    of their own, so that what clients ask for delays no check of a key; by default all calls share one pool."""
 
-    def __init__(self, database: Database, *, changes: Database | None = None) -> None:
+    def __init__(self, database: Database, *, changes: Database | None = None, reads: Database | None = None) -> None:
         self._database = database
         self._changes = changes or database
+        self._reads = reads or database
 
     async def create(self, actor: str, tenant: str, new: NewKey) -> CreatedKey:
         """Raises NotFound where the tenant is unknown."""
@@ -65,7 +67,7 @@ class KeyStore:
     ) -> tuple[list[Key], NamedPosition | None]:
         """The newest before a place, the newest first, and the place of the last one where others follow."""
         rows, following = await read_page(
-            lambda place, quantity: self._database.fetch(KEY_PAGE, tenant, quantity, *(place or (None, None))),
+            lambda place, quantity: self._reads.fetch(KEY_PAGE, tenant, quantity, *(place or (None, None))),
             lambda row: NamedPosition(row["created_at"], row["key_id"]),
             after=before,
             limit=limit,
@@ -109,7 +111,7 @@ class KeyStore:
 
     async def owner_of_thread(self, principal: Principal, thread_id: str) -> str | None:
         """The subject to which a thread belongs that the principal sees."""
-        owner: str | None = await self._database.fetchval(
+        owner: str | None = await self._reads.fetchval(
             "select t.owner from treadle.thread_overview t where t.tenant = $1 and t.thread_id = $2"
             " and treadle._sees_thread(reach => $3::jsonb, owner => t.owner, agents => t.agents,"
             " thread_id => t.thread_id)",
@@ -128,7 +130,7 @@ class KeyStore:
 
     async def note_token(self, principal: Principal, target: str, details: dict[str, Any]) -> None:
         """Write in the audit that the principal made an access token."""
-        await self._database.fetchval(
+        await self._reads.fetchval(
             "select treadle.note_token(actor => $1, tenant => $2, target => $3, details => $4)",
             principal.name,
             principal.tenant,

@@ -25,7 +25,6 @@ from service.access.tokens import TOKEN_PREFIX, TokenSigner
 from service.api.services import find_service
 from service.config import Settings
 from service.db.fair import tenant_of_request
-from service.db.pool import Database
 from service.errors import ConfigError, Forbidden, SchemaError, Unavailable
 from service.hosts import is_loopback
 from service.sse_frames import MEDIA_TYPE, RECONNECT
@@ -40,9 +39,9 @@ OF_CLIENTS = (KEY_PREFIX, TOKEN_PREFIX, "eyJ")  # the last begins a JWT
 class AccessParts:
     """What the routes and sockets of one API process share. `on_end` is called when a key was revoked."""
 
-    def __init__(self, settings: Settings, database: Database, changes: Database, on_end: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, keys: KeyStore, on_end: Callable[[], None]) -> None:
         self._settings = settings
-        self.keys = KeyStore(database, changes=changes)
+        self.keys = keys
         self.tokens = TokenSigner(self.keys)
         tenants = TenantCache(self.keys)
         self.cache = KeyCache(self.keys, tenants, on_end)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.access.store import KeyStore
 from service.api import health
 from service.api.auth import AccessParts
 from service.api.metrics import Scrapes
@@ -62,7 +63,8 @@ class Parts:
         self.feed = Feed(EventStore(pools.calls), poll_interval=settings.poll_interval)
         self.topic_feed = TopicFeed()
         self.change_feed = ChangeFeed(ChangeStore(pools.reads))
-        self.access = AccessParts(settings, pools.reads, pools.changes, self._wake_readers)
+        keys = KeyStore(pools.keys, changes=pools.changes, reads=pools.reads)
+        self.access = AccessParts(settings, keys, self._wake_readers)
         self.schema_checks = SchemaChecks()
         self.remote = RemoteServices(
             settings, pools.work, self.notifier, self.access.access, self.schema_checks, make_traces=make_traces

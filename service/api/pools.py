@@ -10,9 +10,11 @@ from service.db.patient import PatientDatabase
 from service.db.pool import Database
 
 CALL_CONNECTIONS = 10
-READ_CONNECTIONS = 4
+READ_CONNECTIONS = 5
+READS_OF_TENANT = 4  # so that one is left to other tenants
 LIST_CONNECTIONS = 4
-LISTS_OF_TENANT = 3  # so that one is left to other tenants
+LISTS_OF_TENANT = 3  # likewise
+KEY_CONNECTIONS = 2
 HEALTH_CONNECTIONS = 2
 WORK_CONNECTIONS = 4
 CHANGE_CONNECTIONS = 3
@@ -20,21 +22,22 @@ STREAM_CONNECTIONS = 3
 MOST_CONNECTIONS = sum(
     (
         *(CALL_CONNECTIONS, READ_CONNECTIONS, LIST_CONNECTIONS, HEALTH_CONNECTIONS, WORK_CONNECTIONS),
-        *(CHANGE_CONNECTIONS, STREAM_CONNECTIONS),
+        *(CHANGE_CONNECTIONS, STREAM_CONNECTIONS, KEY_CONNECTIONS),
     )
 )
 LIST_SECONDS = 5.0  # after which a list is answered with 503
 HEALTH_SECONDS = 3.0
+KEY_SECONDS = 5.0  # that the check of a key may take; its request is then answered with 503
 
 
 class Pools:
     """Connections are opened when they are needed.
 
     `calls`: what writes messages, threads and records, and what open streams read. `changes`: what changes topics,
-    subscriptions, webhooks, keys, schemas, tenants and queues, and may find it held. `reads`: single messages. `lists`:
-    threads, messages of a thread, queues, events (one tenant takes at most LISTS_OF_TENANT connections); `streams`:
-    where a stream begins; these two have a limit on each statement. `health`: the health check. `work`: what remote
-    workers call.
+    subscriptions, webhooks, keys, schemas, tenants and queues, and may find it held. `reads`: single messages, and
+    records. `lists`: threads, messages of a thread, queues, events. (One tenant takes at most READS_OF_TENANT and
+    LISTS_OF_TENANT connections.) `streams`: where a stream begins. `keys`: checks of keys, which any request may need.
+    `health`: the health check. The last four have a limit on each statement. `work`: what remote workers call.
     """
 
     def __init__(self, dsn: str, settings: Settings, availability: Availability) -> None:
@@ -42,18 +45,19 @@ class Pools:
         self._pooler = settings.database_pooler == "transaction"
         self._availability = availability
         self.calls = self._pool("api", CALL_CONNECTIONS)
-        self.reads = self._pool("api reads", READ_CONNECTIONS)
+        self.reads = self._pool("api reads", READ_CONNECTIONS, kind=FairDatabase, of_tenant=READS_OF_TENANT)
         self.lists = self._pool(
             "api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS, kind=FairDatabase, of_tenant=LISTS_OF_TENANT
         )
         self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
         self.streams = self._pool("api streams", STREAM_CONNECTIONS, seconds=LIST_SECONDS)
+        self.keys = self._pool("api keys", KEY_CONNECTIONS, seconds=KEY_SECONDS)
         self.work = self._pool("api work", WORK_CONNECTIONS)
         self.changes = self._pool("api changes", CHANGE_CONNECTIONS, kind=PatientDatabase)
 
     @property
     def all(self) -> tuple[Database, ...]:
-        return self.calls, self.reads, self.lists, self.health, self.work, self.changes, self.streams
+        return self.calls, self.reads, self.lists, self.health, self.work, self.changes, self.streams, self.keys
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.all))

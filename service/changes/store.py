@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
+from service.db.fair import tenant_of_request
 from service.db.pool import Database
 
 
@@ -20,6 +21,7 @@ class ChangeStore:
 
     async def look(self, after: int | None, topics: Collection[int] | None) -> Looked:
         """Since the look that `after` comes from (None: the first one). `topics`: keys (topics.id); None: all."""
+        tenant_of_request.set("")
         row = await self._database.fetchrow(
             "select of_messages, of_topics, next_after from treadle.changed_tenants($1, $2)",
             after,

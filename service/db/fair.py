@@ -28,7 +28,7 @@ class FairDatabase(Database):
             async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
                 await self._places.enter(tenant)
         except TimeoutError:
-            raise Unavailable("Too many slow lists of this tenant are under way: try again.") from None
+            raise Unavailable("Too many slow reads of this tenant are under way: try again.") from None
         try:
             return await super()._ask(call, repeatable)
         finally:

@@ -23,6 +23,7 @@ from service import telemetry
 from service.access.authenticator import Access, bearer, require
 from service.access.principal import Principal, Scope
 from service.client_limits import ClientLimits, address_of, key_of, pause
+from service.db.fair import tenant_of_request
 from service.errors import (
     CAUSE_IN_LOG,
     Forbidden,
@@ -156,6 +157,7 @@ class Sockets:
     ) -> "Caller":
         """Raises Unauthorized, Forbidden, TooManyRequests, Unavailable, SchemaError."""
         principal = await self.identify(credential, dialect)
+        tenant_of_request.set(principal.tenant)
         clients = [address_of(socket.scope["client"])]
         if self.access.required:
             clients.append(key_of(principal))

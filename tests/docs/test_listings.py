@@ -93,12 +93,18 @@ def test_the_pages_say_how_many_connections_each_process_opens() -> None:
     in_compose = r"Each API opens up to (\d+) connections, each worker up to (\d+), and its stand-in (\d+)"
     assert numbers(in_compose, compose) == (api, worker, 1)
     text = section(DOCS / "operations.md", "Scaling")
-    kinds = r"up to (\d+) for calls and streams, (\d+) for single messages, (\d+) for lists"
+    kinds = r"up to (\d+) for calls and streams, (\d+) for single messages \(one tenant takes at most (\d+)\),"
+    kinds += r" (\d+) for lists"
     others = r"(\d+) for `/health`, (\d+) for remote workers, (\d+) for changes of topics, keys and the like,"
-    others += r" (\d+) for the begin of streams, and (\d+) for LISTEN: (\d+) in all"
-    assert numbers(kinds, text) == (pools.CALL_CONNECTIONS, pools.READ_CONNECTIONS, pools.LIST_CONNECTIONS)
+    others += r" (\d+) for the begin of streams, (\d+) for checks of keys, and (\d+) for LISTEN: (\d+) in all"
+    assert numbers(kinds, text) == (
+        pools.CALL_CONNECTIONS,
+        pools.READ_CONNECTIONS,
+        pools.READS_OF_TENANT,
+        pools.LIST_CONNECTIONS,
+    )
     sizes = (pools.HEALTH_CONNECTIONS, pools.WORK_CONNECTIONS, pools.CHANGE_CONNECTIONS, pools.STREAM_CONNECTIONS)
-    assert numbers(others, text) == (*sizes, LISTENER_CONNECTIONS, api)
+    assert numbers(others, text) == (*sizes, pools.KEY_CONNECTIONS, LISTENER_CONNECTIONS, api)
     of_worker = (
         r"A worker opens up to (\d+), (\d+) for its heartbeat and (\d+) for LISTEN: (\d+) in all."
         r" Its stand-in opens (\d+)"

@@ -97,6 +97,27 @@ async def test_slow_lists_of_a_tenant_leave_a_connection_to_others(
     await asyncio.gather(*slow, return_exceptions=True)
 
 
+async def test_slow_reads_of_a_tenant_delay_neither_other_tenants_nor_checks_of_keys(
+    start_api: StartApi, register_agents: RegisterAgents, sql: Connection
+) -> None:
+    await register_agents()
+    api = await start_api(**CLOSED)
+    await sql.execute("select treadle.create_tenant('acme')")
+    headers = bearer(ROOT_KEY)
+    submitted = await api.post("/messages", json={"message": "x"}, headers=headers)
+    path = SLOW["a message"][1].format(id=submitted.json()["message_id"])
+    await sql.execute(SLOW["a message"][0])
+    slow = [asyncio.create_task(api.get(path, headers=headers)) for _ in range(SLOW_READS)]
+    busy = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+    await until(lambda: sql.fetchval(busy), lambda count: count == pools.READS_OF_TENANT)
+    key = str((await create_key(api, "read", tenant="acme"))["key"])  # no process has read it yet
+    assert await status_with(api, key, "/topics/none") == 404  # a read, too
+    assert not any(task.done() for task in slow)
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
 async def test_a_shared_read_waits_in_the_line_of_the_tenant_that_asks(dsn: str) -> None:
     lines: list[tuple[str, str]] = []
 

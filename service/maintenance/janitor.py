@@ -92,7 +92,7 @@ class Janitor:
         self._route.deliver(subscription)
 
     async def run(self) -> None:
-        """Do the chores until cancelled."""
+        """Do the chores until cancelled. A chore that fails is repeated after its pause."""
         async with asyncio.TaskGroup() as chores:
             for chore in self._chores:
                 chores.create_task(_repeat(chore, self._lookout))
@@ -100,8 +100,8 @@ class Janitor:
 
 async def _repeat(chore: Chore, lookout: Lookout) -> None:
     while True:
-        await lookout.wait(chore)
         try:
+            await lookout.wait(chore)
             await chore.run()
         except TreadleError as error:
             extra = {"chore": chore.name, "error": str(error)}

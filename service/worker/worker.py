@@ -9,8 +9,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from service.config import Settings
 from service.db import schema
@@ -119,7 +120,7 @@ class Worker:
         interval = self._settings.heartbeat_interval
         reporting = report_instances(self.worker_id, self._store, self._services.instances.warm, interval)
         jobs = (self._listener.run(), self._janitor.run(), self._tick(), following, reporting)
-        background_tasks = [asyncio.create_task(job) for job in jobs]
+        background_tasks = [asyncio.create_task(self._do(job)) for job in jobs]
         log.info("worker started", extra={"worker_id": self.worker_id, "queues": ",".join(self._lines.queues)})
         try:
             await self._wait_until_watched()
@@ -192,6 +193,14 @@ class Worker:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in waits:
             task.cancel()
+
+    async def _do(self, job: Coroutine[Any, Any, None]) -> None:
+        """A worker without one of its jobs would claim on, so it stops: its supervisor starts another one."""
+        try:
+            await job
+        except Exception:
+            log.critical("a background job of the worker has failed: stopping", exc_info=True)
+            self.stop()
 
     async def _tick(self) -> None:
         while True:

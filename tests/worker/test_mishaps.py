@@ -19,12 +19,16 @@ from service.errors import Busy
 from service.events.feed import Feed
 from service.events.sse import Streams
 from service.events.store import EventStore
-from service.maintenance.janitor import Janitor
+from service.maintenance.chore import Chore
+from service.maintenance.janitor import Janitor, _repeat
+from service.maintenance.lookout import Lookout
 from service.maintenance.store import MaintenanceStore, VacuumHealth
 from service.patience import Patience
+from service.worker.worker import Worker
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import overview, run, settled, submit, submit_many
-from tests.support.waiting import LIMIT_SECONDS, until
+from tests.support.waiting import LIMIT_SECONDS, until, wait_for
+from tests.support.workers import make_worker
 from treadle import Context, RetryAfter, agent
 
 
@@ -256,3 +260,48 @@ async def test_a_stream_ends_though_its_log_ended_before_the_cursor(
     async with asyncio.timeout(LIMIT_SECONDS):
         parts = b"".join([part async for part in streams.message(AUTH_OFF, message["message_id"], 50)])
     assert [line for line in parts.split(b"\n") if line.startswith(b"event: ")] == [b"event: gap", b"event: done"]
+
+
+async def test_a_background_job_that_fails_stops_its_worker(
+    settings: Settings, sql: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would claim on without its janitor, say."""
+
+    async def fail(worker: Worker) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Worker, "_tick", fail)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await make_worker(settings, echo).run()
+    [record] = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert "a background job of the worker has failed" in record.getMessage()
+    assert "unforeseen" in caplog.text
+
+
+async def test_a_chore_goes_on_after_a_look_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    class FailsOnce(Lookout):
+        def __init__(self) -> None:
+            self.has_failed = False
+
+        async def wait(self, chore: Chore) -> None:
+            if not self.has_failed:
+                self.has_failed = True
+                raise RuntimeError("unforeseen")
+
+    class Noted:
+        name = "noted"
+
+        def __init__(self) -> None:
+            self.ran = asyncio.Event()
+
+        async def run(self) -> None:
+            self.ran.set()
+
+        async def pause(self) -> None:
+            await asyncio.sleep(0)
+
+    chore = Noted()
+    repeating = asyncio.create_task(_repeat(chore, FailsOnce()))
+    await wait_for(chore.ran)
+    repeating.cancel()
+    assert "a chore failed" in caplog.text

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from uuid import UUID
 
 from service.db.hint_timing import HintTiming
@@ -80,20 +80,24 @@ class Notifier:
         try:
             while self._pending:
                 pending, self._pending = self._pending, defaultdict(set)
-                payloads = [(channel, payload) for channel, items in pending.items() for payload in _payloads(items)]
-                await self._database.fetchval(
-                    # A hint may be lost, so its commit does not wait for the disk.
-                    "select set_config('synchronous_commit', 'off', true), count(treadle._notify(c, p))"
-                    " from unnest($1::text[], $2::text[]) u (c, p)",
-                    [channel for channel, _ in payloads],
-                    [payload for _, payload in payloads],
-                )
-        except TreadleError as error:
-            log.debug("hint lost", extra={"error": str(error)})
-        except Exception:
-            log.exception("hint lost")
+                try:
+                    await self._notify(pending)
+                except TreadleError as error:
+                    log.debug("hint lost", extra={"error": str(error)})
+                except Exception:
+                    log.exception("hint lost")
         finally:
             self._sending = None
+
+    async def _notify(self, items_by_channel: Mapping[str, set[str]]) -> None:
+        payloads = [(channel, payload) for channel, items in items_by_channel.items() for payload in _payloads(items)]
+        await self._database.fetchval(
+            # A hint may be lost, so its commit does not wait for the disk.
+            "select set_config('synchronous_commit', 'off', true), count(treadle._notify(c, p))"
+            " from unnest($1::text[], $2::text[]) u (c, p)",
+            [channel for channel, _ in payloads],
+            [payload for _, payload in payloads],
+        )
 
 
 def event_hint(message_id: UUID, thread: int | None) -> str:

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from service.db.notifier import EVENTS, WORK
-from service.db.pool import Connection
+from service.db.notifier import EVENTS, WORK, Notifier
+from service.db.pool import Connection, Database
+from service.errors import Unavailable
 from service.maintenance.store import MaintenanceStore
 from tests.support.fixture_types import StartWorker
 from tests.support.messages import log, overview, settled, submit
@@ -105,3 +106,19 @@ async def test_the_next_message_of_a_thread_is_hinted_in_its_own_queue(
     message_id = await submit(sql, "y", agent="slow", thread_id="t")
     await sql.execute("select treadle.pause('default', paused => false)")
     await settled(sql, message_id)
+
+
+async def test_a_hint_that_comes_while_another_one_is_lost_is_sent(
+    database: Database, heard: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notifier = Notifier(database)
+
+    async def fail(*_: Any) -> None:
+        monkeypatch.undo()
+        notifier.hint(WORK, "second")
+        raise Unavailable("PostgreSQL is away.")
+
+    monkeypatch.setattr(database, "fetchval", fail)
+    notifier.hint(WORK, "first")
+    await notifier.flush()
+    await until(lambda: (WORK, "second") in heard)

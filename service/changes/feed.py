@@ -19,6 +19,7 @@ from service.errors import TreadleError
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks
+MAX_KEY_DIGITS = 18  # any session of the database may notify
 HINTED_TOPICS = 1_000  # above that, a look is at all topics
 
 Kind = Literal["messages", "topics"]
@@ -86,7 +87,9 @@ class ChangeFeed:
         if payload == EVERYTHING:
             self._topics = None
         elif self._topics is not None and self._readers:
-            self._topics.update(int(key) for key in payload.split(",") if key.isdecimal())
+            self._topics.update(
+                int(key) for key in payload.split(",") if len(key) <= MAX_KEY_DIGITS and key.isdecimal()
+            )
             if len(self._topics) > HINTED_TOPICS:
                 self._topics = None
         self._hinted.set()

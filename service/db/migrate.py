@@ -5,6 +5,7 @@ tables only grow, and functions are replaced under their names.
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -18,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from service.db.connection import Connection, connect, explain
 from service.db.data_files import data_folder
-from service.db.schema import DEVELOPMENT_RELEASES, SCHEMA_RELEASE, SQL_FOLDER, digest, problem
+from service.db.schema import DEVELOPMENT_RELEASES, SCHEMA_RELEASE, SQL_FOLDER, digest, is_known, problem
 from service.errors import SchemaError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ LOCK_TIMEOUT = "5s"
 VIEW_LOCK_TIMEOUT = "300ms"
 VIEW_LOCK_PAUSE_SECONDS = 0.7
 VIEW_LOCK_PATIENCE_SECONDS = 30.0  # until the migration gives up
+CLOSE_SECONDS = 5.0
 STATEMENT_TIMEOUT_SECONDS = 3600.0  # long, for a change of a large table; a wait for a lock ends sooner
 _LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 _CONNECTION_ERRORS = (
@@ -69,7 +71,7 @@ async def pending(dsn: str) -> Pending:
     except _CONNECTION_ERRORS as error:
         raise Unavailable(explain(error)) from error
     finally:
-        await connection.close()
+        await _close(connection)
 
 
 async def migrate(dsn: str) -> None:
@@ -97,7 +99,13 @@ async def migrate(dsn: str) -> None:
             f"The migration failed, and nothing was changed in this step: {_error_text(error)}"
         ) from error
     finally:
-        await connection.close()
+        await _close(connection)
+
+
+async def _close(connection: Connection) -> None:
+    """A server that no longer answers is not waited for: statements of this session may take an hour."""
+    with contextlib.suppress(*_CONNECTION_ERRORS):
+        await connection.close(timeout=CLOSE_SECONDS)
 
 
 async def _wait_for_lock(connection: Connection) -> None:
@@ -121,7 +129,7 @@ async def _refuse_unknown(connection: Connection) -> None:
     if await connection.fetchval("select to_regclass('treadle.meta')") is None:
         return
     release = await connection.fetchval("select value from treadle.meta where name = 'release'")
-    if release is not None and int(release) > SCHEMA_RELEASE:
+    if release is not None and not is_known(release):
         raise SchemaError(f"The database's schema is of the newer release {release}; run a version that knows it.")
     if release in DEVELOPMENT_RELEASES:
         raise SchemaError(problem(release))

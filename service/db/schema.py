@@ -9,6 +9,7 @@ from service.errors import SchemaError
 SQL_FOLDER = data_folder("sql")
 SCHEMA_RELEASE = 4  # of tables and functions together; raised by a change that older processes cannot work with
 SUPPORTED = range(4, 5)  # releases that this code works with
+MAX_RELEASE_DIGITS = 9
 DEVELOPMENT_RELEASES = ("1", "2", "3")  # of databases that development versions made; their tables differ
 NEWEST_MIGRATION = "0030"  # the newest of migrations/versions; their names count up; a number may be missing
 # The release of a database; null also where a migration of this code has not been applied yet.
@@ -25,13 +26,23 @@ def digest() -> str:
     return sha.hexdigest()[:16]
 
 
+def is_known(release: str) -> bool:
+    """Whether it is the number of this release or of an earlier one."""
+    return (
+        release.isascii()
+        and release.isdecimal()
+        and len(release) <= MAX_RELEASE_DIGITS
+        and int(release) <= SCHEMA_RELEASE
+    )
+
+
 def problem(release: str | None) -> str | None:
     """One sentence on why this code cannot work with that release (treadle.meta, `release`); None: it can."""
     if release is None:
         return "The database has no Treadle schema of this release: run treadle migrate."
     if release in DEVELOPMENT_RELEASES:
         return "The database was made by a development version and cannot be upgraded: start with a new database."
-    if not release.isdecimal() or int(release) not in SUPPORTED:
+    if not is_known(release) or int(release) not in SUPPORTED:
         return f"The database's schema is of release {release}, which this version does not know: run treadle migrate."
     return None
 

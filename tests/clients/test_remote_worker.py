@@ -256,7 +256,7 @@ async def test_a_heartbeat_that_finds_its_worker_signed_off_expires_nothing(
     session._registration = registered
 
     async def deregister(worker_id: str) -> None:
-        session._expire(worker_id)  # the answer to a heartbeat that was under way
+        session.declare_lost(worker_id)  # the answer to a heartbeat that was under way
 
     monkeypatch.setattr(session.calls, "deregister", deregister)
     await session.close()

@@ -12,7 +12,7 @@ from faults.proxy import Proxy
 from service import database_address
 from service.agents.builtin.echo import echo
 from service.config import Settings
-from service.db import kept_connections
+from service.db import kept_connections, migrate, schema
 from service.db.listener import Listener
 from service.db.pool import Connection, Database, connect
 from service.errors import NotConnected, Unavailable
@@ -132,6 +132,21 @@ async def test_a_call_tells_whether_its_statement_may_have_run(
             await database.fetchval("select 1", repeatable=repeatable)
         assert caught.value.sent == sent
     await database.close()
+
+
+async def test_a_migration_ends_although_the_server_is_silent(
+    dsn: str, proxies: list[Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session waits an hour for an answer; the end of the session would wait as long."""
+
+    def freeze() -> str:
+        proxies[0].freeze()
+        return schema.digest()
+
+    monkeypatch.setattr(migrate, "digest", freeze)  # called after the last statement
+    monkeypatch.setattr(migrate, "CLOSE_SECONDS", 0.1)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert await migrate.pending(dsn_through(dsn, proxies[0])) == ([], False)
 
 
 async def test_a_listener_hears_while_its_old_session_still_holds_its_lock(

@@ -47,7 +47,7 @@ async def test_a_request_that_was_submitted_is_repeated_only_with_a_key(
     assert "GET /v1/responses/resp_" in plain.json()["error"]["message"]
 
     def is_invited(answer: Any) -> bool:
-        return answer.status_code == 503 and answer.headers[REPEAT] == "true"
+        return bool(answer.status_code == 503 and answer.headers[REPEAT] == "true")
 
     await until(ask, is_invited)  # nothing is written meanwhile
     assert await sql.fetchval("select count(*) from treadle.messages") == 2

@@ -235,6 +235,17 @@ async def test_a_database_of_a_development_version_is_refused(
         await migrate(dsn)
 
 
+@pytest.mark.parametrize("release", [str(schema.SCHEMA_RELEASE + 1), "x", "", "\u0665", "9" * 5_000])
+async def test_a_migration_refuses_an_unknown_release(
+    sql: Connection, dsn: str, database: Database, release: str
+) -> None:
+    await sql.execute("update treadle.meta set value = $1 where name = 'release'", release)
+    with pytest.raises(SchemaError, match="is of the newer release"):
+        await migration.pending(dsn)
+    with pytest.raises(SchemaError, match="which this version does not know"):
+        await schema.require(database)
+
+
 async def test_a_migration_refuses_tables_of_an_unknown_revision(sql: Connection, dsn: str) -> None:
     await sql.execute("update treadle.alembic_version set version_num = '9999'")
     with pytest.raises(

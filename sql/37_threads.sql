@@ -37,7 +37,7 @@ create or replace function treadle._try_insert_threads(
 returns void language plpgsql as $$
 declare
     v_former_timeout text;
-    v_one text;
+    v_thread_id text;
 begin
     begin
         v_former_timeout := treadle._set_lock_timeout('20ms');
@@ -48,11 +48,11 @@ begin
     exception
         when lock_not_available then null;
     end;
-    foreach v_one in array thread_ids loop
+    foreach v_thread_id in array thread_ids loop
         begin
             v_former_timeout := treadle._set_lock_timeout('1ms');
             perform treadle._insert_threads(
-                thread_ids => array[v_one], tenant => tenant, owner => owner, agents => agents, at => at);
+                thread_ids => array[v_thread_id], tenant => tenant, owner => owner, agents => agents, at => at);
             perform treadle._set_lock_timeout(v_former_timeout);
         exception
             when lock_not_available then null;  -- this one is held

@@ -179,20 +179,20 @@ declare
         select treadle._decoding_problem(u.element)
         from jsonb_array_elements(messages) with ordinality u (element, n)
         order by u.n);
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
 begin
     if array_remove(v_problems, null) = '{}' then
         raise exception using errcode = 'TR422', message = 'messages cannot be decoded.';
     end if;
-    foreach v_one in array treadle._decode_submissions(
+    foreach v_submission in array treadle._decode_submissions(
         messages => (
             select jsonb_agg(case when v_problems[u.n] is null then u.element else '{}' end order by u.n)
             from jsonb_array_elements(messages) with ordinality u (element, n)),
         tenant => tenant, reach => reach, at => at)
     loop
-        v_one.refusal := coalesce(v_problems[v_one.n], v_one.refusal);
-        v_all := v_all || v_one;
+        v_submission.refusal := coalesce(v_problems[v_submission.n], v_submission.refusal);
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;

@@ -9,30 +9,31 @@
 create or replace function treadle._mark_known(submissions treadle.submission[], known uuid[], used uuid[])
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
 begin
-    foreach v_one in array submissions loop
-        if v_one.state is not null then  -- refused for its values
+    foreach v_submission in array submissions loop
+        if v_submission.state is not null then  -- refused for its values
             null;
-        elsif v_one.message_id = any(used) then
-            v_one.state := 'refused';
-            v_one.refusal_code := 'TR409';
-            v_one.refusal := format('The message_id %s was used before: choose another one.', v_one.message_id);
-        elsif v_one.message_id = any(known) then
-            v_one.state := 'known';
+        elsif v_submission.message_id = any(used) then
+            v_submission.state := 'refused';
+            v_submission.refusal_code := 'TR409';
+            v_submission.refusal := format(
+                'The message_id %s was used before: choose another one.', v_submission.message_id);
+        elsif v_submission.message_id = any(known) then
+            v_submission.state := 'known';
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- Refuse each submission whose id an earlier one of the call has.
 create or replace function treadle._refuse_repeated_ids(submissions treadle.submission[])
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
     v record;
 begin
     for v in
@@ -40,16 +41,17 @@ begin
         from unnest(submissions) s
         order by s.n
     loop
-        v_one := v.submission;
-        if v_one.state is null and v.place > 1 then
-            v_one.state := 'refused';
-            v_one.refusal_code := 'TR409';
-            v_one.refusal := format(
-                'The message_id %s belongs to an earlier message of this call: choose another one.', v_one.message_id);
+        v_submission := v.submission;
+        if v_submission.state is null and v.place > 1 then
+            v_submission.state := 'refused';
+            v_submission.refusal_code := 'TR409';
+            v_submission.refusal := format(
+                'The message_id %s belongs to an earlier message of this call: choose another one.',
+                v_submission.message_id);
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- Refuse the submissions for which there is no room in their queues; `queued` says how many messages of the tenant each
@@ -58,25 +60,25 @@ create or replace function treadle._refuse_beyond(submissions treadle.submission
     queued jsonb)
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
     v_number bigint;
 begin
-    foreach v_one in array submissions loop
-        if v_one.state is null then
-            v_number := coalesce((queued ->> v_one.queue)::bigint, 0) + 1;
+    foreach v_submission in array submissions loop
+        if v_submission.state is null then
+            v_number := coalesce((queued ->> v_submission.queue)::bigint, 0) + 1;
             if v_number > max_queue_size then
-                v_one.state := 'refused';
-                v_one.refusal_code := 'TR429';
-                v_one.refusal := format('The queue %L is full: it holds at most %s.', v_one.queue,
+                v_submission.state := 'refused';
+                v_submission.refusal_code := 'TR429';
+                v_submission.refusal := format('The queue %L is full: it holds at most %s.', v_submission.queue,
                     treadle._counted(max_queue_size, 'message'));
             else
-                queued := queued || jsonb_build_object(v_one.queue, v_number);
+                queued := queued || jsonb_build_object(v_submission.queue, v_number);
             end if;
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- How many messages of a tenant each queue holds; null if all queues together have room for `further` ones in
@@ -132,23 +134,23 @@ end $$;
 create or replace function treadle._refuse_outside(submissions treadle.submission[], reach jsonb)
 returns treadle.submission[] language plpgsql as $$
 declare
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
 begin
-    foreach v_one in array submissions loop
-        if v_one.state is null
-            and (reach ->> 'message_id' is not null or v_one.thread_id is distinct from reach ->> 'thread_id')
+    foreach v_submission in array submissions loop
+        if v_submission.state is null
+            and (reach ->> 'message_id' is not null or v_submission.thread_id is distinct from reach ->> 'thread_id')
         then
-            v_one.state := 'refused';
-            v_one.refusal_code := 'TR403';
-            v_one.refusal := case
+            v_submission.state := 'refused';
+            v_submission.refusal_code := 'TR403';
+            v_submission.refusal := case
                 when reach ->> 'message_id' is not null then 'This token is for one message and may submit no other.'
                 else format('This token may submit to the thread %L only.', reach ->> 'thread_id')
             end;
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- Of the messages with these ids that are there: those that the principal sees, and the others, with those that were

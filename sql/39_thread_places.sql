@@ -47,21 +47,21 @@ declare
         from unnest(locked) l
         where not treadle._sees_thread(
             reach => _refuse_unseen.reach, owner => l.owner, agents => l.agents, thread_id => l.thread_id));
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
 begin
     if v_unseen = '{}' then
         return submissions;
     end if;
-    foreach v_one in array submissions loop
-        if v_one.state is null and v_one.thread_id = any(v_unseen) then
-            v_one.state := 'refused';
-            v_one.refusal_code := 'TR404';
-            v_one.refusal := format('There is no thread %L.', v_one.thread_id);
+    foreach v_submission in array submissions loop
+        if v_submission.state is null and v_submission.thread_id = any(v_unseen) then
+            v_submission.state := 'refused';
+            v_submission.refusal_code := 'TR404';
+            v_submission.refusal := format('There is no thread %L.', v_submission.thread_id);
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- Add the agents of the submissions to those of their threads. `ranks`: which of the threads is that of a submission.

@@ -209,8 +209,8 @@ declare
     c_apart constant double precision := treadle._seconds_apart(limits);
     c_of_login constant boolean := treadle._session_tenant() is not null;
     v record := treadle._use_of(tenant => tenant, at => at);
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
     v_bytes bigint;
     v_total record;
     v_problem text;
@@ -224,25 +224,25 @@ begin
     if v_problem is not null then
         raise exception using errcode = 'TR422', message = v_problem;
     end if;
-    foreach v_one in array submissions loop
-        if treadle._is_charged(v_one, c_of_login) then
-            v_bytes := treadle._submitted_bytes(messages -> (v_one.n - 1));
+    foreach v_submission in array submissions loop
+        if treadle._is_charged(v_submission, c_of_login) then
+            v_bytes := treadle._submitted_bytes(messages -> (v_submission.n - 1));
             v_problem := treadle._size_problem(tenant => tenant, limits => limits, messages => 1, bytes => v_bytes);
-            v_one.refusal := coalesce(v_problem, treadle._limit_problem(
+            v_submission.refusal := coalesce(v_problem, treadle._limit_problem(
                 tenant => tenant, limits => limits, queued => v.queued + 1, ahead => v.ahead + c_apart,
                 bytes => v.bytes + v_bytes, at => at));
-            if v_one.refusal is not null then
-                v_one.state := 'refused';
-                v_one.refusal_code := case when v_problem is null then 'TR430' else 'TR422' end;
+            if v_submission.refusal is not null then
+                v_submission.state := 'refused';
+                v_submission.refusal_code := case when v_problem is null then 'TR430' else 'TR422' end;
             else
                 v.queued := v.queued + 1;
                 v.ahead := v.ahead + c_apart;
                 v.bytes := v.bytes + v_bytes;
             end if;
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- What limits a tenant, and what it used: null, where there is no limit.

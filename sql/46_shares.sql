@@ -168,8 +168,8 @@ declare
     v_used jsonb;
     v_first jsonb;
     v_share constant bigint := treadle._share_of(tenant);
-    v_all treadle.submission[] := '{}';
-    v_one treadle.submission;
+    v_submissions treadle.submission[] := '{}';
+    v_submission treadle.submission;
     v_lane text;
     v_number bigint;
 begin
@@ -181,17 +181,17 @@ begin
             where s.state is null and s.hold is null
         ) p
         cross join lateral treadle._use_of_share(tenant => _share_out.tenant, queue => p.queue, lane => p.priority) u;
-    foreach v_one in array submissions loop
-        if v_one.state is null and v_one.hold is null then
-            v_lane := v_one.queue || ' ' || v_one.priority;
+    foreach v_submission in array submissions loop
+        if v_submission.state is null and v_submission.hold is null then
+            v_lane := v_submission.queue || ' ' || v_submission.priority;
             v_number := (v_used ->> v_lane)::bigint + 1;
             v_used := v_used || jsonb_build_object(v_lane, v_number);
-            v_one.hold := case when v_number > v_share then 'share' end;
-            v_one.goes_first := v_number <= (v_first ->> v_lane)::bigint;
+            v_submission.hold := case when v_number > v_share then 'share' end;
+            v_submission.goes_first := v_number <= (v_first ->> v_lane)::bigint;
         end if;
-        v_all := v_all || v_one;
+        v_submissions := v_submissions || v_submission;
     end loop;
-    return v_all;
+    return v_submissions;
 end $$;
 
 -- Of these messages, which are to be admitted, hold those that are beyond the share of their tenant. Returns the

@@ -95,7 +95,7 @@ begin
 end $$;
 
 -- The statement that counts the visible rows of a section of a lane by tenant, from its mark on; $1 is the time.
-create or replace function treadle._lane_count_by_tenant(name text, queue text, lane text, low bigint) returns text
+create or replace function treadle._lane_count_by_tenant(queue text, lane text, low bigint) returns text
 language sql immutable as $$
     select format(
         'select coalesce(q.message ->> ''tenant'', ''default''), %L, %L, count(*), count(*) filter (where q.msg_id > 0)

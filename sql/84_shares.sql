@@ -17,8 +17,8 @@ begin
             where s.id >= treadle._low_water_mark(''lane_shares'')
         )
         insert into treadle.lane_shares (tenant, queue, lane, ready, behind) ' || (
-            select string_agg(treadle._lane_count_by_tenant(name => m.name, queue => m.queue, lane => m.lane,
-                low => m.low), ' union all ')
+            select string_agg(
+                treadle._lane_count_by_tenant(queue => m.queue, lane => m.lane, low => m.low), ' union all ')
             from treadle._lane_marks() m)
         using at;
     insert into treadle.lane_surplus (tenant, queue, lane)

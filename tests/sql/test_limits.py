@@ -160,6 +160,41 @@ async def test_the_filter_of_a_subscription_has_a_limit(session: Connection) -> 
             assert await accepts(session, create, json.dumps({"value": value})) == accepted, value
 
 
+@pytest.mark.parametrize(
+    ("statement", "largest"),
+    [
+        ("select treadle.create_topic('t', max_record_bytes => $1)", limits.MAX_RECORD_BYTES),
+        ("select treadle.create_topic('t', retention_hours => $1)", limits.MAX_RETENTION_HOURS),
+        ("select treadle.create_topic(repeat('t', $1))", limits.MAX_TOPIC_CHARS),
+        ("select treadle.create_subscription('s', array['t'], 'echo', max_in_flight => $1)", limits.MAX_IN_FLIGHT),
+        ("select treadle.create_subscription(repeat('s', $1), array['t'], 'echo')", limits.MAX_SUBSCRIPTION_CHARS),
+        (
+            "select treadle.create_subscription('s', array_agg('t' || i), 'echo') from generate_series(1, $1) i",
+            limits.MAX_PATTERNS,
+        ),
+        (
+            "select treadle.create_key('0123456789ab', sha256(''), 'default', repeat('k', $1), array['read'])",
+            limits.MAX_KEY_NAME_CHARS,
+        ),
+    ],
+)
+async def test_topics_subscriptions_and_keys_keep_their_limits(
+    session: Connection, statement: str, largest: int
+) -> None:
+    assert await accepts(session, statement, largest)
+    assert not await accepts(session, statement, largest + 1)
+
+
+async def test_a_publish_keeps_the_number_of_records_and_the_length_of_keys(session: Connection) -> None:
+    await session.execute("select treadle.create_topic('t')")
+    publish = "select treadle.publish_many('t', $1::jsonb)"
+    for more, accepted in ((0, True), (1, False)):
+        records = [{"value": 1}] * (limits.MAX_BATCH_RECORDS + more)
+        assert await accepts(session, publish, json.dumps(records)) is accepted
+        keyed = [{"value": 1, "key": "k" * (limits.MAX_RECORD_KEY_CHARS + more)}]
+        assert await accepts(session, publish, json.dumps(keyed)) is accepted
+
+
 async def test_tenants_keep_the_rule_of_their_names(session: Connection) -> None:
     for name in ("a", "acme-2_b", "0", "a" * 40, "", "A", "-a", "_a", "a b", "a\n", "a" * 41, "ä"):
         accepted = re.search(limits.TENANT_NAME_PATTERN, name) is not None

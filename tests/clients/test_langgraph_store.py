@@ -1,5 +1,7 @@
 """The store of LangGraph's API, with the unmodified package `langgraph-sdk`, and as graphs find it."""
 
+import asyncio
+import threading
 from typing import Any
 
 import asyncpg
@@ -13,6 +15,8 @@ from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.graphs import chain_graph
 from tests.support.langgraph_clients import HI, connect, contents
+from tests.support.messages import settled, submit
+from tests.support.waiting import LIMIT_SECONDS, wait_for
 from treadle.adapters import langgraph_agent
 
 
@@ -29,6 +33,33 @@ def keep_sync(state: MessagesState, store: BaseStore) -> dict[str, Any]:
     store.delete(("seen", "sync"), "last")
     gone, spaces = store.get(("seen", "sync"), "last"), store.list_namespaces(prefix=("seen",), suffix=("async",))
     return {"messages": [{"role": "ai", "content": repr([found and found.value, gone, spaces])}]}
+
+
+async def test_a_thread_that_outlives_its_attempt_cannot_use_the_store(
+    start_worker: StartWorker, sql: Connection
+) -> None:
+    entered, ended, told = threading.Event(), threading.Event(), threading.Event()
+    raised: list[BaseException | None] = []
+
+    def late(state: MessagesState, store: BaseStore) -> dict[str, Any]:
+        entered.set()
+        ended.wait(LIMIT_SECONDS)
+        try:
+            store.put(("late",), "key", {})
+            raised.append(None)
+        except BaseException as error:  # user code catches Exception
+            raised.append(error)
+        told.set()
+        return {}
+
+    await start_worker(langgraph_agent("late", chain_graph(MessagesState, late=late)))
+    message_id = await submit(sql, "x", agent="late")
+    await wait_for(entered)
+    await sql.execute("select treadle.cancel($1)", message_id)
+    await settled(sql, message_id, "cancelled")
+    ended.set()
+    await wait_for(told)
+    assert [type(error) for error in raised] == [asyncio.CancelledError]
 
 
 async def test_clients_and_graphs_use_the_store_of_their_subject(

@@ -19,6 +19,7 @@ from langgraph.store.base import (
     SearchOp,
 )
 
+from service.agents.thread_bridge import ThreadBridge
 from service.agents.tool_events import plain
 
 BATCH_CALLS = 100  # at once, each group in one transaction (sql/78_store.sql)
@@ -36,9 +37,10 @@ class ItemStore(BaseStore):
     """Values are JSON. A search finds by namespace and filter, not by meaning (`query`). A change is stored at once; it
     stays if the attempt fails later, and a later attempt makes it again."""
 
-    def __init__(self, context: UsesStore) -> None:
+    def __init__(self, context: UsesStore, bridge: ThreadBridge) -> None:
+        """`bridge`: for sync nodes; it ends with the attempt."""
         self._context = context
-        self._loop = asyncio.get_running_loop()
+        self._bridge = bridge
 
     supports_ttl = True
 
@@ -51,11 +53,11 @@ class ItemStore(BaseStore):
         return [_answer(op, answer) for op, answer in zip(asked, answers, strict=True)]
 
     def batch(self, ops: Iterable[Op]) -> list[Any]:
-        """For sync nodes, which run in threads."""
+        """For sync nodes, which run in threads. Raises asyncio.CancelledError once the attempt has ended."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run_coroutine_threadsafe(self.abatch(ops), self._loop).result()
+            return self._bridge.wait(self.abatch(ops))
         raise RuntimeError(NOT_HERE)
 
 

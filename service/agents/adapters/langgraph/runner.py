@@ -13,6 +13,7 @@ from service.agents.adapters.langgraph.inputs import read_input
 from service.agents.adapters.langgraph.source import Source
 from service.agents.contract import Context
 from service.agents.http_errors import refuses_request
+from service.agents.thread_bridge import ThreadBridge
 from service.agents.tool_events import plain, write_event
 
 
@@ -104,7 +105,9 @@ class Runner:
         given: dict[str, Any] = asked.options if asked is not None else {"configurable": {}}
         config = {**given, "configurable": {**given["configurable"], "thread_id": context.message_id}}
         async with self._source.made(config) as made, contextlib.AsyncExitStack() as stack:
-            graph = _with_store(made, context)
+            bridge = ThreadBridge()
+            stack.callback(bridge.close)
+            graph = _with_store(made, context, bridge)
             if self._checkpointer is None:
                 yield graph
                 return
@@ -137,13 +140,13 @@ class Runner:
         return state
 
 
-def _with_store(graph: Any, context: Context) -> Any:
+def _with_store(graph: Any, context: Context, bridge: ThreadBridge) -> Any:
     """With the store of the message's subject, unless the graph has its own."""
     from service.agents.adapters.langgraph.item_store import ItemStore, UsesStore
 
     if getattr(graph, "store", None) is not None or not isinstance(context, UsesStore):
         return graph
-    return graph.copy({"store": ItemStore(context)})
+    return graph.copy({"store": ItemStore(context, bridge)})
 
 
 def _checkpoints(graph: Any) -> tuple[bool, bool]:

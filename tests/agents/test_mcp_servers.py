@@ -49,7 +49,10 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
         gone = f"http://127.0.0.1:{free_port()}/mcp"
         away = claude_agent("away", mcp_servers=[gone]).connect(Api("sk", fake.url, "m"))
         wrong = claude_agent("wrong", mcp_servers=[{**PROGRAM, "tools": ["other"]}]).connect(Api("sk", fake.url, "m"))
-        await start_worker(echo, fails, desk, away, wrong, max_attempts=1, overload_patience=0.1)
+        long = claude_agent("long", mcp_servers=[{**PROGRAM, "name": "x" * 60, "tools": ["variable"]}]).connect(
+            Api("sk", fake.url, "m")
+        )
+        await start_worker(echo, fails, desk, away, wrong, long, max_attempts=1, overload_patience=0.1)
         asked = [
             ("a", "echo", {"message": "hi"}),
             ("b", "fails", {"message": "hi"}),
@@ -77,6 +80,9 @@ async def test_a_model_calls_the_tools_of_mcp_servers(
         assert f"The MCP server {gone} cannot be used" in row["error"]
         row = await run(sql, "Hi", agent="wrong")
         assert "has no tool 'other'" in row["error"]
+        row = await run(sql, "Hi", agent="long")
+        assert "The tool 'variable' of the MCP server" in row["error"]
+        assert "its name, with that of the server before it, must have at most 64" in row["error"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ from service.agents.rounds.tools import MAX_ERROR_CHARS, NAME_PATTERN, Output, c
 
 CONNECT_SECONDS = 10
 MAX_PAGES = 20  # of a server's list of tools
+UNFIT_NAME = (
+    "The tool {1!r} of the MCP server {0} cannot be used: its name, with that of the server before it, must have at"
+    " most 64 letters, digits, _ and -."
+)
 
 Options = TypeVar("Options", bound=ModelOptions)
 
@@ -52,7 +56,7 @@ class RemoteTool:
 
     def __init__(self, server: McpServer, client: Any, tool: Any) -> None:
         self._server, self._client, self.remote_name = server, client, str(tool.name)
-        self.name = tool.name if server.name is None else f"{server.name}__{tool.name}"
+        self.name = _name_of(server, tool)
         self.definition = {
             "name": self.name,
             "description": tool.description or "",
@@ -100,10 +104,13 @@ def _client(server: McpServer, stack: AsyncExitStack) -> Any:
 
 async def _tools_of(server: McpServer, client: Any) -> list[RemoteTool]:
     found: list[RemoteTool] = []
+    unfit: set[str] = set()
     cursor: str | None = None
     for _ in range(MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
-        found += [RemoteTool(server, client, tool) for tool in page.tools if _is_offered(server, tool)]
+        chosen = [tool for tool in page.tools if server.tools is None or tool.name in server.tools]
+        found += [RemoteTool(server, client, tool) for tool in chosen if _fits(server, tool)]
+        unfit.update(tool.name for tool in chosen if not _fits(server, tool))
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -111,15 +118,20 @@ async def _tools_of(server: McpServer, client: Any) -> list[RemoteTool]:
         raise Rejected(f"The MCP server {server.place} lists its tools on more than {MAX_PAGES} pages.")
     names = {tool.remote_name for tool in found}
     if missing := [name for name in server.tools or () if name not in names]:
+        if missing[0] in unfit:
+            raise Rejected(UNFIT_NAME.format(server.place, missing[0]))
         raise Rejected(f"The MCP server {server.place} has no tool {missing[0]!r}.")
     return found
 
 
-def _is_offered(server: McpServer, tool: Any) -> bool:
-    """Whether the model may call it: the author chose it, and the providers accept its name."""
-    chosen = server.tools is None or tool.name in server.tools
-    name = tool.name if server.name is None else f"{server.name}__{tool.name}"
-    return chosen and bool(NAME_PATTERN.fullmatch(name))
+def _fits(server: McpServer, tool: Any) -> bool:
+    """Whether the providers accept the name of a tool."""
+    return bool(NAME_PATTERN.fullmatch(_name_of(server, tool)))
+
+
+def _name_of(server: McpServer, tool: Any) -> str:
+    """The name by which the model calls a tool."""
+    return str(tool.name) if server.name is None else f"{server.name}__{tool.name}"
 
 
 def _failure(server: McpServer, error: BaseException) -> Exception:

@@ -246,7 +246,9 @@ async def test_answers_that_are_too_large_are_rejected(
         (stream("data: " + "x" * 1001 + "\n\n"), "An event of the agent has more than 1000 bytes."),
         (stream(*["data: " + "x" * 99 + "\n"] * 11), "An event of the agent has more than 1000 bytes."),
         (stream("data:\n" * 1001), "An event of the agent has more than 1000 bytes."),
-        (stream(f"event: chunk\ndata: {'x' * 900}\n\n" * 2), "The chunks of the agent have more than 1000 characters."),
+        (stream(*["data: " + "ö" * 99 + "\n"] * 6), "An event of the agent has more than 1000 bytes."),
+        (stream(f"event: chunk\ndata: {'x' * 900}\n\n" * 2), "The chunks of the agent have more than 1000 bytes."),
+        (stream(f"event: chunk\ndata: {'ö' * 300}\n\n" * 2), "The chunks of the agent have more than 1000 bytes."),
         (
             answer(b"x", Content_Encoding="gzip"),
             "The agent compressed its answer, which the request forbids.",

@@ -145,9 +145,9 @@ async def _read_stream(context: Context, response: "httpx2.Response") -> Any:
         async for type, data in events:
             if type == "chunk":
                 pieces.append(_chunk_text(data))
-                size += len(pieces[-1])
+                size += len(pieces[-1].encode("utf-8", "replace"))
                 if size > MAX_ANSWER_BYTES:
-                    raise Rejected(f"The chunks of the agent have more than {MAX_ANSWER_BYTES} characters.")
+                    raise Rejected(f"The chunks of the agent have more than {MAX_ANSWER_BYTES} bytes.")
                 await context.emit(pieces[-1])
             elif type == "done":
                 return _result(context, json_or_text(data)) if data else "".join(pieces)
@@ -173,7 +173,7 @@ async def _events(response: "httpx2.Response") -> AsyncGenerator[tuple[str, str]
             type = value
         elif name == "data":
             data.append(value)
-            size += len(value) + 1  # an empty line counts, too
+            size += len(value.encode()) + 1  # an empty line counts, too
             if size > MAX_EVENT_BYTES:
                 raise Rejected(f"An event of the agent has more than {MAX_EVENT_BYTES} bytes.")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.db.pool import Connection
+from service.protocols.leases import claims
 from service.protocols.leases.claims import MAX_CLAIM_BYTES, PORTION_MESSAGES
 from tests.support.access import CLOSED, ROOT_KEY, bearer, create_key
 from tests.support.api_answers import problem
@@ -66,6 +67,21 @@ async def test_a_claim_takes_no_more_large_messages_than_fit_an_answer(remote: R
         await remote.api.submit("x", agent="shout", metadata=metadata)
     assert len(await remote.claim(quantity=100)) == PORTION_MESSAGES
     assert len(await remote.claim(quantity=100)) == PORTION_MESSAGES + 2
+
+
+async def test_the_results_of_earlier_attempts_fill_a_claim(
+    remote: RemoteWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "MAX_CLAIM_BYTES", 1_000)
+    count = PORTION_MESSAGES + 2
+    ids = [await remote.api.submit("x", agent="shout") for _ in range(count)]
+    assert len(await remote.claim(quantity=100)) == count
+    step = {"type": "step", "data": {"name": "made", "result": "x" * 500}}
+    for message_id in ids:
+        assert (await remote.finish(message_id, "released", events=[step])).json()["state"] == "queued"
+    first = await remote.claim(quantity=100)
+    assert (len(first), first[0]["steps"]) == (PORTION_MESSAGES, {"made": "x" * 500})
+    assert len(await remote.claim(quantity=100)) == 2
 
 
 async def test_each_way_to_end_an_attempt(remote: RemoteWorker, sql: Connection) -> None:

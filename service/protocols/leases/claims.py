@@ -19,15 +19,29 @@ from service.errors import NotFound, Unavailable
 from service.leases.model import RemoteClaim
 from service.messages.model import Priority
 from service.patience import client_leaves
+from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.moments import RemoteMoments
 from service.protocols.leases.store import RemoteLeaseStore
 from service.waiting import retrieve_exception, wait_for
 
 PORTION_MESSAGES = 10  # that are claimed at once
-MAX_CLAIM_BYTES = 10_000_000  # of an answer, after which it takes no further portion
+MAX_CLAIM_BYTES = 10_000_000  # of an answer, also of earlier results, after which it takes no further portion
 # In each round of claims one begins at the normal lane and one at the low lane, so that no lane starves.
 CLAIMS_PER_ROUND = 16
 OTHER_FIRST_LANES: dict[int, Priority] = {7: "normal", 15: "low"}  # by the number of the claim in its round
+
+
+class ClaimedWork(NamedTuple):
+    """A message, and what earlier attempts at it have left."""
+
+    claim: RemoteClaim
+    earlier: Earlier
+
+    @property
+    def size_bytes(self) -> int:
+        claim = self.claim
+        own = sum(len(text.encode()) for text in (claim.body, claim.metadata, claim.memory or ""))
+        return own + self.earlier.size_bytes
 
 
 class GroupKey(NamedTuple):
@@ -68,7 +82,7 @@ class RemoteClaims:
         self._numbers = count()
         self._closing = False
 
-    async def claim(self, principal: Principal, worker: str, quantity: int, wait_seconds: float) -> list[RemoteClaim]:
+    async def claim(self, principal: Principal, worker: str, quantity: int, wait_seconds: float) -> list[ClaimedWork]:
         """Up to `quantity` messages, as soon as there are any; none after `wait_seconds`, or where the client has gone.
         Raises NotFound for a worker that is not registered, and Unauthorized where the access ends meanwhile."""
         tenant, until = principal.tenant, time.monotonic() + wait_seconds
@@ -97,7 +111,7 @@ class RemoteClaims:
 
     async def _wait(
         self, group: Group, principal: Principal, worker: str, quantity: int, until: float
-    ) -> list[RemoteClaim]:
+    ) -> list[ClaimedWork]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - time.monotonic()):
                 await group.turn.acquire()
@@ -114,25 +128,25 @@ class RemoteClaims:
                 group.turn.release()
         return []
 
-    async def _look(self, tenant: str, worker: str, quantity: int) -> list[RemoteClaim]:
+    async def _look(self, tenant: str, worker: str, quantity: int) -> list[ClaimedWork]:
         """In portions: messages can be large, and the answer has all of them."""
-        claims: list[RemoteClaim] = []
+        works: list[ClaimedWork] = []
         size_bytes = 0
-        while len(claims) < quantity and size_bytes < MAX_CLAIM_BYTES:
-            asked = min(PORTION_MESSAGES, quantity - len(claims))
+        while len(works) < quantity and size_bytes < MAX_CLAIM_BYTES:
+            asked = min(PORTION_MESSAGES, quantity - len(works))
             try:
                 found = await self._claim(tenant, worker, asked, MAX_CLAIM_BYTES - size_bytes)
             except (NotFound, Unavailable):
-                if not claims:
+                if not works:
                     raise
                 break  # the worker gets what it has claimed
-            claims += found
-            size_bytes += sum(map(_size_of, found))
+            works += found
+            size_bytes += sum(work.size_bytes for work in found)
             if len(found) < asked:
                 break
-        return claims
+        return works
 
-    async def _claim(self, tenant: str, worker: str, quantity: int, room_bytes: int) -> list[RemoteClaim]:
+    async def _claim(self, tenant: str, worker: str, quantity: int, room_bytes: int) -> list[ClaimedWork]:
         began = time.monotonic()
         claims = await self._store.claim(
             tenant=tenant,
@@ -143,7 +157,9 @@ class RemoteClaims:
             room_bytes=room_bytes,
         )
         self._moments.claimed(claims, quantity, began)
-        return claims
+        again = [claim.message_id for claim in claims if claim.attempt > 1]
+        earlier = await self._store.earlier(again) if again else {}
+        return [ClaimedWork(claim, earlier.get(claim.message_id, Earlier())) for claim in claims]
 
     @contextlib.contextmanager
     def _joined(self, key: GroupKey) -> Iterator[Group]:
@@ -157,13 +173,9 @@ class RemoteClaims:
                 del self._groups[key]
 
 
-def _size_of(claim: RemoteClaim) -> int:
-    return sum(len(text.encode()) for text in (claim.body, claim.metadata, claim.memory or ""))
-
-
 async def _unless(
-    leaves: Callable[[], Coroutine[Any, Any, None]] | None, waiting: Coroutine[Any, Any, list[RemoteClaim]]
-) -> list[RemoteClaim]:
+    leaves: Callable[[], Coroutine[Any, Any, None]] | None, waiting: Coroutine[Any, Any, list[ClaimedWork]]
+) -> list[ClaimedWork]:
     """The claims; none if the client disconnects before."""
     if leaves is None:
         return await waiting

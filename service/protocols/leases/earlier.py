@@ -1,6 +1,6 @@
 """What earlier attempts at a message left, and what they have sent."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +28,12 @@ class Sender(NamedTuple):
 class Earlier(msgspec.Struct):
     """What earlier attempts at a message left, by name: JSON as PostgreSQL has it."""
 
-    steps: dict[str, Any] = {}
-    inputs: dict[str, Any] = {}
-    questions: dict[str, Any] = {}
+    steps: dict[str, msgspec.Raw] = {}
+    inputs: dict[str, msgspec.Raw] = {}
+    questions: dict[str, msgspec.Raw] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(
+            memoryview(value).nbytes for kept in (self.steps, self.inputs, self.questions) for value in kept.values()
+        )

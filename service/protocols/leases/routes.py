@@ -12,7 +12,6 @@ from service.config import Settings
 from service.errors import Conflict, LeaseLost, NotFound, QueueFull, Unprocessable
 from service.leases.overload import put_off
 from service.protocols.leases.calls import place_published_record, place_sent_message, read_children, read_history
-from service.protocols.leases.earlier import Earlier
 from service.protocols.leases.model import (
     AppendedEvents,
     ClaimedMessages,
@@ -88,17 +87,10 @@ async def claim_messages(
     principal: NamedDependency[Principal],
     remote: NamedDependency[RemoteServices],
 ) -> ClaimedMessages:
-    claims = await remote.claims.claim(principal, worker_id, data.quantity, data.wait)
-    for claim in claims:
+    works = await remote.claims.claim(principal, worker_id, data.quantity, data.wait)
+    for claim, _ in works:
         remote.writer.hint_started(claim)
-    again = [claim.message_id for claim in claims if claim.attempt > 1]
-    earlier = await remote.store.earlier(again) if again else {}
-    return ClaimedMessages(
-        [
-            claimed_message(claim, earlier.get(claim.message_id, Earlier()), remote.traces.begin(claim))
-            for claim in claims
-        ]
-    )
+    return ClaimedMessages([claimed_message(*work, remote.traces.begin(work.claim)) for work in works])
 
 
 @post(

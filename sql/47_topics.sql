@@ -172,3 +172,33 @@ language sql stable rows 1 as $$
     order by e.next_offset desc
     limit 1
 $$;
+
+-- Refuse more than 100,000 topics that the subscriptions of a tenant read, each counted for each of them (TR409):
+-- routers, lists and figures look at every one. The caller has the mutex of the tenant's topics, and has added some.
+-- They are not counted where all subscriptions could read all topics.
+create or replace function treadle._refuse_more_topics(tenant text) returns void
+language plpgsql as $$
+declare
+    c_most constant bigint := 100000;
+    v_subscriptions constant bigint[] := array(
+        select s.id
+        from treadle.subscriptions s
+        where s.tenant = _refuse_more_topics.tenant);
+    v_topics constant bigint := (select count(*) from treadle.topics t where t.tenant = _refuse_more_topics.tenant);
+    v_read bigint;
+begin
+    if cardinality(v_subscriptions) * v_topics <= c_most then
+        return;
+    end if;
+    v_read := (
+        select count(*)
+        from (
+            select
+            from unnest(v_subscriptions) s (id)
+            join treadle.subscription_topics j on j.subscription = s.id
+            limit c_most + 1
+        ) l);
+    perform treadle._refuse_more(
+        has => v_read - 1, most => c_most, what => 'topics that its subscriptions read, each counted for each of them',
+        advice => 'name fewer topics, or delete a subscription');
+end $$;

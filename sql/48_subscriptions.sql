@@ -60,7 +60,8 @@ end $$;
 
 -- Let each of these subscriptions read each of these topics from a start on; nothing happens where it has a position
 -- there already, or the topic is being deleted. Where it starts at the end, the statement reads that itself: a call of
--- _start_offset for each topic takes seven times as long.
+-- _start_offset for each topic takes seven times as long. Raises TR409 for more topics than the tenant's subscriptions
+-- may read.
 create or replace function treadle._join(subscriptions bigint[], topics bigint[], start text) returns void
 language plpgsql as $$
 begin
@@ -70,6 +71,9 @@ begin
         cross join treadle.topics t
         where t.id = any(topics) and t.deleted_at is null
         on conflict do nothing;
+    if found then
+        perform treadle._refuse_more_topics((select t.tenant from treadle.topics t where t.id = topics[1]));
+    end if;
     insert into treadle.subscription_positions (subscription, topic, tenant, next_offset, fresh_offset)
         select s.id, t.id, t.tenant, o.place, o.place
         from unnest(subscriptions) s (id)

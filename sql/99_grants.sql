@@ -93,6 +93,7 @@ declare
         vacuum_health        app worker
         pace_vacuum          worker
         notify_health        app worker
+        records_waiting_seconds app
         router_health        app
 
         schema_rule          app

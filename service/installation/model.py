@@ -122,7 +122,8 @@ class Figures(Struct, frozen=True):
     """What a scrape reads. `dead_rows`: of the table with the most; `snapshot_seconds`: the age of the oldest snapshot;
     `notify_usage`: how full the queue of notifications is, up to 1. `records_waiting_seconds`: how long the oldest
     published record waits for its offset; `records_undelivered`: those that subscriptions, which are not paused, have
-    not received. `subscriptions`: the first MEASURED_SUBSCRIPTIONS of the tenant default, by name."""
+    not received, in the first 10,000 pairs of a subscription and a topic. `subscriptions`: the first
+    MEASURED_SUBSCRIPTIONS of the tenant default, by name."""
 
     queues: list[QueueFigures]
     live_workers: int

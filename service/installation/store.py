@@ -15,8 +15,8 @@ HEALTH = f"""
         (select coalesce(jsonb_agg(to_jsonb(u)), '[]') from treadle.unclaimed_queues() u) as unclaimed,
         (select coalesce(jsonb_agg(to_jsonb(a)), '[]') from treadle.missing_agents() a) as missing_agents,
         v.snapshot_seconds, v.holder as snapshot_holder, v.dead_rows, v.table_name,
-        r.waiting_seconds as records_waiting_seconds
-    from treadle.health(), treadle.notify_health() n, treadle.vacuum_health() v, treadle.router_health() r"""
+        treadle.records_waiting_seconds() as records_waiting_seconds
+    from treadle.health(), treadle.notify_health() n, treadle.vacuum_health() v"""
 
 
 # All of it reads counters, the heads of the lanes and PostgreSQL's statistics, and no history.

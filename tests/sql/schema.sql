@@ -1539,6 +1539,16 @@ CREATE FUNCTION treadle.record_place(record_id uuid, tenant text DEFAULT 'defaul
     SET jit TO 'off'
     AS ...;
 COMMENT ON FUNCTION treadle.record_place(record_id uuid, tenant text, reach jsonb) IS 'Topic and offset of a record';
+CREATE FUNCTION treadle.records_waiting_seconds() RETURNS double precision
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "TimeZone" TO 'UTC'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS ...;
+COMMENT ON FUNCTION treadle.records_waiting_seconds() IS 'How long the oldest record waits for its offset; null: none waits';
 CREATE FUNCTION treadle.redrive(message_id uuid, patient boolean DEFAULT true, tenant text DEFAULT 'default'::text, reach jsonb DEFAULT NULL::jsonb, actor text DEFAULT NULL::text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'

@@ -16,6 +16,7 @@ ROOM_SECONDS = 0.02  # between two deliveries to subscriptions that were full: s
 BUSY_SECONDS = 0.005  # until it tries again what another transaction is at; twice as long each time, up to:
 HELD_SECONDS = 0.1
 REST_SECONDS = 30.0  # it looks everywhere that often in any case
+FAILED_SECONDS = 2.0  # until it tries again what failed
 LATE_SECONDS = 2.0  # between two searches for records of transactions that stayed open for long
 
 
@@ -62,10 +63,22 @@ class Route:
         everything, self._everything = self._everything, False
         if everything:
             self._inbox = True
-        topics = await self._sequence() if self._inbox else []
-        names = self._take_names()
-        if everything or topics or names:
-            await self._deliver(None if everything else topics, None if everything else names)
+        topics, names = list[int](), list[str]()
+        try:
+            topics = await self._sequence() if self._inbox else []
+            names = self._take_names()
+            if everything or topics or names:
+                await self._deliver(None if everything else topics, None if everything else names)
+        except Exception:
+            self._keep(names, everything or bool(topics))
+            raise
+
+    def _keep(self, names: list[str], everything: bool) -> None:
+        """What a failed run was to do is still to be done."""
+        self._inbox = True
+        self._names.update(names)
+        self._everything = self._everything or everything
+        self._call_again(FAILED_SECONDS)
 
     async def pause(self) -> None:
         if not await wait_for(self._called, REST_SECONDS):

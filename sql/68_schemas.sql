@@ -34,7 +34,8 @@ $$;
 comment on function treadle.schema_rule(text, text, text, boolean)
     is 'The compatibility or the mode of a subject; null: no rule, so the default';
 
--- Set the rule of a subject ('': of all subjects without their own); null removes it. Returns the former value.
+-- Set the rule of a subject ('': of all subjects without their own); null removes it. Returns the former value. Raises
+-- TR409 for a subject more than the tenant may have.
 create or replace function treadle.set_schema_rule(
     subject text, rule text, value text, tenant text default 'default', actor text default null)
 returns text
@@ -47,6 +48,12 @@ begin
     perform treadle._lock_schemas(set_schema_rule.tenant);
     v_former := treadle.schema_rule(
         set_schema_rule.subject, set_schema_rule.rule, tenant => set_schema_rule.tenant, inherited => false);
+    if set_schema_rule.value is not distinct from v_former then
+        return v_former;
+    end if;
+    if set_schema_rule.subject <> '' and set_schema_rule.value is not null then
+        perform treadle._refuse_more_subjects(set_schema_rule.subject, tenant => set_schema_rule.tenant);
+    end if;
     delete from treadle.schema_rules r
     where r.tenant = set_schema_rule.tenant
         and r.subject = set_schema_rule.subject
@@ -97,7 +104,8 @@ end $$;
 -- Make a schema the next version of a subject. If a version of the subject has it already, that is the answer.
 --   latest  the newest version (0: none) when the caller checked the compatibility. Another one has come since: the
 --           answer is null, and the caller checks again
--- Raises TR422 where a reference does not exist, TR409 where the subject is read-only.
+-- Raises TR422 where a reference does not exist, TR409 where the subject is read-only, or the tenant or the subject has
+-- as many subjects or versions as it may have.
 create or replace function treadle.register_schema(
     subject text, kind text, body text, digest uuid, latest integer, refs jsonb default '[]',
     extras jsonb default null, descriptor bytea default null, tenant text default 'default', out schema_id integer,
@@ -133,6 +141,8 @@ begin
     if v_missing is not null then
         raise exception using errcode = 'TR422', message = format('There is no schema %s to refer to.', v_missing);
     end if;
+    perform treadle._refuse_more_subjects(register_schema.subject, tenant => register_schema.tenant),
+        treadle._refuse_more_versions(register_schema.subject, tenant => register_schema.tenant);
     schema_id := treadle._schema_id(
         tenant => register_schema.tenant, kind => register_schema.kind, body => register_schema.body,
         refs => register_schema.refs, extras => register_schema.extras, descriptor => register_schema.descriptor,

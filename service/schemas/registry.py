@@ -43,7 +43,7 @@ class Registry:
 
     async def register(self, principal: Principal, subject: str, new: NewSchema) -> Registered:
         """Make the schema the next version of the subject, unless a version has it already. Raises InvalidSchema,
-        IncompatibleSchema, ReadOnlySubject."""
+        IncompatibleSchema, ReadOnlySubject, and Conflict for one more than the tenant or the subject may have."""
         document = await self._read(principal, new)
         for _ in range(REGISTER_TRIES):
             former = await self._versions(principal, subject)
@@ -57,7 +57,9 @@ class Registry:
             except Busy:
                 raise
             except Conflict as error:
-                raise ReadOnlySubject(str(error)) from None
+                if await self.store.rule(principal, "mode", subject) == "READONLY":
+                    raise ReadOnlySubject(str(error)) from None
+                raise
             if registered is not None:
                 return registered
         raise Busy(f"Other clients are registering in the subject {subject!r}: try again.")

@@ -20,7 +20,7 @@ COLUMNS = """
     o.deleted_at is not null as deleted"""
 HEAD = "o.subject, o.version, o.digest, o.deleted_at is not null as deleted"
 PROPERTIES = "o.extras #> '{metadata,properties}'"
-MAX_LISTED = 100_000  # names of a list
+MAX_LISTED = 10_000  # names of a list: as many as a tenant may have
 # A subject whose newest version is deleted has no other one: those that are not deleted come first.
 SUBJECTS = """
     select n.subject

@@ -42,6 +42,13 @@ language sql stable parallel safe as $$
     select octet_length(value::text)::bigint
 $$;
 
+-- What an item counts for in the sizes of stores: its value, its key, its labels, and 100 bytes for the row. An item
+-- keeps what it counted for when it was stored (treadle.store_items.bytes), by an earlier release its value only.
+create or replace function treadle._counted_bytes(namespace text[], key text, value jsonb) returns bigint
+language sql stable parallel safe as $$
+    select treadle._item_bytes(value) + octet_length(key) + octet_length(array_to_string(namespace, '')) + 100
+$$;
+
 -- A list of labels. Raises TR422.
 create or replace function treadle._labels(given jsonb, name text) returns text[]
 language plpgsql immutable as $$

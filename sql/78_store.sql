@@ -153,6 +153,8 @@ declare
     v_namespace constant text[] := treadle._namespace(call);
     v_value constant jsonb := call -> 'value';
     v_bytes constant bigint := treadle._item_bytes(v_value);
+    v_counted constant bigint := treadle._counted_bytes(
+        namespace => v_namespace, key => call ->> 'key', value => v_value);
     v_ttl constant interval := treadle._ttl_of(call);
     v_former bigint;
 begin
@@ -176,7 +178,7 @@ begin
         for no key update;
         if found then
             update treadle.store_items i
-            set value = v_value, updated_at = at, bytes = v_bytes, ttl = v_ttl, expires_at = at + v_ttl,
+            set value = v_value, updated_at = at, bytes = v_counted, ttl = v_ttl, expires_at = at + v_ttl,
                 created_at = case when i.expires_at <= at then at else i.created_at end
             where i.tenant = _put_item.tenant
                 and i.owner = _put_item.owner
@@ -186,14 +188,14 @@ begin
         end if;
         insert into treadle.store_items (
                 tenant, owner, namespace, key, value, created_at, updated_at, bytes, ttl, expires_at)
-            values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at, v_bytes, v_ttl,
+            values (_put_item.tenant, _put_item.owner, v_namespace, call ->> 'key', v_value, at, at, v_counted, v_ttl,
                 at + v_ttl)
             on conflict do nothing;
         exit when found;  -- else another transaction has just stored it
     end loop;
     perform treadle._count_items(
         tenant => tenant, owner => owner, items => case when v_former is null then 1 else 0 end,
-        bytes => v_bytes - coalesce(v_former, 0));
+        bytes => v_counted - coalesce(v_former, 0));
 end $$;
 
 -- Items were read: those with a time to live are kept so long from now on. Not each read writes: a tenth of the time

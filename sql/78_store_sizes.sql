@@ -2,6 +2,9 @@
 --
 -- The size of a store, and that of all stores of a tenant, is the sum of several rows: see 78_store.sql.
 
+comment on column treadle.store_items.bytes
+    is 'What it counts for: see treadle._counted_bytes; null: the bytes of the value as text';
+
 -- The number of a new row. Two transactions draw the same one so rarely that the second may fail (23505).
 create or replace function treadle._new_slot() returns integer
 language sql volatile as $$

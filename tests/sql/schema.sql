@@ -450,7 +450,7 @@ CREATE TABLE treadle.store_items (
 );
 COMMENT ON TABLE treadle.store_items IS 'The store: values that clients and agents keep beside threads, by namespace and key';
 COMMENT ON COLUMN treadle.store_items.owner IS 'The subject whose store it is; empty: the one of the tenant';
-COMMENT ON COLUMN treadle.store_items.bytes IS 'Of the value as text; null: not counted yet';
+COMMENT ON COLUMN treadle.store_items.bytes IS 'What it counts for: see treadle._counted_bytes; null: the bytes of the value as text';
 COMMENT ON COLUMN treadle.store_items.ttl IS 'How long it is kept after its last change, or its last read; null: for ever';
 CREATE TABLE treadle.low_water (
     name text NOT NULL,

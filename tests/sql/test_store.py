@@ -60,20 +60,20 @@ async def test_items_expire_after_their_last_change_or_read(sql_client: SqlClien
 
 
 async def test_all_stores_of_a_tenant_have_a_limit_together(sql_client: SqlClient) -> None:
-    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 20}')")
+    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 330}')")
     assert await sql_client.sql.fetchval("select in_force from treadle.tenants where tenant = 'default'") is None
     for owner in ("eve", "ann"):
-        await use(sql_client, item("put", "k", value={"a": 1}), owner=owner)  # 8 bytes
-    with pytest.raises(asyncpg.PostgresError, match="'default' are full: they hold at most 20 bytes"):
+        await use(sql_client, item("put", "k", value={"a": 1}), owner=owner)  # 8 bytes, 2 of names, and 100
+    with pytest.raises(asyncpg.PostgresError, match="'default' are full: they hold at most 330 bytes"):
         await use(sql_client, item("put", "more", value={"a": 1}))
     await use(sql_client, item("put", "k", value={}), owner="ann")
     await use(sql_client, item("put", "more", value={"a": 1}))
-    assert [tuple(row) for row in await sql_client.sql.fetch(TOTALS)] == [("default", 18)]
+    assert [tuple(row) for row in await sql_client.sql.fetch(TOTALS)] == [("default", 327)]
     await use(sql_client, item("delete", "more"), item("delete", "unknown"))
     await use(sql_client, item("delete", "k"), owner="ann")
     rows = await sql_client.sql.fetch("select owner, items from treadle.store_sizes")
     rows += await sql_client.sql.fetch("select bytes, max_bytes from treadle.store_use()")
-    assert [tuple(row) for row in rows] == [("eve", 1), (8, 20)]
+    assert [tuple(row) for row in rows] == [("eve", 1), (110, 330)]
     for given, most in (('{"store_bytes": null}', None), (None, 10_000_000_000)):
         await sql_client.sql.execute("select treadle.limit_tenant('default', $1)", given)
         assert await sql_client.sql.fetchval("select max_bytes from treadle.store_use()") == most
@@ -130,13 +130,13 @@ async def test_an_open_transaction_delays_changes_of_the_same_items_only(sql_cli
         with pytest.raises(asyncpg.LockNotAvailableError):
             await use(sql_client, item("put", "kept", value={"b": 2}))
     assert await keys(sql_client) == ["kept", "new", "next"]
-    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 29, 3)
-    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (29, 2)
+    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 445, 3)
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (445, 2)
     assert await sql_client.sql.fetchval("select treadle.fold_stores()") == 2
-    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 29, 2)
-    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (29, 1)
+    assert tuple(await fetch_row(sql_client.sql, COUNTED)) == (4, 445, 2)
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (445, 1)
     assert await sql_client.sql.fetchval("select treadle.fold_stores()") == 0
-    assert await sql_client.sql.fetchval("select bytes from treadle.store_use()") == 29
+    assert await sql_client.sql.fetchval("select bytes from treadle.store_use()") == 445
 
 
 async def test_two_transactions_that_put_one_new_item_count_it_once(sql_client: SqlClient) -> None:
@@ -146,22 +146,22 @@ async def test_two_transactions_that_put_one_new_item_count_it_once(sql_client: 
         second = asyncio.create_task(persist(lambda: use(sql_client, item("put", "k", value={"long": 1}))))
         await other.until_blocked(sql_client)
     assert await second == [None]
-    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 11)
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 113)
     async with other.sql.transaction():
         await use(other, item("delete", "k"))
         second = asyncio.create_task(persist(lambda: use(sql_client, item("put", "k", value={}))))
         await other.until_blocked(sql_client)
     assert await second == [None]
-    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 2)
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 104)
 
 
 async def test_the_limits_hold_for_committed_items(sql_client: SqlClient) -> None:
-    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 20}')")
+    await sql_client.sql.execute("select treadle.limit_tenant('default', '{\"store_bytes\": 230}')")
     other = await sql_client.connect()
     async with other.sql.transaction():
         await use(other, item("put", "a", value={"a": 1}))
         await use(sql_client, item("put", "b", value={"a": 1}), owner="eve")
-    with pytest.raises(asyncpg.PostgresError, match="at most 20 bytes"):
+    with pytest.raises(asyncpg.PostgresError, match="at most 230 bytes"):
         await use(sql_client, item("put", "c", value={"a": 1}), owner="ann")
     await use(sql_client, item("delete", "b"), owner="eve")
     await use(sql_client, item("put", "c", value={"a": 1}), owner="ann")
@@ -174,7 +174,20 @@ async def test_totals_that_an_upgrade_left_wrong_are_corrected(sql_client: SqlCl
     await sql_client.sql.execute("delete from treadle.store_totals")
     await sql_client.sql.execute("insert into treadle.store_totals (tenant, bytes) values ('default', 100)")
     await sql_client.sql.execute("select treadle.fold_stores()")
-    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (16, 1)
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (220, 1)
+
+
+async def test_an_item_counts_with_its_names_and_one_of_an_earlier_release_as_before(sql_client: SqlClient) -> None:
+    await use(sql_client, {"op": "put", "namespace": ["ab", "\u00fc"], "key": "\u20ac", "value": {}})
+    assert tuple(await fetch_row(sql_client.sql, IN_ALL)) == (2 + 2 + 2 + 3 + 100, 1)
+    await use(sql_client, {"op": "delete", "namespace": ["ab", "\u00fc"], "key": "\u20ac"})
+    await use(sql_client, item("put", "changed", value={}), item("put", "deleted", value={}))
+    await sql_client.sql.execute("update treadle.store_items set bytes = case key when 'changed' then 2 end")
+    await sql_client.sql.execute("update treadle.store_sizes set bytes = 4; update treadle.store_totals set bytes = 4")
+    await use(sql_client, item("delete", "deleted"))
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 2)
+    await use(sql_client, item("put", "changed", value={"a": 1}))
+    assert (await fetch_row(sql_client.sql, COUNTED))[:2] == (1, 8 + 7 + 1 + 100)
 
 
 async def test_a_filter_is_bounded(sql_client: SqlClient) -> None:

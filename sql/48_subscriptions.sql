@@ -263,6 +263,9 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set loc
 declare
     v constant treadle.subscriptions := treadle._lock_subscription(subscription, tenant);
 begin
+    if v.paused = pause_subscription.paused then
+        return;
+    end if;
     update treadle.subscriptions s
         set paused = pause_subscription.paused
         where s.id = v.id;

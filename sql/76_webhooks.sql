@@ -121,7 +121,8 @@ set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set loc
 #variable_conflict use_column
 declare
     c_known constant text[] := array['url', 'events', 'agents', 'queues', 'description', 'enabled'];
-    v treadle.webhooks := treadle._lock_webhook(webhook_id, tenant);
+    v_former constant treadle.webhooks := treadle._lock_webhook(webhook_id, tenant);
+    v treadle.webhooks := v_former;
 begin
     v := jsonb_populate_record(v, changes - array(
         select k
@@ -131,6 +132,9 @@ begin
         v.disabled_reason := null;
     end if;
     perform treadle._check_webhook(v);
+    if v is not distinct from v_former then
+        return;
+    end if;
     update treadle.webhooks w
         set url = v.url, events = v.events, agents = v.agents, queues = v.queues, description = v.description,
             enabled = v.enabled, disabled_reason = v.disabled_reason

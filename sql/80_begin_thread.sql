@@ -12,6 +12,7 @@ returns jsonb language plpgsql security definer
 declare
     v_new boolean := false;
     v_thread bigint;
+    v_former jsonb;
     v_metadata jsonb;
     v_list jsonb;
 begin
@@ -33,6 +34,7 @@ begin
         raise exception using errcode = 'TR422', message = format(
             'A conversation begins with at most %s items, which have at most %s bytes together.', max_items, max_bytes);
     end if;
+    v_former := v_metadata;
     v_metadata := (coalesce(metadata, v_metadata) - name)
         || case when v_list <> '[]' then jsonb_build_object(name, v_list) else '{}' end;
     perform treadle._check_changes(priority => null, delay_seconds => null, metadata => v_metadata);
@@ -41,7 +43,7 @@ begin
     where t.id = v_thread;
     perform treadle._audit(
         actor => actor, action => 'thread.change', target => thread_id, tenant => tenant)
-        where not v_new;
+        where not v_new and v_metadata <> v_former;
     perform treadle._charge_bytes(
         tenant => tenant, patient => patient,
         bytes => octet_length(items::text) + coalesce(octet_length(metadata::text), 0));

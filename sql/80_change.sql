@@ -84,8 +84,8 @@ begin
     perform treadle._refuse_large(metadata, 'metadata');
 end $$;
 
--- Change a queued message: of these values, those that are not null. Raises TR404, and TR409 if it is not queued, or
--- has begun and is to be delayed.
+-- Change a queued message: of these values, those that are not null. What changes nothing is neither charged nor in the
+-- audit. Raises TR404, and TR409 if it is not queued, or has begun and is to be delayed.
 create or replace function treadle.change_message(
     message_id uuid, priority text default null, delay_seconds double precision default null,
     metadata jsonb default null, patient boolean default true, tenant text default 'default',
@@ -111,14 +111,18 @@ begin
     elsif v_state <> 'queued' then
         raise exception using errcode = 'TR409', message = format('The message is %s, not queued.', v_state);
     end if;
+    m := (select x from treadle.messages x where x.message_id = p_id);
+    if delay_seconds is null and coalesce(priority, m.priority) = m.priority
+        and coalesce(metadata, m.metadata) is not distinct from m.metadata
+    then
+        return;
+    end if;
     perform treadle._audit(
         actor => actor, action => 'message.change', target => p_id::text, tenant => tenant,
         details => jsonb_strip_nulls(jsonb_build_object('priority', priority, 'delay_seconds', delay_seconds)));
-    if metadata is not null then
-        update treadle.messages x
-        set metadata = change_message.metadata
-        where x.message_id = p_id;
-    end if;
+    update treadle.messages x
+    set metadata = change_message.metadata
+    where x.message_id = p_id and change_message.metadata is not null;
     m := (select x from treadle.messages x where x.message_id = p_id);
     if priority <> m.priority then
         perform treadle._change_priority(m, priority, v_now);
@@ -134,7 +138,7 @@ end $$;
 comment on function treadle.change_message(uuid, text, double precision, jsonb, boolean, text, jsonb, text)
     is 'Change the priority, the delay or the metadata of a queued message';
 
--- Raises TR404.
+-- What changes nothing is neither charged nor in the audit. Raises TR404.
 create or replace function treadle.change_thread(
     thread_id text, metadata jsonb, patient boolean default true, tenant text default 'default',
     reach jsonb default null, actor text default null)
@@ -143,6 +147,7 @@ language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '2s' as $$
 declare
     v_thread bigint;
+    v_former jsonb;
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
@@ -155,6 +160,10 @@ begin
         and t.thread_id = change_thread.thread_id
         and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
     perform treadle._lock_thread(v_thread, patient);
+    v_former := (select t.metadata from treadle.threads t where t.id = v_thread);
+    if v_former = change_thread.metadata then
+        return;
+    end if;
     update treadle.threads t
     set metadata = change_thread.metadata
     where t.id = v_thread;

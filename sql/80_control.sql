@@ -68,11 +68,15 @@ language sql volatile as $$
     select treadle._hint('treadle_events', id::text || coalesce(':' || thread, ''))
 $$;
 
--- Request the cancellation of a running message at its lease. Returns whether the principal sees one that runs.
-create or replace function treadle._request_cancel(id uuid, tenant text, reach jsonb) returns boolean
+-- Request the cancellation of a running message at its lease. Returns whether the principal sees one that runs. A
+-- repeat changes nothing, so the audit has the first request only.
+create or replace function treadle._request_cancel(id uuid, tenant text, reach jsonb, actor text) returns boolean
 language plpgsql as $$
+declare
+    v_requested boolean;
 begin
-    perform
+    select l.cancel_requested
+    into v_requested
     from treadle.leases l
     join treadle.messages m on m.message_id = l.message_id
     where l.message_id = _request_cancel.id
@@ -86,6 +90,8 @@ begin
         return false;
     end if;
     perform treadle._cancel_late(array[id]);
+    perform treadle._audit(actor => actor, action => 'message.cancel', target => id::text, tenant => tenant)
+        where not v_requested;
     return true;
 end $$;
 
@@ -106,14 +112,12 @@ declare
 begin
     tenant := treadle._bound_tenant(tenant);
     reach := treadle._checked_reach(reach);
-    perform treadle._audit(
-        actor => actor, action => 'message.cancel', target => p_id::text, tenant => tenant);
     if not patient then
         perform treadle._set_lock_timeout('100ms');
     end if;
     loop
         -- A running message is cancelled at its lease, without waiting for its thread.
-        if treadle._request_cancel(p_id, tenant, reach) then
+        if treadle._request_cancel(id => p_id, tenant => tenant, reach => reach, actor => actor) then
             return 'requested';
         end if;
         begin
@@ -129,6 +133,8 @@ begin
     elsif v.state <> 'queued' then
         raise exception using errcode = 'TR409', message = format('The message is %s already.', v.state);
     end if;
+    perform treadle._audit(
+        actor => actor, action => 'message.cancel', target => p_id::text, tenant => tenant);
     perform treadle._settle(
         endings => treadle._endings(ids => array[p_id], outcome => 'cancelled'), max_losses => 1, at => v_now,
         late => true);
@@ -303,16 +309,23 @@ create or replace function treadle.pause(queue text, paused boolean default true
 returns void
 language plpgsql security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off set lock_timeout = '200ms' as $$
+declare
+    v_former constant boolean := (
+        select q.paused
+        from treadle.queues q
+        where q.queue = pause.queue
+        for no key update);
 begin
-    update treadle.queues q
-    set paused = pause.paused
-    where q.queue = pause.queue;
-    if not found then
+    if v_former is null then
         raise exception using errcode = 'TR404', message = format('There is no queue %L.', pause.queue);
+    elsif v_former <> pause.paused then
+        update treadle.queues q
+        set paused = pause.paused
+        where q.queue = pause.queue;
+        perform treadle._audit(
+            actor => actor, action => case when paused then 'queue.pause' else 'queue.resume' end, target => queue,
+            tenant => 'default');
     end if;
-    perform treadle._audit(
-        actor => actor, action => case when paused then 'queue.pause' else 'queue.resume' end, target => queue,
-        tenant => 'default');
     if not paused then
         perform treadle._hint('treadle_work', pause.queue);
     end if;

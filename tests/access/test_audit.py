@@ -123,6 +123,45 @@ async def test_acts_in_sql_are_noted_with_the_role(sql_client: SqlClient) -> Non
     ]
 
 
+async def test_an_act_that_changes_nothing_leaves_no_row(sql_client: SqlClient) -> None:
+    sql = sql_client.sql
+    waits = await sql_client.submit(thread_id="t")
+    runs = (await sql_client.claim_one()).message_id
+    second = await sql_client.submit(thread_id="t", priority="low", metadata={"a": 1})
+    assert waits == runs
+    webhook = await sql.fetchval(
+        "select webhook_id from treadle.create_webhook('https://example.com', '{message.failed}')"
+    )
+    await sql.execute("select treadle.create_topic('t'), treadle.create_subscription('s', '{t}', 'echo')")
+    before = len(await audit(sql))
+    for call, *arguments in (
+        ("treadle.cancel($1)", runs),
+        ("treadle.change_message($1, priority => 'high', metadata => $2)", second, '{"b": 1}'),
+        ("treadle.change_thread('t', $1)", '{"b": 1}'),
+        ("treadle.set_schema_rule('x', 'compatibility', 'FULL')",),
+        ("treadle.pause_subscription('s')",),
+        ("treadle.pause('default')",),
+        ("treadle.change_webhook($1, '{\"enabled\": false}')", webhook),
+        ("treadle.begin_thread('begun', 'items', '[]', '{\"a\": 1}', 9, 99)",),
+        ("treadle.begin_thread('begun', 'items', '[{}]', '{\"a\": 1}', 9, 99)",),
+    ):
+        for _ in range(2 if "[{}]" not in call else 1):
+            await sql.execute(f"select {call}", *arguments)
+    await sql.execute("select treadle.change_message($1), treadle.set_schema_rule('x', 'mode', null)", second)
+    assert [(action, target) for _, _, action, target in (await audit(sql))[before:]] == [
+        ("message.cancel", str(runs)),
+        ("message.change", str(second)),
+        ("thread.change", "t"),
+        ("schema.rule", "x"),
+        ("subscription.pause", "s"),
+        ("queue.pause", "default"),
+        ("webhook.change", str(webhook)),
+        ("thread.change", "begun"),
+    ]
+    with pytest.raises(asyncpg.PostgresError, match="not queued"):
+        await sql.execute("select treadle.change_message($1)", runs)
+
+
 async def test_a_transaction_that_is_rolled_back_leaves_no_row(sql_client: SqlClient) -> None:
     message_id = await sql_client.submit()
     transaction = sql_client.sql.transaction()

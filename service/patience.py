@@ -6,7 +6,7 @@ each held thread then repeats its call, and the other callers wait in a line beh
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -44,11 +44,13 @@ class _NoSlot(Busy):
 
 
 class _Slots:
-    """At most `number` calls at once (None: any number). Groups take turns: many calls of one delay another by one."""
+    """At most `number` calls at once (None: any number), and at most `of_group` of one group (None: as many). Groups
+    take turns: many calls of one delay another by one."""
 
-    def __init__(self, number: int | None) -> None:
+    def __init__(self, number: int | None, of_group: int | None = None) -> None:
         self.number = number
-        self._taken = 0
+        self._of_group = number if of_group is None else of_group
+        self._taken: Counter[Hashable] = Counter()  # by group
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
     @contextlib.asynccontextmanager
@@ -56,14 +58,19 @@ class _Slots:
         if self.number is None:
             yield
             return
-        if self._taken < self.number:
-            self._taken += 1
+        if self._is_free_for(group):
+            self._taken[group] += 1
         else:
             await self._wait(group, deadline)
         try:
             yield
         finally:
-            self._pass_on()
+            self._leave(group)
+
+    def _is_free_for(self, group: Hashable) -> bool:
+        assert self.number is not None
+        assert self._of_group is not None
+        return self._taken.total() < self.number and self._taken[group] < self._of_group
 
     async def _wait(self, group: Hashable, deadline: float | None) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,31 +80,38 @@ class _Slots:
                 await future
         except BaseException as error:
             if future.done() and not future.cancelled():
-                self._pass_on()  # it came too late
+                self._leave(group)  # it came too late
             if isinstance(error, TimeoutError):
                 raise _NoSlot("Too many requests of this kind are under way: try again.") from None
             raise
 
-    def _pass_on(self) -> None:
-        while self._waiting:
-            group = next(iter(self._waiting))
-            line = self._waiting.pop(group)
+    def _leave(self, group: Hashable) -> None:
+        self._taken[group] -= 1
+        if not self._taken[group]:
+            del self._taken[group]
+        for other in list(self._waiting):
+            if self._is_free_for(other):
+                self._pass_to(other)
+
+    def _pass_to(self, group: Hashable) -> None:
+        line = self._waiting.pop(group)
+        while line:
             future = line.popleft()
-            if line:
-                self._waiting[group] = line  # behind the other groups
             if not future.done():
                 future.set_result(None)
-                return
-        self._taken -= 1
+                self._taken[group] += 1
+                break
+        if line:
+            self._waiting[group] = line  # behind the other groups
 
 
 class Patience:
     """One for each kind of call, so that no kind waits for another.
 
     A caller is answered with Busy `seconds` after its arrival (None: it waits without limit), and at once where a line
-    is full. At most `slots` first calls run at the same time (None: any number), and at most `repetitions` repeated
-    ones (None: any number, where they share a call). A caller leaves its line when it is cancelled or its client
-    disconnects.
+    is full. At most `slots` first calls run at the same time (None: any number), `slots_of_group` of them of one group
+    (None: all), and at most `repetitions` repeated ones (None: any number, where they share a call). A caller leaves
+    its line when it is cancelled or its client disconnects.
     """
 
     def __init__(
@@ -105,10 +119,11 @@ class Patience:
         *,
         seconds: float | None = None,
         slots: int | None = None,
+        slots_of_group: int | None = None,
         repetitions: int | None = CONCURRENT_REPETITIONS,
     ) -> None:
         self._seconds = seconds
-        self._slots = _Slots(slots)
+        self._slots = _Slots(slots, slots_of_group)
         self._repetitions = _Slots(repetitions)
         self._lines: dict[Hashable, _Line] = {}
         self.callers = 0  # that wait now

@@ -163,6 +163,7 @@ class PushStore:
             lambda _: self._database.fetchval(
                 "select treadle.delete_push_config($1, $2, tenant => $3)", message_id, config_id, principal.tenant
             ),
+            group=principal.tenant,
             key=message_id,
         )
 

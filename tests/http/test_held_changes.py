@@ -5,8 +5,9 @@ import asyncio
 import httpx
 import pytest
 
-from service.api.pools import CALL_CONNECTIONS
+from service.api.pools import CALL_CONNECTIONS, CHANGE_CONNECTIONS
 from service.db import patient
+from service.db.fair import tenant_of_request
 from service.db.pool import Connection
 from tests.support.api_client import Client
 from tests.support.fixture_types import RegisterAgents, StartApi
@@ -68,3 +69,20 @@ async def other_calls(api: Client, kind: str) -> None:
         body = {"tenant": f"t{number}"} if kind == "a topic" else {}
         answer = await api.request(*change, json=body)
         assert answer.status_code == 201, answer.text
+
+
+async def test_slow_changes_of_a_tenant_leave_a_connection_to_those_of_others(dsn: str, sql: Connection) -> None:
+    changes = patient.PatientDatabase(dsn, name="changes", size=CHANGE_CONNECTIONS)
+    async with sql.transaction():
+        await sql.execute("lock table treadle.callback_secrets")
+        tenant_of_request.set("acme")
+        slow = [
+            asyncio.create_task(changes.fetchval("select count(*) + $1 from treadle.callback_secrets", number))
+            for number in range(2)
+        ]
+        tenant_of_request.set("globex")
+        await asyncio.sleep(0)  # both ask
+        assert await changes.fetchval("select 1") == 1
+        assert not [task for task in slow if task.done()]
+    assert await asyncio.gather(*slow) == [0, 1]
+    await changes.close()

@@ -219,6 +219,31 @@ async def test_many_calls_of_one_group_delay_another_group_by_one_call() -> None
     assert things.most_in_flight == 1
 
 
+async def test_a_group_leaves_slots_to_the_others() -> None:
+    patient, gate = Patience(slots=3, slots_of_group=2), asyncio.Event()
+    begun: list[str] = []
+
+    async def call(name: str) -> str:
+        begun.append(name)
+        await gate.wait()
+        return name
+
+    def start(name: str) -> asyncio.Task[str]:
+        return asyncio.create_task(patient.run(lambda _: call(name), group=name[0]))
+
+    calls = [start(name) for name in ("a1", "a2", "a3", "a4")]
+    await let_the_loop_read()
+    assert begun == ["a1", "a2"]
+    calls += [start(name) for name in ("b1", "b2")]
+    await let_the_loop_read()
+    assert begun == ["a1", "a2", "b1"]
+    calls[3].cancel()
+    gate.set()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [end for end in ended if isinstance(end, str)] == ["a1", "a2", "a3", "b1", "b2"]
+    assert await asyncio.gather(*(start(name) for name in ("a5", "a6", "c1"))) == ["a5", "a6", "c1"]
+
+
 async def test_a_caller_that_is_cancelled_before_it_has_its_slot_leaves_it_to_the_next() -> None:
     patient, gate = Patience(slots=1), asyncio.Event()
 

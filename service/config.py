@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: AtLeastOne = 1_000_000
     max_result_bytes: AtLeastOne = 10_000_000
     keepalive_interval: Positive = 15.0  # seconds between comments on a silent stream
-    connection_idle_timeout: Positive = 75.0  # seconds between two requests of a connection; above a proxy's
+    connection_idle_timeout: Positive = 75.0  # seconds without a request; must be longer than that of a proxy before it
 
     queues: Annotated[tuple[QueueName, ...], Meta(min_length=1)] = ("default",)  # that a worker claims from
     tenants: tuple[TenantName, ...] = ()  # whose messages a worker claims; empty: those of all
@@ -180,7 +180,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             "WORKER_TIMEOUT: Expected at least twice HEARTBEAT_INTERVAL, or living workers count as lost."
         )
     if WEBHOOK_QUEUE in settings.queues:
-        raise ConfigError(f"QUEUES: {WEBHOOK_QUEUE} is the queue of deliveries; WEBHOOK_CONCURRENCY is for it.")
+        raise ConfigError(f"QUEUES: leave {WEBHOOK_QUEUE} out; WEBHOOK_CONCURRENCY says whether a worker has it.")
     outbound_filter.parse_networks(settings.webhook_networks)
     hosts.check_settings(settings.allowed_hosts, settings.cors_origins, settings.trusted_proxies)
     for name in ("database_url", "listen_database_url"):

@@ -149,7 +149,7 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """There is no such message, thread, queue, agent or key."""
+    """There is no such message, thread, queue, agent, worker, topic, subscription, schema, webhook, key or tenant."""
 
     status = 404
     title = "Not found"

@@ -43,7 +43,7 @@ OWN_METADATA = frozenset(
         *("history", "max_tokens", "system", "tools"),
     }
 )
-WEBHOOK_AGENT = "webhook"  # which makes them
+WEBHOOK_AGENT = "webhook"  # makes the deliveries
 MAX_STEP_NAME_CHARS = 200  # also of a message that an agent sends, and of a question
 # How the names of steps begin whose results adapters load as objects of Python: remote workers may not write them.
 OWN_STEP_PREFIX = "treadle/"

@@ -20,7 +20,7 @@ begin
 end $$;
 
 -- Refuse a value that a tenant's login sends and that is larger than a request to an API (TR422): the workers and APIs,
--- which serve all tenants, read it as a whole. `name`: of the value, in the refusal.
+-- which serve all tenants, read it as a whole. `name`: how the refusal names the value.
 create or replace function treadle._refuse_large(value jsonb, name text) returns void
 language plpgsql stable as $$
 declare

@@ -52,7 +52,7 @@ language sql immutable parallel safe as $$
         limit 1), treadle._first_returned_id())'
 $$;
 
--- Where the others begin: at theirs.
+-- Where the new rows of a lane begin: at their low-water mark.
 create or replace function treadle._lane_first_new() returns text
 language sql immutable parallel safe as $$
     select 'coalesce((

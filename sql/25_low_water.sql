@@ -22,7 +22,7 @@ language sql stable as $$
     limit 1
 $$;
 
--- The low-water mark of `leases`, of `counters`, of `lane_shares` or of a section of a lane.
+-- The low-water mark of a section of a lane, or of a table with such a mark, for example `leases` or `due`.
 create or replace function treadle._low_water_mark(mark text) returns bigint
 language sql stable as $$
     select coalesce((
@@ -48,7 +48,7 @@ language sql volatile as $$
     ) d
 $$;
 
--- Those of one sequence.
+-- The transactions, among `draws`, that have drawn from one sequence and are still open.
 create or replace function treadle._draws_of(sequence text, draws jsonb) returns text[]
 language sql stable as $$
     select array(select jsonb_array_elements_text(draws -> sequence::regclass::oid::bigint::text))

@@ -83,7 +83,7 @@ begin
         into v_positions, v_threads
         from counted c;
     if coalesce(cardinality(v_positions), 0) <> v_threads then
-        raise exception 'A thread has lost its log.';
+        raise exception 'A thread has no row in treadle.thread_log: run treadle check --invariants.';
     end if;
     return v_positions;
 end $$;

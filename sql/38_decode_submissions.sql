@@ -158,7 +158,7 @@ create or replace function treadle._decoding_problem(element jsonb) returns text
 language plpgsql as $$
 begin
     if jsonb_typeof(element) <> 'object' then
-        return 'message must be a text or an object.';
+        return 'the element must be an object with the field message.';
     end if;
     perform
     from jsonb_to_record(element) as (

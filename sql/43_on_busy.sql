@@ -205,7 +205,8 @@ begin
     if on_busy = 'reject' then
         if treadle._open_turns(v_thread) <> '{}' then
             raise exception using
-                errcode = 'TR409', message = format('The thread %L is busy: a message of it is open.', thread_id);
+                errcode = 'TR409', message = format(
+                    'The thread %L is busy: wait until its open message has ended.', thread_id);
         end if;
         return;
     end if;

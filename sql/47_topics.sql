@@ -143,7 +143,7 @@ begin
     return v_done;
 end $$;
 comment on function treadle.create_topic(text, double precision, integer, text, text, text)
-    is 'Declare a topic; returns created, changed or unchanged. Raises TR409, TR422';
+    is 'Declare a topic; returns created, changed or unchanged. Raises TR403, TR404, TR409, TR422';
 
 -- Delete a topic: it is unknown at once, and treadle.purge_records deletes its records in chunks.
 create or replace function treadle.delete_topic(topic text, tenant text default 'default', actor text default null)

@@ -201,7 +201,7 @@ begin
     return v_done;
 end $$;
 comment on function treadle.create_subscription(text, text[], text, text, text, integer, jsonb, boolean, text, text)
-    is 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
+    is 'Declare a subscription; returns created, changed or unchanged. Raises TR403, TR404, TR409, TR422';
 
 -- Let the subscription of an agent's name read these topics of the tenant `default`: a worker declares it with the
 -- agent. What a declaration of topics does not say stays as it is. Where nothing changes, no lock is taken.

@@ -202,7 +202,7 @@ begin
 end $$;
 
 -- For how many seconds a message that is claimed has waited for a service that is overloaded: until its last backoff
--- ended. Null: its last attempt found none that is.
+-- ended. Null: its last attempt found no service overloaded.
 create or replace function treadle._overloaded_seconds(m treadle.messages) returns double precision
 language sql immutable parallel safe as $$
     select case
@@ -210,8 +210,8 @@ language sql immutable parallel safe as $$
     end::double precision
 $$;
 
--- For how long, when another attempt ends: its backoffs and its attempts count, and neither the time in a lane nor a
--- step of the clock does. So overloaded_since moves on with each of these ends.
+-- For how long a message has waited for an overloaded service when another attempt ends. Backoffs and attempts count;
+-- the time in a lane and a step of the clock do not. So overloaded_since moves on with each such end.
 create or replace function treadle._overloaded_for(m treadle.messages, at timestamptz) returns interval
 language sql immutable parallel safe as $$
     select treadle._overloaded_seconds(m) * interval '1 second'

@@ -139,7 +139,8 @@ begin
     end if;
     v_missing := treadle._missing_references(register_schema.tenant, register_schema.refs);
     if v_missing is not null then
-        raise exception using errcode = 'TR422', message = format('There is no schema %s to refer to.', v_missing);
+        raise exception using errcode = 'TR422', message = format(
+            'There is no schema %s to refer to: register it first.', v_missing);
     end if;
     perform treadle._refuse_more_subjects(register_schema.subject, tenant => register_schema.tenant),
         treadle._refuse_more_versions(register_schema.subject, tenant => register_schema.tenant);

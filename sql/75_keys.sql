@@ -134,7 +134,7 @@ end $$;
 comment on function treadle.revoke_key(text, text, text)
     is 'End an API key, with the tokens that it made';
 
--- Give a key another secret. The secret so far stays valid for `grace_seconds`; the one before it ends now. Raises
+-- Give a key another secret. The old one stays valid for `grace_seconds`; the one before it ends now. Raises
 -- TR404, and TR409 where the key is revoked.
 create or replace function treadle.rotate_key(
     key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text default null,
@@ -148,7 +148,8 @@ declare
 begin
     v_key := treadle._lock_key(rotate_key.key_id, rotate_key.of_tenant);
     if v_key.revoked_at is not null then
-        raise exception using errcode = 'TR409', message = format('The key %L is revoked.', v_key.key_id);
+        raise exception using errcode = 'TR409', message = format(
+            'The key %L is revoked: create another one.', v_key.key_id);
     end if;
     v_key.former_until := treadle.clock() + rotate_key.grace_seconds * interval '1 second';
     update treadle.keys k
@@ -162,7 +163,7 @@ begin
         select v_key.tenant, v_key.name, v_key.scopes, v_key.agents, v_key.expires_at, v_key.former_until;
 end $$;
 comment on function treadle.rotate_key(text, bytea, double precision, text, text)
-    is 'Give an API key another secret; the secret so far ends later';
+    is 'Give an API key another secret; the old one ends later';
 
 -- What a process needs to check the callers with these keys; no row for an unknown key. A key of a deleted tenant
 -- counts as revoked. `seconds_left`: until the key expires, below 0 where it has; `former_seconds_left`: the same of

@@ -10,7 +10,7 @@ language sql volatile as $$
         sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')
 $$;
 
--- These secrets with a new one before them. Those so far end after `grace_seconds`, unless they end sooner; a few of
+-- These secrets with a new one before them. The old ones end after `grace_seconds`, unless they end sooner; a few of
 -- them are kept.
 create or replace function treadle._rotated_secrets(secrets jsonb, grace_seconds double precision, at timestamptz)
 returns jsonb
@@ -43,7 +43,7 @@ language sql stable as $$
 $$;
 
 -- The secrets of a tenant's callbacks, which are made when they are first asked for. `grace_seconds`: make a new one,
--- and let those so far sign as well for so long.
+-- and let the old ones sign as well for so long.
 create or replace function treadle._callback_secrets(tenant text, grace_seconds double precision default null)
 returns jsonb
 language plpgsql as $$
@@ -72,8 +72,8 @@ begin
     return v_secrets;
 end $$;
 
--- The secret that signs the callbacks of a tenant. `grace_seconds`: make a new one, and let those so far sign as well
--- for so long; null: show it. Raises TR403, TR404.
+-- The secret that signs the callbacks of a tenant. `grace_seconds`: make a new one, and let the old ones sign as
+-- well for so long; null: show it. Raises TR403, TR404.
 create or replace function treadle.callback_secret(
     tenant text default 'default', grace_seconds double precision default null, actor text default null,
     out secret text, out former_until timestamptz)

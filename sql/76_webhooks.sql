@@ -165,7 +165,7 @@ end $$;
 comment on function treadle.delete_webhook(uuid, text, text)
     is 'Delete a webhook; raises TR404';
 
--- Give a webhook another secret. Those so far sign as well for `grace_seconds`. Raises TR404.
+-- Give a webhook another secret. The old ones sign as well for `grace_seconds`. Raises TR404.
 create or replace function treadle.rotate_webhook(
     webhook_id uuid, grace_seconds double precision, tenant text default 'default', actor text default null,
     out secret text, out former_until timestamptz)

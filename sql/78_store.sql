@@ -59,7 +59,7 @@ begin
         and s.bytes = 0;
 end $$;
 
--- The same for the bytes of all stores of the tenant.
+-- Count bytes in the total of all stores of the tenant.
 create or replace function treadle._count_in_total(tenant text, bytes bigint) returns void
 language plpgsql as $$
 declare

@@ -75,7 +75,7 @@ end $$;
 comment on function treadle.fold_stores
     is 'Put the counts of stores together; sums stay the same. Returns how many rows are fewer';
 
--- The same for a store.
+-- Put the rows of one store's size together; returns how many rows are fewer.
 create or replace function treadle._fold_store(tenant text, owner text) returns integer
 language plpgsql as $$
 declare
@@ -99,7 +99,7 @@ begin
     return cardinality(v_slots) - v_kept;
 end $$;
 
--- The same for all stores of a tenant.
+-- Put the rows of the size of all stores of a tenant together; returns how many rows are fewer.
 create or replace function treadle._fold_total(tenant text) returns integer
 language plpgsql as $$
 declare

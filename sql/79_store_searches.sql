@@ -44,7 +44,7 @@ begin
     ) s;
     if v_items > v_room.searched_items or v_bytes > v_room.searched_bytes then
         raise exception using errcode = 'TR422', message = format(
-            'With a filter, * or a suffix, a search looks at %s items of %s bytes at most: begin it with a longer '
+            'A search with a filter, * or a suffix looks at most at %s items and %s bytes: begin it with a longer '
             'namespace.', v_room.searched_items, v_room.searched_bytes);
     end if;
 end $$;

@@ -50,7 +50,8 @@ begin
 exception
     when insufficient_privilege then
         raise exception using
-            errcode = 'TR422', message = format('This database user may not create login roles: %s.', sqlerrm);
+            errcode = 'TR422', message = format(
+                'This database user may not create login roles: %s. Give it CREATEROLE.', sqlerrm);
 end $$;
 comment on function treadle.create_sql_role(text, text, integer, integer, text)
     is 'Create a login role that is bound to a tenant; returns its name';

@@ -70,7 +70,7 @@ begin
     where t.tenant = m.tenant;
     if v_suspended is not null then
         cause := 'tenant_suspended';
-        sentence := format('Its tenant %s is suspended since %s%s.', m.tenant, treadle._time_text(v_suspended),
+        sentence := format('Its tenant %s has been suspended since %s%s.', m.tenant, treadle._time_text(v_suspended),
             case when for_operator then ',' || treadle._done_by('tenant.suspend', m.tenant) else '' end);
         advice := format('treadle tenants resume %s lets it go on.', m.tenant);
     elsif treadle._runs_all_it_may(tenant => m.tenant, queue => m.queue) then
@@ -96,8 +96,10 @@ language plpgsql stable as $$
 #variable_conflict use_variable
 declare
     v_due constant text := case
-        when m.run_at > at then format('at %s, in %s', treadle._time_text(m.run_at), treadle._span(m.run_at - at))
-        else format('since %s, and a worker''s janitor admits it within a second or two', treadle._span(at - m.run_at))
+        when m.run_at > at then format('is due at %s, in %s',
+            treadle._time_text(m.run_at), treadle._span(m.run_at - at))
+        else format('has been due for %s, and a worker''s janitor admits it within a second or two',
+            treadle._span(at - m.run_at))
     end;
 begin
     case coalesce(m.hold, 'share')
@@ -111,21 +113,22 @@ begin
             from treadle._children_reason(m) r;
         when 'input' then
             cause := 'input';
-            sentence := format('It asks a person, for %s.', treadle._span(at - treadle._stands_since(m)));
+            sentence := format('It has been asking a person for %s.', treadle._span(at - treadle._stands_since(m)));
             advice := format('treadle input %s "..." answers, or POST /messages/%s/input.', m.message_id, m.message_id);
         when 'delay' then
             cause := 'delay';
-            sentence := format('It was submitted with a delay and is due %s.', v_due);
+            sentence := format('It was submitted with a delay and %s.', v_due);
             advice := format('It runs then. To run it now: PATCH /messages/%s {"delay_seconds": 0}.', m.message_id);
         when 'backoff' then
             cause := case when m.overloaded_since is not null then 'overloaded' else 'backoff' end;
-            sentence := format('It is tried again %s, after %s of %s failures; the last attempt ended with: %s',
+            sentence := format('Its next attempt %s, after %s of %s failures; the last attempt ended with: %s',
                 v_due, m.failures, m.max_attempts, left(coalesce(m.error, 'no error.'), 300));
             advice := case cause
                 when 'overloaded' then format(
-                    'A service of the agent %s is overloaded since %s: look at it, or wait for OVERLOAD_PATIENCE.',
+                    'A service of the agent %s has been overloaded since %s: look at it, or wait for '
+                    'OVERLOAD_PATIENCE.',
                     m.agent, treadle._time_text(m.overloaded_since))
-                else 'Mend what failed before then; otherwise it fails for good after the last attempt.' end;
+                else 'Fix what failed before then; otherwise it fails for good after the last attempt.' end;
         else
             select r.*
             into cause, sentence, advice
@@ -235,7 +238,7 @@ begin
     into v
     from treadle._workers_for(queue => m.queue, tenant => m.tenant) w;
     cause := case when v.workers > 0 and v.running >= v.places then 'workers_busy' else 'position' end;
-    sentence := format('It is ready since %s; %s claimed before it%s.',
+    sentence := format('It has been ready for %s; %s claimed before it%s.',
         treadle._span(at - treadle._stands_since(m)),
         case v_before when 0 then 'no others are' when 1 then '1 message is' else v_before || ' messages are' end,
         case

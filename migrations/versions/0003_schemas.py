@@ -13,7 +13,7 @@ create table if not exists treadle.schema_ends (
     tenant  text primary key,
     next_id integer not null check (next_id > 0)
 );
-comment on table treadle.schema_ends is 'The next schema_id of each tenant. An id is never given twice: clients keep schemas by id for ever. Who changes schemas of the tenant locks the row';
+comment on table treadle.schema_ends is 'The next schema_id of each tenant. An id is never given twice: clients keep schemas by id for ever. A transaction that changes schemas of the tenant locks the row';
 
 create table if not exists treadle.schemas (
     tenant     text not null,

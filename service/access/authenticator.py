@@ -26,7 +26,7 @@ class Access(Protocol):
     required: bool
 
     async def identify(self, credential: str | None) -> Principal:
-        """Raises Unauthorized, Unavailable, SchemaError."""
+        """The principal of a key or token (None: without one). Raises Unauthorized, Unavailable, SchemaError."""
 
     def end_of(self, principal: Principal) -> str | None:
         """Why the principal may do nothing more, as a sentence; None: it may go on."""
@@ -132,7 +132,7 @@ def require(principal: Principal, scope: Scope) -> None:
 
 
 def check_access(access: Access, principal: Principal) -> None:
-    """For a call that has waited since it was let in. Raises Unauthorized."""
+    """Check again, in a call that waits, that the key or token is still valid. Raises Unauthorized."""
     if reason := access.end_of(principal):
         raise Unauthorized(reason)
 

@@ -65,7 +65,7 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rotation(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the secret so far stays valid."""
+    """How long the old secret stays valid."""
 
     grace_seconds: Annotated[
         float,
@@ -83,7 +83,7 @@ class CreatedKey(Struct, frozen=True):
     scopes: list[Scope]
     agents: list[str] | None
     expires_at: datetime | None
-    former_until: datetime | None = None  # after a rotation: how long the secret so far stays valid
+    former_until: datetime | None = None  # after a rotation: until when the old secret is valid
 
 
 class Key(Struct, frozen=True):

@@ -82,7 +82,7 @@ async def revoke_key(
     unrestricted=True,
     status_code=200,
     summary="Give an API key another secret",
-    description="The secret so far stays valid for grace_seconds, and the secret before that one ends. The answer shows"
+    description="The old secret stays valid for grace_seconds, and the secret before that one ends. The answer shows"
     " the new secret, so the key must have no scope that the caller has not.",
     responses=refusals(NotFound, Conflict),
 )
@@ -132,7 +132,7 @@ router = Router("/", route_handlers=[create_key, list_keys, revoke_key, rotate_k
 
 
 def _require_scopes(principal: Principal, scopes: Iterable[Scope]) -> None:
-    """Who gets a key's secret has its scopes. Raises Forbidden."""
+    """The caller receives the key's secret, so it must have all scopes of the key itself. Raises Forbidden."""
     if missing := sorted(set(scopes) - principal.scopes):
         raise Forbidden(f"The key or token lacks the scope {missing[0]}, so it cannot give it to a key.")
 

@@ -11,7 +11,7 @@ exception that an agent raises decides what happens next:
 
     Rejected              The message fails for good; a further attempt would not help.
     RetryAfter(seconds)   The attempt failed; the next one begins after this delay.
-    Overloaded            A service that the agent needs is overloaded: put off, without a failure.
+    Overloaded            A service that the agent needs is overloaded: the message is put off, without a failure.
     any other exception   The attempt failed; it is retried with backoff until max_attempts failures.
 
 A call of the context that can never succeed (its value is too large, for example, or its agent is not registered) is
@@ -68,7 +68,7 @@ class Overloaded(RetryAfter):
 
 
 class Deferred(RetryAfter):
-    """Not now: the message is put off for `seconds`, without a failure and however often."""
+    """The message is put off for `seconds`, without a failure, and as often as the agent raises this."""
 
 
 class Rejected(Exception):

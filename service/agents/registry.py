@@ -22,7 +22,7 @@ from service.config import Settings
 from service.errors import ConfigError
 
 KEYED_AGENTS = (claude.NAME, openai.NAME)  # a worker that has one of them has a key
-CLIENT_OPTIONS: tuple[ClientOption, ...] = ("system", "max_tokens", "tools")  # of those: they have no orders
+CLIENT_OPTIONS: tuple[ClientOption, ...] = ("system", "max_tokens", "tools")  # of KEYED_AGENTS, without orders
 
 
 class Registry:

@@ -118,11 +118,11 @@ def list_(settings: Settings, tenant: str | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id")
-@click.option("--grace", type=Duration(), default="24h", show_default=True, help="How long the secret so far is valid.")
+@click.option("--grace", type=Duration(), default="24h", show_default=True, help="How long the old secret is valid.")
 @common.as_json
 @click.pass_obj
 def rotate(settings: Settings, key_id: str, grace: float, as_json: bool) -> None:
-    """Give a key another secret and print the key, once. The secret so far stays valid for --grace.
+    """Give a key another secret and print the key, once. The old secret stays valid for --grace.
 
     \b
     Example:

@@ -16,7 +16,7 @@ SHOWN_ONCE = "Keep the secret: it is shown this once."
 
 of_tenant = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="The tenant that it is of.")
 grace_option = click.option(
-    "--grace", type=Duration(), default="24h", show_default=True, help="How long the secrets so far sign as well."
+    "--grace", type=Duration(), default="24h", show_default=True, help="How long the old secrets sign as well."
 )
 
 

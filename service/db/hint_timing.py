@@ -10,7 +10,7 @@ blame, but a busy machine or a slow disk: then they travel with the commits agai
 SLOW_SECONDS = 0.005  # of a write whose hint travels with its commit
 COMPARED_WRITES = 3  # of each kind: a single one may be slow or fast by chance
 PERIOD_SECONDS = 10.0  # for which a decision holds
-FASTER_SHARE = 0.5  # a write without its hint, if hints are to blame: what it takes of the time of one with it
+FASTER_SHARE = 0.5  # hints are to blame if a write without its hint takes at most this part of the time of one with it
 
 
 class HintTiming:

@@ -91,7 +91,7 @@ async def migrate(dsn: str) -> None:
             "Another transaction has locked a table or a view; nothing was changed in this step. Try again."
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
-        raise SchemaError(f"This database user may not migrate: {error}") from None
+        raise SchemaError(f"This database user may not migrate: {error}. The owner of the database may.") from None
     except _CONNECTION_ERRORS as error:
         raise Unavailable(explain(error)) from error
     except asyncpg.PostgresError as error:
@@ -153,7 +153,8 @@ async def _install_pgmq(connection: Connection) -> None:
             version = known and await connection.fetchval("select value from treadle.meta where name = 'pgmq'")
             version = version or _packaged_version()
         if version.rpartition(".")[0] not in PGMQ_VERSIONS:
-            raise SchemaError(f"PGMQ {version} is not among the versions Treadle knows ({', '.join(PGMQ_VERSIONS)}).")
+            versions = ", ".join(PGMQ_VERSIONS)
+            raise SchemaError(f"PGMQ {version} is not among the versions Treadle knows: install one of {versions}.")
         await connection.execute("select set_config('treadle.pgmq_version', $1, false)", version)
 
 

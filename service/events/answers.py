@@ -37,7 +37,7 @@ def answers_calls(question: Any) -> bool:
 
 
 def answer_of(streamed: str, result: Any) -> str | None:
-    """What the agent answers, where it is another text than the one it has streamed; None: that one."""
+    """The answer of the agent, as text; None: the text that it has streamed is the answer."""
     text = "" if result is None else as_text(result)
     is_streamed = streamed and (result is None or isinstance(result, str)) and streamed.rstrip().endswith(text.strip())
     return None if is_streamed else text

@@ -304,7 +304,7 @@ class LeaseStore:
         await self._database.fetchval("select treadle.stand_in($1, $2)", worker, lease_seconds)
 
     async def sign_off(self, worker: str) -> None:
-        """Remove the worker from the list of workers."""
+        """Remove the worker from the list of workers; other workers claim the messages that it still has."""
         await self._database.fetchval("select treadle.sign_off($1)", worker)
 
     def _hint_kept(self, kept: str | None) -> None:

@@ -22,7 +22,7 @@ def check_free(host: str, port: int) -> None:
                 probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"PORT: {port} on {host} is in use by another program.") from None
+            raise ConfigError(f"PORT: {port} on {host} is in use by another program: set another port.") from None
         raise ConfigError(f"HOST: nothing can listen on {host}, port {port}: {error.strerror}.") from None
 
 
@@ -59,7 +59,7 @@ def usable_port(port: int, *, any_port: bool) -> int:
             probe.bind(("127.0.0.1", port))
             return port
     if not any_port:
-        raise ConfigError(f"Port {port} on 127.0.0.1 is in use by another program.")
+        raise ConfigError(f"Port {port} on 127.0.0.1 is in use by another program: stop it, or name another port.")
     return free_port()
 
 

@@ -46,7 +46,9 @@ def check(place: Place) -> None:
     written = file.read_text().strip() if file.exists() else "of an unknown version"
     installed = _program_version(place)
     if written != str(installed):
-        raise ConfigError(f"{place.data} was written by PostgreSQL {written}, but the one installed is {installed}.")
+        raise ConfigError(
+            f"{place.data} was written by PostgreSQL {written}, but {installed} is installed: install the same."
+        )
 
 
 def read_postmaster(place: Place) -> Postmaster | None:

@@ -88,7 +88,7 @@ class Place:
         owner, expected = path.lstat().st_uid, self.user.pw_uid if self.user else os.geteuid()
         if owner != expected:
             ours, theirs = _user_name(expected), _user_name(owner)
-            raise ConfigError(f"{path} belongs to {theirs}, but PostgreSQL would run as {ours}.")
+            raise ConfigError(f"{path} belongs to {theirs}, but PostgreSQL would run as {ours}: give it to {ours}.")
 
     def open_log(self) -> int:
         """Open the server's log to append and read. It follows no link: root writes here in another user's folder."""

@@ -204,7 +204,7 @@ class _Supervisor:
     async def _wait_for_api(self) -> None:
         while not await asyncio.to_thread(address.answers, self._settings.host, self._settings.port):
             if self._children.ends["api"] >= API_START_ATTEMPTS:
-                raise ConfigError(f"The API ended {API_START_ATTEMPTS} times before it answered.")
+                raise ConfigError(f"The API ended {API_START_ATTEMPTS} times before it answered: see the log.")
             await asyncio.sleep(0.1)
 
     async def _wait_for_worker(self) -> None:

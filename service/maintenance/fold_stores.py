@@ -8,7 +8,7 @@ FOLD_SECONDS = 600.0
 
 class FoldStores(Periodic):
     def __init__(self, store: MaintenanceStore) -> None:
-        super().__init__("fold stores", FOLD_SECONDS)
+        super().__init__("fold_stores", FOLD_SECONDS)
         self._store = store
 
     async def run(self) -> None:

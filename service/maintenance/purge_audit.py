@@ -9,7 +9,7 @@ PURGE_SECONDS = 600.0
 
 class PurgeAudit(Periodic):
     def __init__(self, settings: Settings, store: MaintenanceStore) -> None:
-        super().__init__("purge the audit", PURGE_SECONDS)
+        super().__init__("purge_audit", PURGE_SECONDS)
         self._hours = settings.audit_retention_hours
         self._store = store
 

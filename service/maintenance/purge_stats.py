@@ -8,7 +8,7 @@ PURGE_SECONDS = 600.0
 
 class PurgeStats(Periodic):
     def __init__(self, store: MaintenanceStore) -> None:
-        super().__init__("purge the statistics", PURGE_SECONDS)
+        super().__init__("purge_stats", PURGE_SECONDS)
         self._store = store
 
     async def run(self) -> None:

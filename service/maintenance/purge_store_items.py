@@ -8,7 +8,7 @@ PURGE_SECONDS = 60.0
 
 class PurgeStoreItems(Periodic):
     def __init__(self, store: MaintenanceStore) -> None:
-        super().__init__("purge items of stores", PURGE_SECONDS)
+        super().__init__("purge_store_items", PURGE_SECONDS)
         self._store = store
 
     async def run(self) -> None:

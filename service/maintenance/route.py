@@ -13,7 +13,7 @@ from service.maintenance.store import MaintenanceStore
 from service.waiting import wait_for
 
 ROOM_SECONDS = 0.02  # between two deliveries to subscriptions that were full: so each takes several records
-BUSY_SECONDS = 0.005  # until it tries again what another transaction is at; twice as long each time, up to:
+BUSY_SECONDS = 0.005  # before it tries again what another transaction holds; doubled each time, up to HELD_SECONDS
 HELD_SECONDS = 0.1
 REST_SECONDS = 30.0  # it looks everywhere that often in any case
 FAILED_SECONDS = 2.0  # until it tries again what failed

@@ -151,7 +151,7 @@ class MessageStore(MessageControl, MessageLookup):
         )
         assert row is not None
         if row["answer"] is None:
-            raise Busy("The first request under this Idempotency-Key is still under way.")
+            raise Busy("The first request under this Idempotency-Key is still under way: try again.")
         rows = msgspec.convert(row["answer"], list[Submitted])
         if not row["repeated"]:
             self._hint(rows)

@@ -20,7 +20,7 @@ class SubjectDeleted(NotFound):
 
 
 class SubjectNotDeleted(NotFound):
-    """A subject is deleted before it is deleted permanently."""
+    """The subject must be deleted before it can be deleted permanently."""
 
 
 class VersionDeleted(NotFound):
@@ -28,7 +28,7 @@ class VersionDeleted(NotFound):
 
 
 class VersionNotDeleted(NotFound):
-    """A version is deleted before it is deleted permanently."""
+    """The version must be deleted before it can be deleted permanently."""
 
 
 class NoOwnRule(NotFound):

@@ -96,7 +96,7 @@ class RecordSchemas:
         if not isinstance(found, FirstMisfit):
             return checker.version.schema_id, found
         if found.number is None:
-            raise Unprocessable(f"Values of the schema {subject!r} cannot be checked here: {found.reason}.")
+            raise Unprocessable(f"Values of the subject {subject!r} cannot be checked here: {found.reason}.")
         place = f"records[{found.number}]: value" if len(values) > 1 else "value"
         where = f" at {found.pointer}" if found.pointer else ""
         version = f"version {checker.version.version} of the schema {subject!r}"
@@ -108,7 +108,7 @@ class RecordSchemas:
         try:
             version = await self._registry.store.version(principal, subject, None)
         except UnknownSubject:
-            raise Unprocessable(f"The schema {subject!r} has no version: register one.") from None
+            raise Unprocessable(f"The subject {subject!r} has no version: register one.") from None
         return await self._keep(principal, subject, version)
 
     async def _keep(self, principal: Principal, subject: str, version: Version) -> _Checker:

@@ -193,7 +193,7 @@ class Registry:
             return VersionNotDeleted(f"Delete version {number} of {subject!r} first, and then permanently.")
         if found[0].deleted:
             return VersionDeleted(
-                f"Version {number} of {subject!r} is deleted already; permanent=true ends it for good."
+                f"Version {number} of {subject!r} is deleted already; permanent=true deletes it for good."
             )
         return error
 

@@ -106,7 +106,7 @@ class TopicStore:
         self._keyed = Patience(seconds=HELD_SECONDS, slots=DIRECT_CALLS)
 
     async def declare(self, principal: Principal, topic: str, declared: NewTopic) -> Declared:
-        """Create the topic, or change it; raises Forbidden for a principal with restrictions, and Unprocessable."""
+        """Create the topic, or change it. Raises Forbidden, NotFound, Conflict, Unprocessable, Busy."""
         require_all(principal)
         done: Declared = await self._changes.fetchval(
             "select treadle.create_topic($1, $2, $3, $4, tenant => $5, actor => $6)",

@@ -97,7 +97,7 @@ class WebhookChanges(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class SecretRotation(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the secrets so far sign as well."""
+    """How long the old secrets sign as well."""
 
     grace_seconds: Annotated[
         float,

@@ -79,7 +79,7 @@ async def get_callback_secret(principal: NamedDependency[Principal], webhooks: N
     unrestricted=True,
     status_code=200,
     summary="Make another secret that signs the callbacks of messages",
-    description="The secrets so far sign as well for grace_seconds.",
+    description="The old secrets sign as well for grace_seconds.",
 )
 async def rotate_callback_secret(
     data: JSONBody[SecretRotation], principal: NamedDependency[Principal], webhooks: NamedDependency[WebhookStore]

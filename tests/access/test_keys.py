@@ -120,7 +120,8 @@ async def test_a_revocation_reaches_every_process(closed_api: Client, start_api:
     assert again.json() == first.json()
     assert (await closed_api.delete("/keys/000000000000", headers=bearer(ROOT_KEY))).status_code == 404
     rotated = await closed_api.post(f"/keys/{made['key_id']}/rotate", json={}, headers=bearer(ROOT_KEY))
-    assert (rotated.status_code, rotated.json()["detail"]) == (409, f"The key '{made['key_id']}' is revoked.")
+    detail = f"The key '{made['key_id']}' is revoked: create another one."
+    assert (rotated.status_code, rotated.json()["detail"]) == (409, detail)
 
 
 async def test_a_revocation_is_found_without_its_hint(closed_api: Client, sql: Connection) -> None:

@@ -46,7 +46,8 @@ async def test_a_key_is_created_rotated_and_revoked(cli: Cli, database: Database
     revoked = await cli("keys", "revoke", key_id)
     assert (revoked.exit_code, revoked.stdout) == (0, f"The key {key_id} is revoked.\n")
     assert (await store.find([key_id]))[key_id].revoked
-    assert (await cli("keys", "rotate", key_id)).stderr == f"Error: The key '{key_id}' is revoked.\n"
+    refused = await cli("keys", "rotate", key_id)
+    assert refused.stderr == f"Error: The key '{key_id}' is revoked: create another one.\n"
     assert (await cli("keys", "revoke", "missing")).stderr == "Error: There is no key 'missing'.\n"
 
 

@@ -150,7 +150,9 @@ def test_data_of_another_version_are_refused(make: Make) -> None:
     server.start()
     server.stop()
     (server.data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(ConfigError, match=r"data was written by PostgreSQL 12, but the one installed is 18\.$"):
+    with pytest.raises(
+        ConfigError, match=r"data was written by PostgreSQL 12, but 18 is installed: install the same\.$"
+    ):
         server.start()
     (server.data / "PG_VERSION").unlink()
     with pytest.raises(ConfigError, match="of an unknown version"):
@@ -163,7 +165,7 @@ def test_data_of_another_user_are_refused(make: Make) -> None:
     server.start()
     server.stop()
     os.chown(server.data, 0, 0)
-    with pytest.raises(ConfigError, match=r"data belongs to root, but PostgreSQL would run as \w+\.$"):
+    with pytest.raises(ConfigError, match=r"data belongs to root, but PostgreSQL would run as (\w+): give it to \1\.$"):
         server.start()
     os.chown(server.place.folder, 12345, 12345)
     with pytest.raises(ConfigError, match="postgres belongs to the user 12345, but"):
@@ -256,7 +258,10 @@ def test_it_listens_on_a_loopback_port_if_asked_to(make: Make) -> None:
 def test_a_port_in_use_is_refused(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"^Port {port} on 127\.0\.0\.1 is in use by another program\.$"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^Port {port} on 127\.0\.0\.1 is in use by another program: stop it, or name another port\.$",
+        ):
             make(port=port).start()
 
 

@@ -97,7 +97,7 @@ def test_serve_reports_a_port_in_use_in_one_sentence(dsn: str) -> None:
         port = other.getsockname()[1]
         done = run_treadle(dsn, "serve", PORT=str(port))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Error: PORT: {port} on 127.0.0.1 is in use by another program.\n"
+    assert done.stderr == f"Error: PORT: {port} on 127.0.0.1 is in use by another program: set another port.\n"
 
 
 async def test_a_second_up_is_refused_on_stderr(cli_without_database: Cli, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_a_port_in_use_ends_the_supervisor(start: Start, postgres: PrivatePostgr
         port = taken.getsockname()[1]
         up = start(PORT=str(port), DATABASE_URL="")
         assert up.end() == 1
-    assert f"PORT: {port} on 127.0.0.1 is in use by another program.\n" in up.said
+    assert f"PORT: {port} on 127.0.0.1 is in use by another program: set another port.\n" in up.said
     assert "started" not in up.said
     assert not (postgres.data / "postmaster.pid").exists()
 
@@ -289,7 +289,7 @@ def test_an_api_that_never_answers_ends_the_supervisor(start: Start, folder: Pat
     open_gate(pipe)
     assert up.end() == 1
     assert up.said.count("api started") >= 3  # a supervisor that looks late finds the fourth one
-    assert up.said.endswith("The API ended 3 times before it answered.\n")
+    assert up.said.endswith("The API ended 3 times before it answered: see the log.\n")
     assert "worker-1 drained\n" in up.said
 
 

@@ -116,7 +116,7 @@ async def test_calls_that_do_not_fit_are_refused(remote: RemoteWorker, sql: Conn
         ("input", {}, "question is missing"),
         ("retry", {"error": "x", "memory": {}}, "Only a completed attempt saves the memory"),
         ("completed", {"result": 1, "memory": {"a": "\0"}}, "NUL"),
-        ("completed", {"result": 1, "question": {"name": "q"}}, "Only the outcome input asks"),
+        ("completed", {"result": 1, "question": {"name": "q"}}, "question is for the outcome input"),
     ):
         problem(await remote.finish(message_id, outcome, **fields), 422, reason)
     assert await sql.fetch(SENT) == []

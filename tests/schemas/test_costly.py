@@ -205,7 +205,7 @@ async def test_a_value_that_takes_too_long_is_refused_over_http(
     body = {"schema": msgspec.json.encode(doubling(60)).decode(), "schemaType": "JSON"}
     assert (await api.post("/schema-registry/subjects/s/versions", json=body)).status_code == 200
     assert (await api.put("/topics/t", json={"schema_subject": "s"})).status_code == 201
-    told = "Values of the schema 's' cannot be checked here: it takes more than 1 seconds of processor time."
+    told = "Values of the subject 's' cannot be checked here: it takes more than 1 seconds of processor time."
     problem(await api.post("/topics/t/records", json={"value": 1}), 422, told)
 
 

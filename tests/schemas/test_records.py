@@ -96,7 +96,7 @@ def test_a_refused_protobuf_value_names_its_place(value: Any, pointer: str) -> N
 
 async def test_a_schema_with_a_pattern_of_more_than_linear_time_checks_no_values(registry: Registry) -> None:
     await registry.register(AUTH_OFF, "s", json_schema({**TEXT, "pattern": "(?=a)"}))
-    with pytest.raises(Unprocessable, match="Values of the schema 's' cannot be checked here"):
+    with pytest.raises(Unprocessable, match="Values of the subject 's' cannot be checked here"):
         await RecordSchemas(registry).fit(AUTH_OFF, "s", ["a"])
 
 

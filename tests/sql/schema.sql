@@ -748,7 +748,7 @@ CREATE FUNCTION treadle.create_subscription(subscription text, topics text[], ag
     SET jit TO 'off'
     SET lock_timeout TO '200ms'
     AS ...;
-COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR409, TR422';
+COMMENT ON FUNCTION treadle.create_subscription(subscription text, topics text[], agent text, start text, delivery text, max_in_flight integer, filter jsonb, dead_letter boolean, tenant text, actor text) IS 'Declare a subscription; returns created, changed or unchanged. Raises TR403, TR404, TR409, TR422';
 CREATE FUNCTION treadle.create_tenant(tenant text, actor text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -772,7 +772,7 @@ CREATE FUNCTION treadle.create_topic(topic text, retention_hours double precisio
     SET jit TO 'off'
     SET lock_timeout TO '200ms'
     AS ...;
-COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR409, TR422';
+COMMENT ON FUNCTION treadle.create_topic(topic text, retention_hours double precision, max_record_bytes integer, schema_subject text, tenant text, actor text) IS 'Declare a topic; returns created, changed or unchanged. Raises TR403, TR404, TR409, TR422';
 CREATE FUNCTION treadle.create_webhook(url text, events text[], agents text[] DEFAULT NULL::text[], queues text[] DEFAULT NULL::text[], format text DEFAULT 'standard'::text, description text DEFAULT ''::text, enabled boolean DEFAULT true, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT webhook_id uuid, OUT secret text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1765,7 +1765,7 @@ CREATE FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds
     SET jit TO 'off'
     SET lock_timeout TO '200ms'
     AS ...;
-COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the secret so far ends later';
+COMMENT ON FUNCTION treadle.rotate_key(key_id text, secret_hash bytea, grace_seconds double precision, of_tenant text, actor text) IS 'Give an API key another secret; the old one ends later';
 CREATE FUNCTION treadle.rotate_webhook(webhook_id uuid, grace_seconds double precision, tenant text DEFAULT 'default'::text, actor text DEFAULT NULL::text, OUT secret text, OUT former_until timestamp with time zone) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3464,7 +3464,7 @@ CREATE TABLE treadle.schema_ends (
     next_id integer NOT NULL,
     CONSTRAINT schema_ends_next_id_check CHECK ((next_id > 0))
 );
-COMMENT ON TABLE treadle.schema_ends IS 'The next schema_id of each tenant. An id is never given twice: clients keep schemas by id for ever. Who changes schemas of the tenant locks the row';
+COMMENT ON TABLE treadle.schema_ends IS 'The next schema_id of each tenant. An id is never given twice: clients keep schemas by id for ever. A transaction that changes schemas of the tenant locks the row';
 CREATE TABLE treadle.schema_versions (
     tenant text NOT NULL,
     subject text NOT NULL,

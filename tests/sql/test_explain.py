@@ -202,7 +202,7 @@ async def test_a_message_that_is_not_due(sql_client: SqlClient) -> None:
     said = await only(sql_client, delayed, "delay")
     assert said.startswith("It was submitted with a delay and is due at 20")
     await sql_client.sql.execute("update treadle.messages set run_at = treadle.clock() - interval '3 seconds'")
-    said = (await only(sql_client, delayed, "delay")).partition("is due since ")[2]
+    said = (await only(sql_client, delayed, "delay")).partition("has been due for ")[2]
     assert says(said[: said.index(",")], "# s", 3)
     assert ", and a worker's janitor admits it" in said
     retried = await sql_client.submit()
@@ -233,7 +233,7 @@ async def test_a_parked_message(sql_client: SqlClient) -> None:
     assert said == f"It waits for 1 of the messages that it sent: {child} (queued)."
     await sql_client.sql.execute("update treadle.parked set children = array[gen_random_uuid()]")
     assert await only(sql_client, claims[0].message_id, "children") == "The messages that it waited for have ended."
-    assert (await only(sql_client, claims[1].message_id, "input")).startswith("It asks a person, for ")
+    assert (await only(sql_client, claims[1].message_id, "input")).startswith("It has been asking a person for ")
     await sql_client.sql.execute("select treadle.tend_parents()")
 
 
@@ -253,7 +253,7 @@ async def test_a_message_of_a_tenant_that_is_stopped_or_has_its_share(sql_client
     await sql_client.sql.execute("select treadle.suspend_tenant('acme', true, 'key 1 (ops)')")
     for row in (rows[1], rows[-1]):
         reason = (await explain(sql_client, row["message_id"], "acme"))["tenant_suspended"]
-        assert reason[0].startswith("Its tenant acme is suspended since 20")
+        assert reason[0].startswith("Its tenant acme has been suspended since 20")
         assert reason[1] == "treadle tenants resume acme lets it go on."
         assert "ops" not in reason[0]
     await sql_client.sql.execute("select treadle.suspend_tenant('default', true, 'key 1 (ops)')")
@@ -266,15 +266,15 @@ async def test_a_message_that_runs(sql_client: SqlClient) -> None:
     assert list(await explain(sql_client, message_id)) == ["worker_lost"]
     await sql_client.heartbeat("w", claim)
     said = await only(sql_client, message_id, "running")
-    assert says(said, "The worker w runs attempt 1 for # s; it has 60 s.", 0)
+    assert says(said, "The worker w has run attempt 1 for # s; its timeout is 60 s.", 0)
     await sql_client.shift_clock(8)
     assert list(await explain(sql_client, message_id)) == ["worker_silent", "running"]
-    said = (await explain(sql_client, message_id))["worker_silent"][0].partition("is silent for ")[2]
+    said = (await explain(sql_client, message_id))["worker_silent"][0].partition("has been silent for ")[2]
     assert says(said, "# s.", 8)
     await sql_client.shift_clock(70)
     await sql_client.heartbeat("w", claim)
     said = await only(sql_client, message_id, "overdue")
-    assert says(said, "Attempt 1 runs for # s, beyond its timeout of 60 s.", 70)
+    assert says(said, "Attempt 1 has run for # s, beyond its timeout of 60 s.", 70)
     await sql_client.cancel(message_id)
     assert list(await explain(sql_client, message_id)) == ["cancel_requested", "overdue"]
 
@@ -282,7 +282,7 @@ async def test_a_message_that_runs(sql_client: SqlClient) -> None:
 async def test_a_message_that_is_over(sql_client: SqlClient) -> None:
     done = await sql_client.submit()
     await sql_client.run()
-    assert (await only(sql_client, done, "completed")).startswith("It has completed at 20")
+    assert (await only(sql_client, done, "completed")).startswith("It completed at 20")
     failed = await sql_client.submit()
     await sql_client.run(outcome="rejected", error="No.")
     assert (await only(sql_client, failed, "failed")).endswith("with 1 of 3 failures and 0 losses: No.")

@@ -93,9 +93,9 @@ async def test_an_id_that_stands_twice_is_refused_the_second_time(sql_client: Sq
 async def test_what_cannot_be_decoded_is_refused_by_itself(sql_client: SqlClient) -> None:
     """An element that is no object, and fields of another type."""
     faulty = {
-        '"x"': "message must be a text or an object.",
-        "null": "message must be a text or an object.",
-        "[]": "message must be a text or an object.",
+        '"x"': "the element must be an object with the field message.",
+        "null": "the element must be an object with the field message.",
+        "[]": "the element must be an object with the field message.",
         '{"message": "a", "max_attempts": "many"}': 'Invalid input syntax for type integer: "many".',
         '{"message": "a", "message_id": "7"}': 'Invalid input syntax for type uuid: "7".',
         '{"message": "a", "delay_seconds": 1e999}': "is out of range",
@@ -108,7 +108,7 @@ async def test_what_cannot_be_decoded_is_refused_by_itself(sql_client: SqlClient
     for row, sentence in zip(rows[1:], faulty.values(), strict=False):
         assert (row["refusal_code"], sentence in row["refusal"]) == ("TR422", True), row["refusal"]
     assert await bodies(sql_client) == {"first", "last"}
-    with pytest.raises(asyncpg.PostgresError, match=r"messages\[1\]: message must be a text or an object"):
+    with pytest.raises(asyncpg.PostgresError, match=r"messages\[1\]: the element must be an object"):
         await sql_client.sql.execute("select treadle.submit_many($1)", '[{"message": "a"}, "x"]')
 
 

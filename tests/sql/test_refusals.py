@@ -95,7 +95,7 @@ async def test_messages_must_be_an_array(sql_client: SqlClient) -> None:
     for messages in ('{"message": "x"}', '"x"', "null"):
         with pytest.raises(asyncpg.PostgresError, match="messages must be an array"):
             await sql_client.sql.execute("select treadle.submit_many($1)", messages)
-    with pytest.raises(asyncpg.PostgresError, match="message must be a text or an object"):
+    with pytest.raises(asyncpg.PostgresError, match="the element must be an object"):
         await sql_client.sql.execute("select treadle.submit_many($1)", '["x"]')
 
 

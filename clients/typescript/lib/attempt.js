@@ -255,7 +255,7 @@ export class Attempt {
         const turn = this.#claim.aside ? null : this.#claim.thread_id;
         const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
         if (own !== undefined)
-            throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}`);
+            throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}: send it to another thread`);
         const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
         if (open.length > 0) {
             this.stop(new Waiting(open));

@@ -25,7 +25,7 @@ class Waiting {
   constructor(readonly children: string[]) {}
 }
 
-/** What is committed with the next step, or with the end. */
+/** Messages and records that the next step commits, or the end. */
 interface Unsent {
   sends: Schemas["SentMessage"][];
   records: Schemas["SentRecord"][];
@@ -267,7 +267,7 @@ export class Attempt {
     const threads = new Map([...[...found].map(([id, child]) => [id, child.thread_id] as const), ...this.#placed]);
     const turn = this.#claim.aside ? null : this.#claim.thread_id;
     const own = turn === null ? undefined : messages.find((message) => threads.get(message) === turn);
-    if (own !== undefined) throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}`);
+    if (own !== undefined) throw new Rejected(`the message ${own} waits for this one's turn in the thread ${turn}: send it to another thread`);
     const open = messages.filter((message) => ["queued", "processing"].includes(found.get(message)?.state ?? "queued"));
     if (open.length > 0) {
       this.stop(new Waiting(open));

@@ -20,7 +20,9 @@ from service.agents.resolver.progress import Progress
 DEFAULT_PACE_MS = 150
 MAX_PACE_MS = 60_000
 PIECE_WORDS = 6
-OFFLINE_NOTICE = "This is the scripted offline model: no `ANTHROPIC_API_KEY` is set, so nothing was looked up."
+OFFLINE_NOTICE = (
+    "This is the scripted offline model: no `ANTHROPIC_API_KEY` or `OPENAI_API_KEY` is set, so nothing was looked up."
+)
 
 
 class Scripted:

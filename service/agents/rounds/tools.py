@@ -198,7 +198,7 @@ def checked_output(value: Any) -> Output:
 
 def _failed(error: BaseException) -> Output:
     decision = decisive(error)
-    # The model can mend what it has made a tool hand to the context.
+    # Unacceptable is told to the model: it can call the tool again with other arguments.
     if isinstance(decision, Rejected | RetryAfter) and not isinstance(decision, Unacceptable):
         raise decision from (None if decision is error else error)
     text = f"{type(decision).__name__}: {decision}" if str(decision) else type(decision).__name__

@@ -31,7 +31,7 @@ class MessageControl:
         return answer
 
     async def cancel_unless_over(self, principal: Principal, message_id: UUID) -> bool:
-        """Whether it was still to cancel; raises NotFound, Busy."""
+        """Cancel the message, unless it is over; returns whether it was open. Raises NotFound, Busy."""
         try:
             await self.cancel(principal, message_id)
         except Busy:

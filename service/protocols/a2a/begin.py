@@ -18,7 +18,7 @@ from service.protocols.a2a.services import A2AServices, Caller
 
 TASK_AT_WORK_DETAIL = "The task is at work. Send a message without taskId in its context: it is answered next."
 TASK_OVER_DETAIL = "The task is over. Send a message without taskId in its context."
-OTHER_CONTEXT = "The task belongs to another context."
+OTHER_CONTEXT = "The task belongs to another context: send the contextId of the task, or none."
 
 
 async def begin(services: A2AServices, caller: Caller, params: SendParams) -> Status:
@@ -56,8 +56,8 @@ async def _submit(services: A2AServices, caller: Caller, params: SendParams) -> 
 
 
 def _key(caller: Caller, params: SendParams) -> str:
-    """The key of a message or an answer: apart from those of POST /messages, and the same for the same message only,
-    because not every client makes a new messageId each time."""
+    """The Idempotency-Key of a message or an answer, apart from those of POST /messages. It covers the whole message,
+    because some clients send several messages under one messageId."""
     said = msgspec.json.encode([caller.agent, params.message, params.metadata], order="sorted")
     return f"a2a {hashlib.sha256(said).hexdigest()}"
 

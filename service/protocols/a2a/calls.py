@@ -13,7 +13,7 @@ from service.protocols.a2a.model import Json, SendParams, TaskParams
 from service.protocols.a2a.services import A2AServices, Caller
 from service.protocols.a2a.translate import TaskLog
 
-CANCEL_SECONDS = 3.0  # that the answer to a cancel waits for its effect: clients wait five for a byte
+CANCEL_SECONDS = 3.0  # an answer waits so long for the effect of a cancel; clients give up after five without a byte
 
 
 class Begun(NamedTuple):
@@ -76,8 +76,8 @@ async def cancel(services: A2AServices, caller: Caller, params: TaskParams) -> J
 
 
 async def pages(services: A2AServices, caller: Caller, task: TaskLog) -> AsyncIterator[list[Json]]:
-    """The events of the task after what it knows, until it is settled; an empty list after each silence, and
-    for entries that are no events."""
+    """The events after the last entry that `task` has folded, until the task is settled; an empty list after each
+    silence, and for entries that are no events."""
     async for entries in services.follower.follow(caller.principal, task.message_id, task.seq):
         events: list[Json] = []
         for entry in entries:

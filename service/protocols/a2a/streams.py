@@ -66,5 +66,5 @@ async def body(services: A2AServices, caller: Caller, begun: Begun, binding: Bin
                 if not page:
                     yield b"\n"
     except Exception as error:
-        as_a2a(error)  # it is logged
+        as_a2a(error)  # logs it, unless it is a refusal
     yield msgspec.json.encode(binding.wrap({"task": task.task(begun.history)}))

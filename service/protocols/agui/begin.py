@@ -13,8 +13,8 @@ from service.protocols.agui.inputs import read_run, to_message
 from service.protocols.agui.model import RunInput
 from service.protocols.agui.services import AguiServices
 
-FOREIGN_ANSWER_DETAIL = "The answer must be that to an interrupt or a call of a tool of this thread."
-NOT_WAITING = "The thread does not wait for this answer: the question has another one, or is over."
+FOREIGN_ANSWER_DETAIL = "Answer an interrupt, or a call of a tool, of this thread: the id is not one of theirs."
+NOT_WAITING = "The thread does not wait for this answer: the question has another answer, or its message is over."
 
 
 class AnswersMissing(Conflict):

@@ -1,4 +1,4 @@
-"""/ok, /info, and /assistants: the agents that the caller may address. What this server does not have yet."""
+"""/ok, /info and /assistants, the agents that the caller may address; and crons, which this server refuses."""
 
 from typing import Any
 

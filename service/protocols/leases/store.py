@@ -332,6 +332,7 @@ class RemoteLeaseStore:
         return msgspec.convert(rows, list[LeaseVerdict])
 
     async def sign_off(self, tenant: str, worker: str) -> None:
+        """Remove the worker; other workers claim the messages that it still has. A repeat does nothing."""
         await self._database.fetchval("select treadle.remote_sign_off($1, $2)", tenant, worker)
 
 

@@ -95,14 +95,14 @@ def outcome_of(ending: NewEnding, settings: Settings, placed: Sequence[Placed] =
     """`placed`: what it sends. Raises Unprocessable."""
     sends = encode_rows(placed) if placed else None
     if (ending.question is None) == (ending.outcome == "input"):
-        raise Unprocessable("question is missing." if ending.question is None else "Only the outcome input asks.")
+        raise Unprocessable("question is missing." if ending.question is None else "question is for the outcome input.")
     if (ending.sends or ending.records) and ending.outcome not in WITH_SENDS:
         raise Unprocessable("Only the outcomes completed, input and children have sends and records.")
     validate_metadata(ending.memory)
     if ending.memory is not None and ending.outcome != "completed":
         raise Unprocessable("Only a completed attempt saves the memory of its thread.")
     if bool(ending.children) != (ending.outcome == "children"):
-        raise Unprocessable("children is for the outcome children: the ids of the messages that it waits for.")
+        raise Unprocessable("children must be ids of messages with the outcome children, and left out with others.")
     sent = {"sent": [str(one.id) for one in placed]} if placed else {}
     if ending.question is not None:
         asked = {"name": ending.question.name, "question": ending.question.question, **sent}

@@ -110,7 +110,7 @@ class Status(Struct, tag="status", frozen=True, omit_defaults=True):
 class Error(Struct, tag="error", frozen=True, omit_defaults=True):
     """A frame of the client is refused: `detail` is one sentence, `key` or `message_id` is what the frame was about.
     `status` is that of the same refusal over HTTP. With `retry_after` (seconds) the client may send it again. Without
-    any of the three, it is about the oldest frame that is not answered yet, and that one is refused for good."""
+    `key`, `message_id` and `retry_after`, it refuses the oldest frame that is not answered yet, for good."""
 
     detail: str
     status: int

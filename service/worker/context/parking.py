@@ -78,7 +78,7 @@ def _check(scope: AttemptScope, child: SentMessage) -> None:
         raise Unacceptable(f"gather takes what send returned, not '{child.message_id}'")
     if claim.thread_id is not None and child.thread_id == claim.thread_id and not claim.aside:
         turn = f"this one's turn in the thread {claim.thread_id!r}"
-        raise Unacceptable(f"the message {child.message_id} waits for {turn}")
+        raise Unacceptable(f"the message {child.message_id} waits for {turn}: send it to another thread")
 
 
 async def _park(

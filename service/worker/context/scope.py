@@ -42,7 +42,7 @@ class AttemptScope:
         """Raises Rejected within a step of a message that is delivered exactly once: a later attempt does not run the
         step again, and its records and messages may be committed with the completion only."""
         if self.claim.delivery == "exactly_once" and running_step():
-            raise Rejected(f"A message that is delivered exactly once {what} outside of its steps.")
+            raise Rejected(f"A message that is delivered exactly once may {what} outside of its steps only.")
 
     async def earlier_results(self) -> EarlierResults:
         """What earlier attempts left in the log; read once."""

@@ -41,7 +41,7 @@ async def send(
     """Remember a message to be submitted; returns its id. Raises Rejected if an earlier attempt has sent something else
     in its place, if it does not fit the input of its agent, or if the chain of messages is too long."""
     await scope.require_running()
-    scope.require_commit_with_end("sends messages")
+    scope.require_commit_with_end("send messages")
     _check_depth(scope)
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
@@ -77,7 +77,7 @@ async def publish(
     """Remember a record to be published; returns its id. Raises Rejected if an earlier attempt has published something
     else in its place, if it does not fit the schema of its topic, or if the chain of messages is too long."""
     await scope.require_running()
-    scope.require_commit_with_end("publishes records")
+    scope.require_commit_with_end("publish records")
     _check_depth(scope)
     if key is not None and not 1 <= len(key) <= MAX_RECORD_KEY_CHARS:
         raise Unacceptable(f"the key must be {RECORD_KEY_RULE}")

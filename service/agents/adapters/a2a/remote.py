@@ -35,7 +35,7 @@ from service.agents.contract import Context, Rejected, RetryAfter
 from service.limits import MAX_ERROR_CHARS
 
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
-CANCEL_SECONDS = 0.4  # that a cancel waits for the other system; it goes on behind that
+CANCEL_SECONDS = 0.4  # the attempt waits so long for a cancel at the other system; the cancel itself goes on
 MAX_CANCEL_SECONDS = 30.0  # after which a cancel is given up
 
 

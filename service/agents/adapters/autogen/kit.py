@@ -29,7 +29,7 @@ class Kit:
         self.context = context
         self.last_model_error: Exception | None = None
         self.stored = 0  # results of calls, in this attempt or an earlier one
-        # Prompt and completion tokens of answers of `model`, in this attempt, which the team has not told yet.
+        # Answers of `model` that the team has not counted yet, in this attempt, by their prompt and completion tokens.
         self.untold: Counter[tuple[int, int]] = Counter()
         self.questions: Counter[str] = Counter()  # in this attempt, by the person's name
         self._models = 0

@@ -126,7 +126,7 @@ class Runner:
         return result
 
     def _count(self, tokens: Counter[str], usage: Any) -> None:
-        """Of the tokens that the team tells, those of models without the kit's wrapper: the kit counts its own."""
+        """Count the tokens that the team reports, but for those of the kit's models: the kit counts them itself."""
         if usage is None:
             return
         counts = usage.prompt_tokens, usage.completion_tokens

@@ -74,7 +74,7 @@ class Steps:
 
         def note(raised: ToolErrorFormatterArgs[Any]) -> Any:
             decision = None if raised.error is None else decisive(raised.error)
-            # The model can mend what it has made a tool hand to the context.
+            # Unacceptable is told to the model: it can call the tool again with other arguments.
             if isinstance(decision, Rejected | RetryAfter) and not isinstance(decision, Unacceptable):
                 self._failures[raised.call_id] = decision
             return None if author is None else author(raised)

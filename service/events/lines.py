@@ -11,7 +11,7 @@ from service.events.model import QueuePosition, StopOfMany
 STOPS_OF_MANY = frozenset(get_args(StopOfMany))
 
 
-class Place(Struct, frozen=True):
+class LinePosition(Struct, frozen=True):
     """Where a message stood when it was looked up, and what its readers are told. It stands in a lane (`lane_id`), or
     behind the turn of its thread (`place`), or in no line: then only another look tells its position."""
 
@@ -71,7 +71,7 @@ class QueueLines(Struct, frozen=True):
     claimed: list[Claimed]
     lanes: list[Line]
 
-    def ahead_of(self, place: Place) -> tuple[int, bool] | None:
+    def ahead_of(self, place: LinePosition) -> tuple[int, bool] | None:
         """How many rows are claimed before a row, and whether it was seen; None if it has left its lane."""
         assert place.lane_rank is not None
         assert place.lane_id is not None
@@ -84,10 +84,10 @@ class QueueLines(Struct, frozen=True):
             return None
         return ahead + line.before(place.lane_id), False
 
-    def told(self, place: Place, position: int) -> QueuePosition:
+    def told(self, place: LinePosition, position: int) -> QueuePosition:
         return QueuePosition("queued", position, self._stop(place))
 
-    def _stop(self, place: Place) -> StopOfMany | None:
+    def _stop(self, place: LinePosition) -> StopOfMany | None:
         if self.paused:
             return "paused"
         if place.tenant in self.stopped:
@@ -99,7 +99,7 @@ class QueueLines(Struct, frozen=True):
 
 
 def step(
-    place: Place, queues: Mapping[str, QueueLines], threads: Mapping[int, Sequence[int]]
+    place: LinePosition, queues: Mapping[str, QueueLines], threads: Mapping[int, Sequence[int]]
 ) -> tuple[QueuePosition, bool] | None:
     """What the readers of a message are told now, and whether its place was seen; None if it is no longer there."""
     lines = queues.get(place.queue)

@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from service.batching import Batcher
-from service.events.lines import Place, step
+from service.events.lines import LinePosition, step
 from service.events.store import EventStore
 
 LOOKED_UP_MESSAGES = 1_000  # in one query, which counts each lane once
@@ -22,10 +22,10 @@ BELIEVED_SECONDS = 5.0  # for which a message is believed to be where no line co
 class Positions:
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._lookups: Batcher[UUID, Place | None] = Batcher(self._look_up, limit=LOOKED_UP_MESSAGES)
-        self._steps: Batcher[Place, Place | None] = Batcher(self._step, limit=FOLLOWED_MESSAGES)
+        self._lookups: Batcher[UUID, LinePosition | None] = Batcher(self._look_up, limit=LOOKED_UP_MESSAGES)
+        self._steps: Batcher[LinePosition, LinePosition | None] = Batcher(self._step, limit=FOLLOWED_MESSAGES)
 
-    async def follow(self, message_id: UUID, known: Place | None) -> Place | None:
+    async def follow(self, message_id: UUID, known: LinePosition | None) -> LinePosition | None:
         """Where the message stands now; None if it does not exist. `known`: where it stood, or None if its log has
         grown since then."""
         if known is not None and not known.is_at_head and time.monotonic() < known.believed_until:
@@ -35,7 +35,7 @@ class Positions:
                 return place
         return await self._lookups.submit(message_id)
 
-    async def _look_up(self, message_ids: Sequence[UUID], _: bool) -> list[Place | None]:
+    async def _look_up(self, message_ids: Sequence[UUID], _: bool) -> list[LinePosition | None]:
         until = time.monotonic() + BELIEVED_SECONDS
         asked = list(dict.fromkeys(message_ids))
         places = dict(zip(asked, await self._store.message_places(asked), strict=True))
@@ -43,12 +43,12 @@ class Positions:
             None if place is None else replace(place, believed_until=until) for place in map(places.get, message_ids)
         ]
 
-    async def _step(self, places: Sequence[Place], _: bool) -> list[Place | None]:
+    async def _step(self, places: Sequence[LinePosition], _: bool) -> list[LinePosition | None]:
         queues = await self._store.queue_lines({place.queue for place in places})
         threads = {place.thread for place in places if place.thread is not None}
         behind = await self._store.thread_lines(threads) if threads else {}
         until = time.monotonic() + BELIEVED_SECONDS
-        steps: list[Place | None] = []
+        steps: list[LinePosition | None] = []
         for place in places:
             if (found := step(place, queues, behind)) is None:
                 steps.append(None)

@@ -16,7 +16,7 @@ import msgspec
 from service.access.authenticator import Access
 from service.access.principal import Principal
 from service.events.feed import Feed
-from service.events.lines import Place
+from service.events.lines import LinePosition
 from service.events.model import OUT_OF_REACH, Entry, Log, Page, QueuePosition, QueueStop, is_out_of_reach
 from service.events.thread_ids import format_id
 from service.sse_frames import KEEPALIVE, RECONNECT, Silence, encode, guarded
@@ -175,7 +175,7 @@ class MessageView:
         self._feed = feed
         self._message_id = message_id
         self._is_queued = True
-        self._place: Place | None = None  # where the lines are followed from
+        self._place: LinePosition | None = None  # where the lines are followed from
         self._told: QueuePosition | None = None
         self._next_notice = _next_tick(time.monotonic() + FIRST_POSITION_SECONDS)
 

@@ -11,7 +11,7 @@ from asyncpg import Record
 from service.access.principal import Principal
 from service.db.arrays import array
 from service.db.pool import Database
-from service.events.lines import Claimed, Line, Place, QueueLines
+from service.events.lines import Claimed, Line, LinePosition, QueueLines
 from service.events.model import Cursor, Entry, Page, QueuePosition
 from service.limits import STREAM_PAGE_BYTES, STREAM_PAGE_EVENTS
 
@@ -80,7 +80,7 @@ class EventStore:
         )
         return None if row is None else (row["last_seq"], row["over"])
 
-    async def message_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+    async def message_places(self, message_ids: Sequence[UUID]) -> list[LinePosition | None]:
         """For each message, in this order; None for one that does not exist."""
         rows = await self._database.fetch(
             "select state, queue_position, reason, queue, tenant, agent, lane_rank, lane_id, thread, place"
@@ -88,7 +88,7 @@ class EventStore:
             message_ids,
         )
         return [
-            None if state is None else Place(QueuePosition(state, position, reason), *place)
+            None if state is None else LinePosition(QueuePosition(state, position, reason), *place)
             for state, position, reason, *place in rows
         ]
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.db.pool import Database
-from service.events.lines import Line, Place, QueueLines
+from service.events.lines import Line, LinePosition, QueueLines
 from service.events.model import QueueStop
 from service.events.positions import Positions
 from service.events.sse import STOPS
@@ -108,7 +108,7 @@ class CountingStore(EventStore):
         super().__init__(database)
         self.asked: list[tuple[str, int]] = []
 
-    async def message_places(self, message_ids: Sequence[UUID]) -> list[Place | None]:
+    async def message_places(self, message_ids: Sequence[UUID]) -> list[LinePosition | None]:
         self.asked.append(("messages", len(message_ids)))
         return await super().message_places(message_ids)
 
@@ -135,7 +135,7 @@ async def test_readers_that_wait_cost_one_query_of_their_lanes(
     ids = [row["message_id"] for row in rows]
     store = CountingStore(database)
     followed = Positions(store)
-    places: dict[UUID, Place | None] = dict.fromkeys(ids)
+    places: dict[UUID, LinePosition | None] = dict.fromkeys(ids)
 
     async def ask() -> list[tuple[str, int]]:
         """Checks that all are told the truth; returns what was asked."""
@@ -167,7 +167,7 @@ async def test_a_message_at_the_head_of_its_lane_is_told_what_keeps_it_there(
     """Limits and locks, which pass over the first rows of a lane; and what stops its tenant."""
     first, second = await sql_client.submit(), await sql_client.submit(thread_id="t")
     positions = Positions(EventStore(database))
-    known: dict[UUID, Place | None] = {first: None, second: None}
+    known: dict[UUID, LinePosition | None] = {first: None, second: None}
 
     async def stops() -> list[str | None]:
         """Of the two messages. The second look begins where the first one found them."""

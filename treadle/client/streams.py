@@ -18,7 +18,7 @@ MAX_EVENT_BYTES = 64_000_000
 FINAL_TYPES = frozenset({"done", "error", "cancelled"})
 
 
-class _Place:
+class _Cursor:
     """Where a reader is in a log."""
 
     def __init__(self, after: str | int | None) -> None:
@@ -83,26 +83,26 @@ class Streams(Connection):
                 yield event
 
     async def _read(self, path: str, after: int | str | None) -> AsyncGenerator[Event, None]:
-        place = _Place(after)
+        cursor = _Cursor(after)
         timeout = httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-        while not place.is_over:
+        while not cursor.is_over:
             try:
-                async with self._http.stream("GET", path, headers=place.headers, timeout=timeout) as answer:
+                async with self._http.stream("GET", path, headers=cursor.headers, timeout=timeout) as answer:
                     if answer.status_code == 204:
                         return
                     if not answer.is_success:
                         await answer.aread()
                         _check(error_of(answer))
-                        place.fail()
+                        cursor.fail()
                     else:
                         async for sent in httpx2.EventSource(answer, MAX_EVENT_BYTES):
-                            if (event := place.take(sent)) is not None:
+                            if (event := cursor.take(sent)) is not None:
                                 yield event
-                        place.end()
+                        cursor.end()
             except httpx2.TransportError:
-                place.fail()
-            if not place.is_over:
-                await asyncio.sleep(place.delay())
+                cursor.fail()
+            if not cursor.is_over:
+                await asyncio.sleep(cursor.delay())
 
 
 def _check(error: TreadleError) -> None:

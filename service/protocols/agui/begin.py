@@ -8,7 +8,7 @@ from service.errors import Busy, Conflict, Unprocessable
 from service.events.questions import give_answer, is_last_question, match_answers, question_at
 from service.messages.model import NewInput, Status
 from service.messages.validation import validate_input, validate_messages
-from service.protocols.agui.ids import Place, Run, parse_place
+from service.protocols.agui.ids import QuestionPart, Run, parse_part
 from service.protocols.agui.inputs import read_run, to_message
 from service.protocols.agui.model import RunInput
 from service.protocols.agui.services import AguiServices
@@ -30,7 +30,7 @@ async def begin(services: AguiServices, principal: Principal, agent: str, asked:
         return Run(known)
     given = read_run(asked)
     if given.results:
-        answers = {_place(call): result for call, result in given.results.items()}
+        answers = {_part(call): result for call, result in given.results.items()}
         return await _answer(services, principal, asked, answers)
     message = to_message(asked, given, agent, max_state_bytes=services.settings.max_event_bytes)
     validate_messages([message], services.settings, in_batch=False)
@@ -55,50 +55,52 @@ async def _refuse_interrupted(services: AguiServices, principal: Principal, thre
 async def _resume(services: AguiServices, principal: Principal, asked: RunInput) -> Run:
     """Raises NotFound, AnswersMissing, Unprocessable."""
     resume = asked.resume or []
-    places = {_place(answer.interrupt_id): answer for answer in resume}
+    parts = {_part(answer.interrupt_id): answer for answer in resume}
     if all(answer.status == "resolved" for answer in resume):
-        answers = {place: answer.payload for place, answer in places.items()}
+        answers = {part: answer.payload for part, answer in parts.items()}
         return await _answer(services, principal, asked, answers)
-    place = next(place for place, answer in places.items() if answer.status == "cancelled")
-    message = await _check_thread(services, principal, asked, place)
+    part = next(part for part, answer in parts.items() if answer.status == "cancelled")
+    message = await _check_thread(services, principal, asked, part)
     if message.state == "cancelled":  # a repeat
-        return Run(place.message_id, place.asked)
-    if message.asks is None or not await is_last_question(services.follower, place.message_id, place.asked):
+        return Run(part.message_id, part.asked)
+    if message.asks is None or not await is_last_question(services.follower, part.message_id, part.asked):
         raise AnswersMissing(NOT_WAITING)
-    await services.messages.cancel_unless_over(principal, place.message_id)
-    return Run(place.message_id, place.asked)
+    await services.messages.cancel_unless_over(principal, part.message_id)
+    return Run(part.message_id, part.asked)
 
 
-async def _answer(services: AguiServices, principal: Principal, asked: RunInput, answers: dict[Place, Any]) -> Run:
+async def _answer(
+    services: AguiServices, principal: Principal, asked: RunInput, answers: dict[QuestionPart, Any]
+) -> Run:
     """The answers to the parts of one question. Raises NotFound, AnswersMissing, Unprocessable."""
-    place = list(answers)[-1]
-    await _check_thread(services, principal, asked, place)
-    question = await question_at(services.follower, place.message_id, place.asked)
+    last = list(answers)[-1]
+    await _check_thread(services, principal, asked, last)
+    question = await question_at(services.follower, last.message_id, last.asked)
     if question is None:
         raise Unprocessable(FOREIGN_ANSWER_DETAIL)
-    by_number = {part.number: value for part, value in answers.items() if (part.message_id, part.asked) == place[:2]}
+    by_number = {part.number: value for part, value in answers.items() if (part.message_id, part.asked) == last[:2]}
     given = NewInput(match_answers(question.question, by_number), name=question.name)
     validate_input(given, services.settings)
     try:
-        await give_answer(services.follower, services.messages, principal, place.message_id, place.asked, given)
+        await give_answer(services.follower, services.messages, principal, last.message_id, last.asked, given)
     except Busy:
         raise
     except Conflict:
         raise AnswersMissing(NOT_WAITING) from None
-    return Run(place.message_id, place.asked)
+    return Run(last.message_id, last.asked)
 
 
-async def _check_thread(services: AguiServices, principal: Principal, asked: RunInput, place: Place) -> Status:
+async def _check_thread(services: AguiServices, principal: Principal, asked: RunInput, part: QuestionPart) -> Status:
     """The message. Raises NotFound, Unprocessable."""
-    message = await services.messages.status(principal, place.message_id)
+    message = await services.messages.status(principal, part.message_id)
     if message.thread_id != asked.thread_id:
         raise Unprocessable(FOREIGN_ANSWER_DETAIL)
     return message
 
 
-def _place(text: str) -> Place:
+def _part(text: str) -> QuestionPart:
     """Raises Unprocessable."""
-    place = parse_place(text)
-    if place is None:
+    part = parse_part(text)
+    if part is None:
         raise Unprocessable(FOREIGN_ANSWER_DETAIL)
-    return place
+    return part

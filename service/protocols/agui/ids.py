@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 from uuid import UUID
 
-_PLACE = re.compile("(?:int|call)_([0-9a-f]{32})_([1-9][0-9]{0,9})_([0-9]{1,2})")
+_PART = re.compile("(?:int|call)_([0-9a-f]{32})_([1-9][0-9]{0,9})_([0-9]{1,2})")
 _OWN = re.compile("(?:msg|call)_[0-9a-f]{32}(?:_[0-9]+){0,2}")
 
 
@@ -33,7 +33,7 @@ class Run(NamedTuple):
         return f"msg_{self.message_id.hex}_{self.after}_{number}"
 
 
-class Place(NamedTuple):
+class QuestionPart(NamedTuple):
     """A part of a question: the message, the seq of the question, and the number of the part."""
 
     message_id: UUID
@@ -49,10 +49,10 @@ class Place(NamedTuple):
         return f"call_{self.message_id.hex}_{self.asked}_{self.number}"
 
 
-def parse_place(text: str) -> Place | None:
+def parse_part(text: str) -> QuestionPart | None:
     """None for an id that another server made."""
-    found = _PLACE.fullmatch(text)
-    return Place(UUID(found[1]), int(found[2]), int(found[3])) if found else None
+    found = _PART.fullmatch(text)
+    return QuestionPart(UUID(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def is_own(message_id: str) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from service.events.answers import ASK, calls_of, is_question
 from service.events.model import RESERVED_TYPES, Entry
 from service.protocols.agui.content import Content, ToolData
-from service.protocols.agui.ids import Asked, Place, Run
+from service.protocols.agui.ids import Asked, QuestionPart, Run
 from service.protocols.agui.model import PROTOCOL_VERSION, Event
 
 
@@ -102,14 +102,14 @@ class Translation:
     def _question(self, entry: Entry, question: Any, parent: str | None) -> Generator[Event, None, dict[str, Any]]:
         """Returns the outcome of the run: interrupts, or a success with calls of tools that the client runs itself."""
         calls = calls_of(question)
-        places = [Place(entry.message_id, entry.seq, number) for number in range(len(calls))]
+        parts = [QuestionPart(entry.message_id, entry.seq, number) for number in range(len(calls))]
         if calls[0][0] == ASK and len(calls) == 1:
-            return {"type": "interrupt", "interrupts": [_interrupt(places[0], question)]}
-        for place, (name, arguments) in zip(places, calls, strict=True):
-            yield from self.content.call(place.call, name, arguments, parent)
+            return {"type": "interrupt", "interrupts": [_interrupt(parts[0], question)]}
+        for part, (name, arguments) in zip(parts, calls, strict=True):
+            yield from self.content.call(part.call, name, arguments, parent)
         if self._asked.offered.issuperset(name for name, _ in calls):
-            return {"type": "success", "pendingToolCallIds": [place.call for place in places]}
-        asked = [{"id": place.interrupt, "reason": "tool_call", "toolCallId": place.call} for place in places]
+            return {"type": "success", "pendingToolCallIds": [part.call for part in parts]}
+        asked = [{"id": part.interrupt, "reason": "tool_call", "toolCallId": part.call} for part in parts]
         return {"type": "interrupt", "interrupts": asked}
 
     @property
@@ -117,8 +117,8 @@ class Translation:
         return {"threadId": self._asked.thread_id, "runId": self._asked.run_id}
 
 
-def _interrupt(place: Place, question: Any) -> dict[str, Any]:
-    interrupt: dict[str, Any] = {"id": place.interrupt, "reason": "input_required"}
+def _interrupt(part: QuestionPart, question: Any) -> dict[str, Any]:
+    interrupt: dict[str, Any] = {"id": part.interrupt, "reason": "input_required"}
     if isinstance(question, str):
         return {**interrupt, "message": question}
     interrupt["metadata"] = {"question": question}

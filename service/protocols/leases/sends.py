@@ -9,7 +9,7 @@ import msgspec
 
 from service.config import Settings
 from service.errors import Unprocessable
-from service.leases.places import Place
+from service.leases.sent_ids import SentId
 from service.limits import CHAIN_ENDS, MAX_BATCH_MESSAGES, MAX_SEND_DEPTH
 from service.messages.model import NewMessage
 from service.messages.validation import validate_messages, validate_metadata
@@ -101,16 +101,16 @@ def _placed(
 ) -> Placed:
     if (size := len(msgspec.json.encode(content))) > settings.max_event_bytes:
         raise Unprocessable(f"The {kind} {name!r} has {size} bytes; at most {settings.max_event_bytes} are allowed.")
-    place = Place(parent, content, sender.earlier)
+    sent_id = SentId(parent, content, sender.earlier)
     if used_numbers is not None:
-        name = _numbered(place, name, frozenset(used_numbers), kind)
-    elif place.is_same(name) is False:
+        name = _numbered(sent_id, name, frozenset(used_numbers), kind)
+    elif sent_id.is_same(name) is False:
         raise _differs(kind, name)
-    id = place.child(name)
+    id = sent_id.child(name)
     return Placed(UUID(id), id not in sender.earlier.sent, {}, name)
 
 
-def _numbered(place: Place, prefix: str, used: Set[int], kind: str) -> str:
+def _numbered(sent_id: SentId, prefix: str, used: Set[int], kind: str) -> str:
     """The name with the number under which an earlier attempt sent the same, else with the next one. Raises
     Unprocessable where earlier attempts sent something else only."""
     another: str | None = None  # the first name that an earlier attempt used for something else
@@ -118,7 +118,7 @@ def _numbered(place: Place, prefix: str, used: Set[int], kind: str) -> str:
         name = f"{prefix} {number}"
         if number in used:
             continue
-        is_same = place.is_same(name)
+        is_same = sent_id.is_same(name)
         if is_same is None and another is not None:
             raise _differs(kind, another)
         if is_same is not False:

@@ -17,7 +17,7 @@ from service.messages.validation import validate_messages
 from service.params import hash_request, one_thread_id
 from service.protocols.mcp.model import INTERNAL_ERROR, INVALID_PARAMS, Answer, Call, CallRefused, Error, RequestId
 from service.protocols.mcp.services import McpServices
-from service.protocols.mcp.translate import Place, ToolCall, progress_of, read_call, result_of
+from service.protocols.mcp.translate import EventId, ToolCall, progress_of, read_call, result_of
 from service.sse_frames import KEEPALIVE, RECONNECT, encode, guarded
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 LONG_SESSION_CHARS = 100  # processes of an earlier release cut longer ones, and hash nothing
 
 
-async def begin(services: McpServices, principal: Principal, call: Call, session: str | None) -> Place:
+async def begin(services: McpServices, principal: Principal, call: Call, session: str | None) -> EventId:
     """Submit the message of a tools/call. In a session, a repeat of the request finds the message again. Raises
     CallRefused, and what refuses the message."""
     require(principal, "submit")
@@ -38,7 +38,7 @@ async def begin(services: McpServices, principal: Principal, call: Call, session
     else:
         request_hash = hash_request("mcp", [message])
         [accepted] = await services.messages.submit_once(principal, _key(session, call.id), request_hash, [message])
-    return Place(accepted.message_id, 0, call.id, asked.token)
+    return EventId(accepted.message_id, 0, call.id, asked.token)
 
 
 async def cancel(services: McpServices, principal: Principal, params: dict[str, Any], session: str | None) -> None:
@@ -53,35 +53,35 @@ async def cancel(services: McpServices, principal: Principal, params: dict[str, 
             await services.messages.cancel(principal, message_id)
 
 
-async def wait(services: McpServices, principal: Principal, place: Place) -> Answer:
+async def wait(services: McpServices, principal: Principal, event_id: EventId) -> Answer:
     """The answer to the call, once it is there."""
-    async for entries in services.follower.follow(principal, place.message_id, place.seq):
+    async for entries in services.follower.follow(principal, event_id.message_id, event_id.seq):
         for entry in entries:
             if (result := result_of(entry)) is not None:
-                return Answer(place.request, result=result)
+                return Answer(event_id.request, result=result)
     raise AssertionError("A log is followed to its end.")
 
 
-def events(services: McpServices, principal: Principal, place: Place) -> AsyncIterator[bytes]:
+def events(services: McpServices, principal: Principal, event_id: EventId) -> AsyncIterator[bytes]:
     """Progress and the answer as server-sent events, after the place that the client has seen."""
-    return guarded("message", _events(services, principal, place))
+    return guarded("message", _events(services, principal, event_id))
 
 
-async def _events(services: McpServices, principal: Principal, place: Place) -> AsyncGenerator[bytes, None]:
-    yield RECONNECT + f"id: {place}\ndata: \n\n".encode()  # the client can come back from the start
+async def _events(services: McpServices, principal: Principal, event_id: EventId) -> AsyncGenerator[bytes, None]:
+    yield RECONNECT + f"id: {event_id}\ndata: \n\n".encode()  # the client can come back from the start
     try:
-        async for entries in services.follower.follow(principal, place.message_id, place.seq):
+        async for entries in services.follower.follow(principal, event_id.message_id, event_id.seq):
             if not entries:
                 yield KEEPALIVE
             for entry in entries:
-                place = place._replace(seq=entry.seq)
+                event_id = event_id._replace(seq=entry.seq)
                 if (result := result_of(entry)) is not None:
-                    yield _frame(Answer(place.request, result=result), place)
+                    yield _frame(Answer(event_id.request, result=result), event_id)
                     return
-                if (told := progress_of(entry, place.token)) is not None:
-                    yield _frame(told, place)
+                if (told := progress_of(entry, event_id.token)) is not None:
+                    yield _frame(told, event_id)
     except (NotFound, Unauthorized) as error:
-        yield _frame(refused(place.request, error), place)
+        yield _frame(refused(event_id.request, error), event_id)
 
 
 def refused(call_id: RequestId, error: Exception) -> Answer:
@@ -116,5 +116,5 @@ def _key(session: str, request: RequestId) -> str:
     return f"mcp {hashlib.sha256(msgspec.json.encode([session, request])).hexdigest()}"
 
 
-def _frame(value: Any, place: Place) -> bytes:
-    return encode("message", msgspec.json.encode(value).decode(), str(place))
+def _frame(value: Any, event_id: EventId) -> bytes:
+    return encode("message", msgspec.json.encode(value).decode(), str(event_id))

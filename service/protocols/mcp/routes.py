@@ -15,7 +15,7 @@ from service.limits import REQUEST_ID_RULE, is_request_id
 from service.protocols.mcp import calls, resources
 from service.protocols.mcp.model import INVALID_REQUEST, METHOD_NOT_FOUND, Answer, Call, CallRefused
 from service.protocols.mcp.services import McpServices
-from service.protocols.mcp.translate import parse_place, tool_of
+from service.protocols.mcp.translate import parse_event_id, tool_of
 from service.sse_frames import MEDIA_TYPE
 from service.streams import sse
 
@@ -46,10 +46,10 @@ async def call_method(
             return Response(Answer(data.id, result=_initialize(data.params or {})), headers={SESSION: uuid4().hex})
         if data.method != "tools/call":
             return Response(Answer(data.id, result=await _result(mcp, principal, data.method, data.params or {})))
-        place = await calls.begin(mcp, principal, data, session)
+        event_id = await calls.begin(mcp, principal, data, session)
         if MEDIA_TYPE in request.headers.get("accept", ""):
-            return sse(calls.events(mcp, principal, place))
-        return Response(await calls.wait(mcp, principal, place))
+            return sse(calls.events(mcp, principal, event_id))
+        return Response(await calls.wait(mcp, principal, event_id))
     except (Busy, QueueFull, LimitReached, Unavailable):
         raise  # with the status and headers that say when to try again
     except (Refused, CallRefused) as error:
@@ -64,9 +64,9 @@ async def resume(
     seen = request.headers.get("last-event-id")
     if seen is None:
         raise MethodNotAllowedException(headers={"allow": "DELETE, POST"})
-    place = parse_place(seen)
-    await mcp.messages.status(principal, place.message_id)
-    return sse(calls.events(mcp, principal, place))
+    event_id = parse_event_id(seen)
+    await mcp.messages.status(principal, event_id.message_id)
+    return sse(calls.events(mcp, principal, event_id))
 
 
 @delete("/", scope="read", status_code=204)

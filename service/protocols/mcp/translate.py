@@ -19,7 +19,7 @@ TEXT = {"type": "string", "minLength": 1, "description": "The request, in plain 
 _EVENT_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,10})\.([A-Za-z0-9_-]{1,4100})")  # two ids of six bytes a character
 
 
-class Place(NamedTuple):
+class EventId(NamedTuple):
     """What the id of an event says: the message, the seq that the client has seen, and the request that it belongs
     to, with its progress token (None: the client wants no progress)."""
 
@@ -33,14 +33,14 @@ class Place(NamedTuple):
         return f"{self.message_id.hex}.{self.seq}.{asked}"
 
 
-def parse_place(text: str) -> Place:
+def parse_event_id(text: str) -> EventId:
     """Raises Invalid."""
     found = _EVENT_ID.fullmatch(text)
     try:
         if found is not None and int(found[2]) <= MAX_SEQ:
             padded = found[3] + "=" * (-len(found[3]) % 4)
             asked = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[RequestId, RequestId | None])
-            return Place(UUID(found[1]), int(found[2]), *asked)
+            return EventId(UUID(found[1]), int(found[2]), *asked)
     except (ValueError, msgspec.MsgspecError):
         pass
     raise Invalid("Last-Event-ID must be the id of the last event received.")

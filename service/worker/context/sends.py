@@ -8,7 +8,7 @@ import msgspec
 
 from service import telemetry
 from service.agents.contract import Rejected, Unacceptable
-from service.leases.places import Place
+from service.leases.sent_ids import SentId
 from service.limits import (
     CHAIN_ENDS,
     DELAY_RULE,
@@ -46,9 +46,9 @@ async def send(
     _check(scope, thread_id=thread_id, priority=priority, delay=delay, aside=aside)
     given = {"message": message, "agent": agent, "thread_id": thread_id, "metadata": metadata, "aside": aside}
     content = msgspec.json.decode(scope.fit({k: v for k, v in given.items() if v is not None}, "a message"))
-    place = Place(scope.claim.message_id, content, await scope.earlier_results())
-    child = place.child(scope.names.claim("send", name, place.is_same))
-    is_new = child not in place.earlier.sent
+    sent_id = SentId(scope.claim.message_id, content, await scope.earlier_results())
+    child = sent_id.child(scope.names.claim("send", name, sent_id.is_same))
+    is_new = child not in sent_id.earlier.sent
     if is_new and (misfit := await scope.backend.queries.misfit(agent, content["message"])):
         raise Rejected(f"A message to send is refused: {misfit}")
     scope.sent[child] = None if aside else thread_id
@@ -85,10 +85,10 @@ async def publish(
     content = msgspec.json.decode(
         scope.fit({k: v for k, v in given.items() if v is not None or k == "value"}, "a record")
     )
-    place = Place(scope.claim.message_id, content, await scope.earlier_results())
-    own_name = scope.names.claim("publish", name, lambda name: place.is_same(f"record {name}"))
-    record = place.child(f"record {own_name}")
-    if record not in place.earlier.sent:
+    sent_id = SentId(scope.claim.message_id, content, await scope.earlier_results())
+    own_name = scope.names.claim("publish", name, lambda name: sent_id.is_same(f"record {name}"))
+    record = sent_id.child(f"record {own_name}")
+    if record not in sent_id.earlier.sent:
         checked = await scope.backend.queries.check_record(scope.claim.tenant, topic, content["value"])
         if checked.problem is not None:
             raise Rejected(f"A record to publish to {topic!r} is refused: {checked.problem}")

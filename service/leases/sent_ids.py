@@ -12,10 +12,10 @@ from service.leases.model import EarlierResults
 CONTENT_DIGITS = 8  # the last ones of an id
 
 
-class Place:
-    """The place of one message among those that its parent sends.
+class SentId:
+    """Gives a message that its parent sends, or a record that it publishes, its id.
 
-    Its id says what was sent and under which name, so that a later attempt can compare: it is a UUIDv7 with the
+    The id says what was sent and under which name, so that a later attempt can compare: it is a UUIDv7 with the
     parent's time, 42 bits of the name, and 32 bits of the content (RFC 9562, 5.7: all bits but the time are free).
     """
 

@@ -131,7 +131,7 @@ end $$;
 
 -- Publish to a topic. `oldest`: records with an older id are refused. `limits`: to which the records count; null: none.
 -- `depth`: how many messages lie above the one that publishes; null: a client publishes. `autocommit` is
--- for their charge (43_charges.sql).
+-- for their charge (43_tenant_charges.sql).
 create or replace function treadle._publish_records(
     topic treadle.topics, records jsonb, oldest uuid, limits jsonb, notify boolean, at timestamptz,
     depth integer default null, autocommit boolean default false)

@@ -303,16 +303,16 @@ begin
             and v.version = any(versions);
         return;
     end if;
-    with gone as (
+    with deleted as (
         delete from treadle.schema_versions v
         where v.tenant = _delete_versions.tenant
             and v.subject = _delete_versions.subject
             and v.version = any(versions)
         returning v.schema_id
     )
-    select array_agg(g.schema_id)
+    select array_agg(d.schema_id)
     into v_schemas
-    from gone g;
+    from deleted d;
     delete from treadle.schemas s
     where s.tenant = _delete_versions.tenant
         and s.schema_id = any(v_schemas)

@@ -86,15 +86,15 @@ declare
         for update skip locked);
     v_kept integer;
 begin
-    with gone as (
+    with deleted as (
         delete from treadle.store_sizes s
         where s.tenant = _fold_store.tenant and s.owner = _fold_store.owner and s.slot = any(v_slots)
         returning s.items, s.bytes
     )
     insert into treadle.store_sizes (tenant, owner, slot, items, bytes)
-        select _fold_store.tenant, _fold_store.owner, treadle._new_slot(), sum(g.items), sum(g.bytes)
-        from gone g
-        having sum(g.items) <> 0 or sum(g.bytes) <> 0;
+        select _fold_store.tenant, _fold_store.owner, treadle._new_slot(), sum(d.items), sum(d.bytes)
+        from deleted d
+        having sum(d.items) <> 0 or sum(d.bytes) <> 0;
     get diagnostics v_kept = row_count;
     return cardinality(v_slots) - v_kept;
 end $$;
@@ -110,14 +110,14 @@ declare
         for update skip locked);
     v_kept integer;
 begin
-    with gone as (
+    with deleted as (
         delete from treadle.store_totals t
         where t.tenant = _fold_total.tenant and t.slot = any(v_slots)
         returning t.bytes
     )
     insert into treadle.store_totals (tenant, slot, bytes)
-        select _fold_total.tenant, treadle._new_slot(), sum(g.bytes)
-        from gone g
+        select _fold_total.tenant, treadle._new_slot(), sum(d.bytes)
+        from deleted d
         having count(*) > 0;
     get diagnostics v_kept = row_count;
     return cardinality(v_slots) - v_kept;
@@ -140,16 +140,16 @@ begin
             order by e.expires_at
             limit quantity
             for update skip locked
-        ), gone as (
+        ), deleted as (
             delete from treadle.store_items i
             using expired e
             where i.tenant = e.tenant and i.owner = e.owner and i.namespace = e.namespace and i.key = e.key
             returning i.tenant, i.owner, coalesce(i.bytes, treadle._item_bytes(i.value)) as bytes
         )
-        select g.tenant, g.owner, count(*)::integer as items, sum(g.bytes)::bigint as bytes
-        from gone g
-        group by g.tenant, g.owner
-        order by g.tenant, g.owner
+        select d.tenant, d.owner, count(*)::integer as items, sum(d.bytes)::bigint as bytes
+        from deleted d
+        group by d.tenant, d.owner
+        order by d.tenant, d.owner
     loop
         perform treadle._count_items(tenant => v.tenant, owner => v.owner, items => -v.items, bytes => -v.bytes);
         v_deleted := v_deleted + v.items;

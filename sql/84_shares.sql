@@ -12,7 +12,7 @@ $$;
 create or replace function treadle._recount_shares(at timestamptz) returns void
 language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
-    execute 'with gone as (
+    execute 'with deleted as (
             delete from treadle.lane_shares s
             where s.id >= treadle._low_water_mark(''lane_shares'')
         )

@@ -248,7 +248,7 @@ async def _delete(settings: Settings, tenant: str) -> None:
         total, waits = 0, False
         while True:
             chunk = await store.delete_chunk(tenant)
-            if chunk is not None and chunk.gone:
+            if chunk is not None and chunk.is_deleted:
                 return
             if chunk is not None and chunk.deleted:
                 total += chunk.deleted

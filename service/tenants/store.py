@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
 
     deleted: int
     pass_over: bool
-    gone: bool
+    is_deleted: bool
 
 
 class TenantStore:
@@ -89,7 +89,7 @@ class TenantStore:
     async def delete_chunk(self, tenant: str) -> Chunk | None:
         """Delete the next rows of a tenant that is being deleted. None if another process is at it, or it is gone."""
         row = await self._database.fetchrow(
-            "select deleted, pass_over, gone from treadle.delete_tenant_chunk($1)",
+            "select deleted, pass_over, gone as is_deleted from treadle.delete_tenant_chunk($1)",
             tenant,
             repeatable=False,
             timeout=DELETION_TIMEOUT_SECONDS,

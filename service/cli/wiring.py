@@ -194,7 +194,7 @@ def _attempt_services(
         registry=registry,
         queries=queries,
         instances=InstanceCache(),
-        threads=Threads(settings.worker_concurrency),
+        os_threads=Threads(settings.worker_concurrency),
         isolation=isolation,
         breakers=Breakers(settings.retry_base_seconds),
         unknown_agents=set(),

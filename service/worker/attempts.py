@@ -52,7 +52,7 @@ class Attempts:
     def room(self) -> int:
         """How many more to claim. The next are claimed while the last are being finished, but not without limit."""
         # A sync function that outlives its attempt keeps the place, because its thread cannot be killed.
-        running = self._running_agents + self._services.threads.abandoned
+        running = self._running_agents + self._services.os_threads.abandoned
         return min(self._concurrency - running, 2 * self._concurrency - len(self._attempts))
 
     def room_bytes(self) -> int:

@@ -54,7 +54,7 @@ class AttemptServices(msgspec.Struct, frozen=True):
     registry: Registry
     queries: WorkerQueries
     instances: InstanceCache
-    threads: Threads
+    os_threads: Threads
     isolation: Isolation | None  # None: every agent runs in the worker
     breakers: Breakers
     unknown_agents: set[str]  # which this worker does not have: each is logged once
@@ -153,7 +153,7 @@ class Execution:
             outcome = await self._invoke_in_process(agent, isolation)
         else:
             self._start_timer()
-            outcome = await invoke(agent, self._claim, self, self._services.settings, self._services.threads)
+            outcome = await invoke(agent, self._claim, self, self._services.settings, self._services.os_threads)
         self._services.breakers.record(agent.name, outcome.kind)
         return outcome
 

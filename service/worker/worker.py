@@ -114,7 +114,7 @@ class Worker:
         if not await self._register():
             await self._database.close()
             return
-        self._services.threads.serve(self._loop)
+        self._services.os_threads.serve(self._loop)
         self._heartbeat.start(self)
         following = follow_topics(self._database, self._services.registry.topics)
         interval = self._settings.heartbeat_interval
@@ -211,7 +211,7 @@ class Worker:
 
     def _watch_threads(self) -> None:
         """A thread cannot be killed: a worker whose places are all taken by sync functions that hang ends."""
-        before, self._abandoned_threads = self._abandoned_threads, self._services.threads.abandoned
+        before, self._abandoned_threads = self._abandoned_threads, self._services.os_threads.abandoned
         if self._abandoned_threads > before:
             extra = {"threads": self._abandoned_threads, "of": self._settings.worker_concurrency}
             log.warning("sync functions outlive their attempts and keep their places", extra=extra)
@@ -236,6 +236,6 @@ class Worker:
         await self._schema_checks.close()
         await self._database.close()
         await self._services.instances.close()
-        self._services.threads.close()
+        self._services.os_threads.close()
         if self._services.isolation is not None:
             await self._services.isolation.close()

@@ -181,9 +181,9 @@ async def test_hung_functions_are_counted_and_let_others_run(
     of_framework = pydantic_ai_agent("hangs", framework, timeout=0.5, max_attempts=1)
     hanging = {"agent": hangs_sync, "pydantic_ai": of_framework}.get(how, hangs)
     worker = await start_worker(hanging, works, worker_concurrency=4)
-    while worker._services.threads.abandoned < 3:  # an attempt may end before its thread begins
+    while worker._services.os_threads.abandoned < 3:  # an attempt may end before its thread begins
         assert "took longer than" in (await run(sql, "x", agent="hangs"))["error"]
-    assert worker._services.threads.abandoned == 3
+    assert worker._services.os_threads.abandoned == 3
     assert (await run(sql, "x", agent="works"))["result"] == "X"
 
 
@@ -195,7 +195,7 @@ async def test_a_worker_whose_places_are_all_taken_stops(
         await context.step("hangs", lambda: let_go.wait(60))
 
     worker = await start_worker(hangs, worker_concurrency=2)
-    while worker._services.threads.abandoned < 2:  # an attempt may end before its thread begins
+    while worker._services.os_threads.abandoned < 2:  # an attempt may end before its thread begins
         assert (await run(sql, "x", agent="hangs"))["state"] == "failed"
     await until(lambda: sql.fetchval("select count(*) from treadle.workers"), lambda count: count == 0)
     assert not worker.ready

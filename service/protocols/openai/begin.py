@@ -39,8 +39,8 @@ class Begun(NamedTuple):
     is_repeatable: bool = False
 
 
-class Place(NamedTuple):
-    """Where a new message belongs. `history`: what went before it outside of its thread."""
+class Continuation(NamedTuple):
+    """What a new message continues: its thread, and the `history` before it outside of this thread."""
 
     thread_id: str | None
     history: list[Any]
@@ -64,15 +64,15 @@ async def begin_response(
     if request.conversation is not None and request.previous_response_id is not None:
         raise Unprocessable(ONE_PLACE)
     if request.previous_response_id is None:
-        place = _place(principal, request)
+        continuation = _continuation(principal, request)
     else:
         previous = await _previous(services, principal, request.previous_response_id)
         if previous.message.asks is not None:
             return await _answer_question(services, principal, previous, given)
-        place = await _place_after(services, principal, previous.message, request)
-    given = given._replace(history=[*place.history, *given.history])
+        continuation = await _continue_after(services, principal, previous.message, request)
+    given = given._replace(history=[*continuation.history, *given.history])
     kept = keep_response(request, conversation)
-    message = to_message(request, given, kept, place.thread_id)
+    message = to_message(request, given, kept, continuation.thread_id)
     return await _submit(services, principal, request, message, key)
 
 
@@ -118,29 +118,31 @@ def _conversation(request: NewResponse) -> str | None:
     return conversation
 
 
-def _place(principal: Principal, request: NewResponse) -> Place:
+def _continuation(principal: Principal, request: NewResponse) -> Continuation:
     conversation = _conversation(request) or principal.thread_id
     if conversation is None and request.store is not False:
         conversation = new_conversation()
-    return Place(conversation, [])
+    return Continuation(conversation, [])
 
 
-async def _place_after(services: OpenAIServices, principal: Principal, previous: Status, request: NewResponse) -> Place:
+async def _continue_after(
+    services: OpenAIServices, principal: Principal, previous: Status, request: NewResponse
+) -> Continuation:
     """In the thread of the previous response, if that is the last one there. Else in a new thread, whose history is all
     that led to the previous response."""
     given = previous.metadata.get("history")
     history = given if isinstance(given, list) else []
     if previous.thread_id is None:
         own = [{"message": previous.user_message, "result": previous.result}] if previous.state == "completed" else []
-        return Place(_place(principal, request).thread_id, [*history, *own])
+        return Continuation(_continuation(principal, request).thread_id, [*history, *own])
     place = await services.threads.message_place(previous.message_id)
     if place is None:
         raise UnknownPrevious("The previous response was deleted.")
     if place.is_last:
-        return Place(previous.thread_id, history)
+        return Continuation(previous.thread_id, history)
     before = await services.threads.exchanges(place.thread, place.ord + 1, HISTORY_EXCHANGES, False, JSON_PAGE_BYTES)
     exchanges = [{"message": exchange.message, "result": exchange.result} for exchange in before]
-    return Place(new_conversation(), [*history, *exchanges])
+    return Continuation(new_conversation(), [*history, *exchanges])
 
 
 async def _previous(services: OpenAIServices, principal: Principal, text: str) -> Begun:

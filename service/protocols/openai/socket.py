@@ -1,7 +1,7 @@
 """/v1/responses as a WebSocket: `response.create` in, the events of the response out.
 
-A frame may name a lane with `stream_id`. The responses of a lane follow one another, those of several lanes run side by
-side, and each of their events has the `stream_id` of its lane.
+A frame may have a `stream_id`. The responses of one `stream_id` follow one another, those of several run side by side,
+and each of their events has it.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class _Session:
         self._services = services
         self._caller = caller
         self._open: set[asyncio.Task[None]] = set()
-        self._last: dict[str | None, asyncio.Task[None]] = {}  # of those, by lane
+        self._last: dict[str | None, asyncio.Task[None]] = {}  # of those, by stream_id
 
     async def run(self) -> None:
         """Raises ClientDisconnected, ClientTooSlow, AccessEnded, Unavailable, SchemaError."""
@@ -86,14 +86,14 @@ class _Session:
         while True:
             text = await self._caller.receive()
             self._caller.check()
-            lane = None
+            stream_id = None
             try:
                 await self._caller.count()
                 frame: Frame = decode(text, Frame, "frame")
-                lane = frame.stream_id
+                stream_id = frame.stream_id
                 await self._take(frame, tasks)
             except Refused as error:
-                await self._send_error(error, lane)
+                await self._send_error(error, stream_id)
 
     async def _take(self, frame: Frame, tasks: asyncio.TaskGroup) -> None:
         if frame.type == "response.steer":
@@ -115,7 +115,7 @@ class _Session:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
-        self._last = {lane: last for lane, last in self._last.items() if last is not task}
+        self._last = {stream_id: last for stream_id, last in self._last.items() if last is not task}
 
     async def _respond(self, frame: Frame, before: asyncio.Task[None] | None) -> None:
         """Raises ClientDisconnected, ClientTooSlow, AccessEnded."""
@@ -132,7 +132,7 @@ class _Session:
             note(error)
             await self._send_error(error, frame.stream_id)
 
-    async def _follow(self, begun: Begun, lane: str | None) -> None:
+    async def _follow(self, begun: Begun, stream_id: str | None) -> None:
         """Send the events of a response to its end, also beyond that of a token which the client has renewed. Raises
         ClientDisconnected, ClientTooSlow, AccessEnded, NotFound, Interrupted, Unavailable, SchemaError."""
         sent = FROM_START
@@ -141,7 +141,7 @@ class _Session:
                 async for events in ResponseReader(self._services, self._caller.principal, begun).pages():
                     for event in events:
                         if event["sequence_number"] > sent:
-                            await self._send(event, lane)
+                            await self._send(event, stream_id)
                             sent = event["sequence_number"]
                 return
             except Unauthorized:
@@ -153,11 +153,11 @@ class _Session:
         failed = {"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": steer}
         await self._send(failed, frame.stream_id)
 
-    async def _send_error(self, error: Exception, lane: str | None) -> None:
-        await self._send(_error(error), lane)
+    async def _send_error(self, error: Exception, stream_id: str | None) -> None:
+        await self._send(_error(error), stream_id)
 
-    async def _send(self, event: dict[str, Any], lane: str | None) -> None:
-        await self._caller.send(_encode(event if lane is None else {**event, "stream_id": lane}))
+    async def _send(self, event: dict[str, Any], stream_id: str | None) -> None:
+        await self._caller.send(_encode(event if stream_id is None else {**event, "stream_id": stream_id}))
 
 
 def _error(error: Exception) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tool calls that a person must approve: one question for all calls of a turn, and what the answer says of each.
+"""Tool calls that a person must approve: one question for all calls of a round, and what the answer says of each.
 
 The question is {"approve": [{"id", "name", "input"}, ...]}. An answer is `true` or `yes` for all of them, `false` or
 `no`, or any other text, which the model is told as the reason; or a list with one such answer for each call.

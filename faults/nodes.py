@@ -44,7 +44,7 @@ class NodeFailed(Exception):
 
 
 class Node:
-    """`databases` are its proxies to the servers. `door` is the clients' proxy to its API, which listens at `port`."""
+    """`databases` are its proxies to the servers. Clients reach its API, which listens at `port`, by `api_proxy`."""
 
     def __init__(self, name: str, folder: Path, workers: int, journal: Path) -> None:
         self.name = name
@@ -55,7 +55,7 @@ class Node:
         self.port = self._kept.number
         self.log = folder / f"{name}.log"
         self.databases: list[Proxy] = []
-        self.door = Proxy(self.port)
+        self.api_proxy = Proxy(self.port)
         self._process: Process | None = None
         self._log_start = 0  # offset in the log at which the present supervisor began
 
@@ -71,7 +71,7 @@ class Node:
     async def prepare(self, servers: Sequence[Server]) -> None:
         """Start its proxies to these servers, and the clients' proxy to it."""
         self.databases = [Proxy(server.port, postgres=True) for server in servers]
-        for proxy in (*self.databases, self.door):
+        for proxy in (*self.databases, self.api_proxy):
             await proxy.start()
 
     async def start(self) -> None:
@@ -144,7 +144,7 @@ class Node:
             for pid in (*self.children("work"), *self.children("serve")):
                 signal_to(pid, signal.SIGKILL)
             await self.kill()
-        for proxy in (*self.databases, self.door):
+        for proxy in (*self.databases, self.api_proxy):
             await proxy.close()
         self._kept.close()
 

@@ -79,7 +79,7 @@ async def run(plan: Plan, tell: Tell) -> RunResult:
             await node.prepare(cluster.servers)
         await nodes[0].start()  # the first migrates
         await asyncio.gather(*(node.start() for node in nodes[1:]))
-        clients = Clients([node.door.port for node in nodes], history, random.Random(rng.random()), plan.rate)
+        clients = Clients([node.api_proxy.port for node in nodes], history, random.Random(rng.random()), plan.rate)
         world = World(cluster, nodes, clients, history, rng)
         memory = {"at first": max(node.api_kilobytes() for node in nodes)}
         publishers = Publishers(cluster, history, random.Random(rng.random()))

@@ -28,7 +28,7 @@ async def bad_readers(world: World, _: Fault) -> None:
         left = 0
         for n in range(LEAVING_READERS):
             with contextlib.suppress(OSError):
-                _reader, writer = await asyncio.open_connection("127.0.0.1", node.door.port)
+                _reader, writer = await asyncio.open_connection("127.0.0.1", node.api_proxy.port)
                 path = f"/messages/{sent.message_id}/stream" if n % 2 else "/threads/thread-0/stream"
                 writer.write(_request(path))
                 await writer.drain()

@@ -96,25 +96,25 @@ async def drop_notifications(world: World, _: Fault) -> None:
 @fault(weight=6)
 async def cut_clients(world: World, _: Fault) -> None:
     """Every connection between the clients and one API is reset; answers to submits are lost."""
-    door = world.node().door
+    api_proxy = world.node().api_proxy
     try:
         for _n in range(10):
-            door.cut()
-            door.lose_answers(2)
+            api_proxy.cut()
+            api_proxy.lose_answers(2)
             await asyncio.sleep(0.1)
     finally:
-        door.lose_answers(0)
+        api_proxy.lose_answers(0)
 
 
 @fault(weight=3)
 async def half_open_clients(world: World, _: Fault) -> None:
     """The clients' connections to one API go silent."""
-    door = world.node().door
-    door.freeze()
+    api_proxy = world.node().api_proxy
+    api_proxy.freeze()
     try:
         await asyncio.sleep(3)
     finally:
-        door.thaw()
+        api_proxy.thaw()
 
 
 def _cut_off_node(world: World, record: Fault) -> Node:

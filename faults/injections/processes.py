@@ -44,12 +44,12 @@ async def kill_api(world: World, _: Fault) -> None:
     readings = [
         reading
         for reading in world.history.readings
-        if reading.port == node.door.port and reading.message_id and len(reading.events) > 2  # its message runs
+        if reading.port == node.api_proxy.port and reading.message_id and len(reading.events) > 2  # its message runs
     ]
     since = time.time()
     if not signal_to(pid, signal.SIGKILL):
         raise NothingToBreak("the API had ended")
-    await watch.streams_again(world, readings, node.door.port, since)
+    await watch.streams_again(world, readings, node.api_proxy.port, since)
 
 
 @fault(weight=2, takes="nodes", lethal=True)

@@ -81,10 +81,10 @@ async def _pair(world: World) -> AsyncIterator[tuple["subprocess.Popen[bytes]", 
         ]
         try:
             await _held(world, victim)
-            await stack.enter_async_context(remote_worker(other.door.port, journal, log))
+            await stack.enter_async_context(remote_worker(other.api_proxy.port, journal, log))
             yield victim, proxy
         finally:  # what was sent must end, whatever becomes of the victim
-            await stack.enter_async_context(remote_worker(other.door.port, journal, log))
+            await stack.enter_async_context(remote_worker(other.api_proxy.port, journal, log))
             await _ended(world, sent)
 
 

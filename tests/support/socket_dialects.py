@@ -1,4 +1,4 @@
-"""The sockets of all dialects, as clients that must be admitted see them."""
+"""The sockets of all dialects, for clients that must be admitted."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from tests.support.api_client import Client
 from tests.support.websocket_client import open_socket, port_of
 
 
-class Door(NamedTuple):
+class SocketDialect(NamedTuple):
     """`said` is the text of a frame that is an error; None for any other frame."""
 
     path: str
@@ -35,23 +35,23 @@ def _of_responses(frame: dict[str, Any]) -> str | None:
     return str(frame["error"]["message"]) if frame["type"] == "error" else None
 
 
-DOORS = {
-    "chat": Door("/ws/chat", {"thread_id": "t"}, _of_chat),
-    "queue": Door("/ws/chat/queue", {"session_id": "t"}, _of_queue),
-    "responses": Door("/v1/responses", {}, _of_responses),
+SOCKET_DIALECTS = {
+    "chat": SocketDialect("/ws/chat", {"thread_id": "t"}, _of_chat),
+    "queue": SocketDialect("/ws/chat/queue", {"session_id": "t"}, _of_queue),
+    "responses": SocketDialect("/v1/responses", {}, _of_responses),
 }
 
 
-class Visit:
-    """An open socket of a door."""
+class OpenSocket:
+    """An open socket of a dialect."""
 
-    def __init__(self, door: Door, connection: Any) -> None:
-        self._door = door
+    def __init__(self, dialect: SocketDialect, connection: Any) -> None:
+        self._dialect = dialect
         self.connection = connection
 
     async def error(self) -> str:
         """The text of the next error."""
-        while (said := self._door.said(json.loads(await self.connection.recv()))) is None:
+        while (said := self._dialect.said(json.loads(await self.connection.recv()))) is None:
             pass
         return said
 
@@ -69,12 +69,14 @@ class Visit:
         last = ""
         with contextlib.suppress(ConnectionClosed):
             async for frame in self.connection:
-                last = self._door.said(json.loads(frame)) or last
+                last = self._dialect.said(json.loads(frame)) or last
         return last, self.connection.close_code
 
 
 @contextlib.asynccontextmanager
-async def visit(door: Door, api: Client, headers: dict[str, str] | None = None, **query: str) -> AsyncIterator[Visit]:
-    """Open the socket of a door. Raises InvalidStatus where the handshake is refused."""
-    async with open_socket(door.url(api, **query), additional_headers=headers) as socket:
-        yield Visit(door, socket.connection)
+async def open_socket_of(
+    dialect: SocketDialect, api: Client, headers: dict[str, str] | None = None, **query: str
+) -> AsyncIterator[OpenSocket]:
+    """Open a socket of the dialect. Raises InvalidStatus where the handshake is refused."""
+    async with open_socket(dialect.url(api, **query), additional_headers=headers) as socket:
+        yield OpenSocket(dialect, socket.connection)

@@ -16,7 +16,7 @@ async def start(program: str) -> Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdin=PIPE, stdout=PIPE)
 
 
-async def test_who_waits_for_a_client_hears_of_a_worker_that_died(tmp_path: Path) -> None:
+async def test_the_waiting_benchmark_reports_a_dead_worker(tmp_path: Path) -> None:
     log = tmp_path / "empty.log"
     log.touch()
     worker = Child("worker", await start(WAITS), log)
@@ -49,7 +49,7 @@ async def test_a_client_that_died_is_named(tmp_path: Path) -> None:
         await client.ready(60)
 
 
-async def test_what_was_stopped_is_no_news(tmp_path: Path) -> None:
+async def test_a_stopped_process_is_not_reported(tmp_path: Path) -> None:
     child = Child("api", await start(WAITS), tmp_path / "none.log")
     await child.stop()
     child.check()

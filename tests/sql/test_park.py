@@ -104,7 +104,7 @@ async def test_a_step_and_what_it_sends(sql_client: SqlClient, target: str | Non
     await assert_consistent(sql_client.sql)
 
 
-async def test_who_has_lost_the_lease_sends_nothing(sql_client: SqlClient) -> None:
+async def test_an_attempt_that_lost_its_lease_sends_nothing(sql_client: SqlClient) -> None:
     await sql_client.submit()
     claim, child = await sql_client.claim_one(), await new_id(sql_client)
     await sql_client.finish(claim, outcome="released")

@@ -1,7 +1,8 @@
 """The text of the project is plain English: these words stand nowhere in it.
 
 Read are the pages; docstrings, comments and names of Python code; every sentence in a constant of `service`, because
-errors and log lines are among them; SQL with its comments and raise texts; comments of JavaScript; whole build files.
+errors and log lines are among them; SQL with its comments and raise texts; comments of JavaScript and TypeScript; whole
+files for builds, deployment and Protocol Buffers.
 """
 
 import ast
@@ -33,6 +34,11 @@ RIDDLE = r"\b(?:What|Who) (?:is|are|was|were)\b(?=[^?.]*\.(?:\s|[\"'`]|$))"
 FORBIDDEN = re.compile(rf"\b(?:(?i:{'|'.join(FORBIDDEN_WORDS.split())})|{'|'.join(PHRASES)})\b|{RIDDLE}")
 BETWEEN_PARTS = re.compile(r"""["']\s+[a-z]{0,2}["']""")  # of a text that stands in several literals
 PYTHON = "bench examples faults migrations service tests treadle"
+PATTERNS = (
+    *("sql/*.sql", "migrations/**/*.sql", "proto/**/*.proto", "deploy/**/*.yml", "deploy/**/*.json"),
+    *("service/**/static/**/*.js", "clients/typescript/src/*.ts", "examples/**/*.js"),
+    *("examples/*/README.md", "examples/*.yaml"),
+)
 BUILD_FILES = "Makefile Dockerfile docker-compose.yml pyproject.toml .ci/run"
 
 
@@ -91,7 +97,7 @@ def read(file: Path) -> Iterator[Text]:
         return
     if file.suffix == ".py":
         yield from read_python(source, constants=file.is_relative_to(ROOT / "service"))
-    elif file.suffix in {".js", ".mjs"}:
+    elif file.suffix in {".js", ".mjs", ".ts"}:
         yield from read_javascript(source)
     elif file.suffix == ".sql":
         yield Text(1, source.replace("_", " "))
@@ -103,7 +109,7 @@ def files() -> Iterator[Path]:
     yield from PAGES
     for folder in PYTHON.split():
         yield from ROOT.glob(f"{folder}/**/*.py")
-    for pattern in ("sql/*.sql", "migrations/**/*.sql", "service/**/static/**/*.js", "examples/**/*.js"):
+    for pattern in PATTERNS:
         yield from ROOT.glob(pattern)
     yield from (ROOT / name for name in BUILD_FILES.split())
 

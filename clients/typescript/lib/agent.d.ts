@@ -48,8 +48,8 @@ export interface Context {
     step<T>(name: string, run: (step: Step) => T | Promise<T>): Promise<T>;
     /**
      * Submit another message; its id. It is committed with the next step, with a question, or with the end of this message,
-     * once, however many attempts that takes. A later attempt finds it by its `name`, else by its content: what is sent must be
-     * the same in every attempt.
+     * once, however many attempts that takes. A later attempt finds it by its `name`, else by its content: each attempt must
+     * send the same.
      */
     send(message: string | Record<string, unknown>, options?: SendOptions): Promise<string>;
     /**

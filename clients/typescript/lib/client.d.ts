@@ -67,7 +67,7 @@ export declare class Treadle {
     wait(messageId: string, options?: {
         signal?: AbortSignal;
     }): Promise<Status>;
-    /** Submit, wait, and return the result. Rejects with MessageEnded where there is none. */
+    /** Submit, wait, and return the result. Rejects with MessageEnded if the message has no result. */
     run(message: Message, options?: SubmitOptions & {
         signal?: AbortSignal;
     }): Promise<unknown>;

@@ -91,7 +91,7 @@ export class Treadle {
     return this.status(messageId);
   }
 
-  /** Submit, wait, and return the result. Rejects with MessageEnded where there is none. */
+  /** Submit, wait, and return the result. Rejects with MessageEnded if the message has no result. */
   async run(message: Message, options: SubmitOptions & { signal?: AbortSignal } = {}): Promise<unknown> {
     const { signal, ...fields } = options;
     const { message_id: messageId } = await this.submit(message, fields);

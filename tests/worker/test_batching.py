@@ -9,7 +9,7 @@ import pytest
 from service.batching import RESOLVED_AT_ONCE, Batcher, SharedReads
 from service.errors import Busy, Invalid, Unavailable
 from service.patience import Patience
-from tests.support.waiting import let_the_loop_read, until, wait_for
+from tests.support.waiting import let_the_loop_read, until
 
 
 class Database:
@@ -111,23 +111,6 @@ async def test_batches_of_several_groups_may_be_in_flight() -> None:
     assert await asyncio.gather(*tasks) == [0, 2, 6, 4, 12, 8]
     assert sorted(database.batches) == [[0], [1], [2], [3, 6], [4]]
     assert await batcher.submit(5) == 10
-
-
-async def test_an_owner_has_one_batch_in_flight_and_no_task_for_what_waits_behind_it() -> None:
-    """Each further task would look through all that waits."""
-    database = Database()
-    database.gate.clear()
-    batcher = Batcher(database.run, limit=10, calls=2, group_by=lambda item: item, owned_by=lambda item: item % 2)
-    tasks = [asyncio.create_task(batcher.submit(0))]
-    await wait_for(database.called)
-    tasks += [asyncio.create_task(batcher.submit(item)) for item in (2, 4, 2)]
-    await asyncio.sleep(0)
-    assert (len(batcher._drivers), database.batches) == (1, [[0]])
-    tasks += [asyncio.create_task(batcher.submit(1))]
-    await until(lambda: database.batches == [[0], [1]])
-    database.gate.set()
-    assert await asyncio.gather(*tasks) == [0, 4, 8, 4, 2]
-    assert database.batches == [[0], [1], [2, 2], [4]]
 
 
 async def test_only_the_item_at_fault_fails() -> None:

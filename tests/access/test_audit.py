@@ -134,7 +134,7 @@ async def test_an_act_that_changes_nothing_leaves_no_row(sql_client: SqlClient) 
     )
     await sql.execute("select treadle.create_topic('t'), treadle.create_subscription('s', '{t}', 'echo')")
     before = len(await audit(sql))
-    for call, *arguments in (
+    acts: tuple[tuple[Any, ...], ...] = (
         ("treadle.cancel($1)", runs),
         ("treadle.change_message($1, priority => 'high', metadata => $2)", second, '{"b": 1}'),
         ("treadle.change_thread('t', $1)", '{"b": 1}'),
@@ -144,7 +144,8 @@ async def test_an_act_that_changes_nothing_leaves_no_row(sql_client: SqlClient) 
         ("treadle.change_webhook($1, '{\"enabled\": false}')", webhook),
         ("treadle.begin_thread('begun', 'items', '[]', '{\"a\": 1}', 9, 99)",),
         ("treadle.begin_thread('begun', 'items', '[{}]', '{\"a\": 1}', 9, 99)",),
-    ):
+    )
+    for call, *arguments in acts:
         for _ in range(2 if "[{}]" not in call else 1):
             await sql.execute(f"select {call}", *arguments)
     await sql.execute("select treadle.change_message($1), treadle.set_schema_rule('x', 'mode', null)", second)

@@ -73,7 +73,7 @@ OPERATIONS = {
     ("get", "/instances"): ("listInstances", "200 400 422 503"),
     ("delete", "/instances/{agent}/{thread_id}"): ("dropInstance", "202 400 404 422 503"),
     ("get", "/workers"): ("listWorkers", "200 400 422 503"),
-    ("post", "/workers"): ("registerWorker", "201 400 413 415 422 503"),
+    ("post", "/workers"): ("registerWorker", "201 400 409 413 415 422 503"),
     ("post", "/workers/{worker_id}/claim"): ("claimMessages", "200 400 404 413 415 422 503"),
     ("post", "/workers/{worker_id}/append"): ("appendEvents", "200 400 404 409 413 415 422 429 503"),
     ("post", "/workers/{worker_id}/finish"): ("finishMessage", "200 400 404 409 413 415 422 429 503"),

@@ -246,7 +246,7 @@ async def test_positions_of_many_messages_are_those_of_each_and_count_a_lane_onc
         *[{"thread_id": f"t{n % 3}", "priority": ("high", "normal", "low")[n % 2]} for n in range(30)],
         {"delay_seconds": 9},
     )
-    await sql_client.claim(7)
+    await sql_client.claim(7, lease_seconds=3600)  # on a slow machine the calls below take more than a minute
     rows += await sql_client.submit_many(*[{}] * 1200)
     ids = [row["message_id"] for row in rows] + [uuid4()]
     await sql_client.sql.execute("set track_functions = 'all'")

@@ -19,20 +19,11 @@ begin
 end $$;
 
 -- Whether a tenant has this remote worker already: the answer to its registration was lost. If not, refuse one more
--- than 1,000, of which those that a janitor has not yet found dead count too (TR409). The lock of the tenant comes
--- before those of register_agents, as in treadle.create_webhook. A registration waits two seconds for it at most:
--- registrations of all tenants share the connections of an API.
+-- than 1,000 (TR409), of which those that a janitor has not yet found dead count too. Registrations at the same moment
+-- do not count each other: there are as many as the APIs have connections for them, and none waits for another.
 create or replace function treadle._has_remote_worker(tenant text, worker text) returns boolean
-language plpgsql as $$
-declare
-    v_former constant text := treadle._set_lock_timeout('2s');
-    v_has bigint;
+language plpgsql stable as $$
 begin
-    perform
-    from treadle.tenants t
-    where t.tenant = _has_remote_worker.tenant
-    for no key update;
-    perform treadle._set_lock_timeout(v_former);
     if exists (
         select
         from treadle.workers w
@@ -40,10 +31,9 @@ begin
     then
         return true;
     end if;
-    v_has := (select count(*) from treadle.workers w where w.serves = _has_remote_worker.tenant);
     perform treadle._refuse_more(
-        has => v_has, most => 1000, what => 'remote workers',
-        advice => 'let one sign off, or raise the concurrency of those that there are');
+        has => (select count(*) from treadle.workers w where w.serves = _has_remote_worker.tenant), most => 1000,
+        what => 'remote workers', advice => 'let one sign off, or raise the concurrency of those that there are');
     return false;
 end $$;
 

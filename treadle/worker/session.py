@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from treadle.client.errors import NotFound, TooManyRequests, TreadleError, Unavailable
+from treadle.client.errors import Conflict, NotFound, TooManyRequests, TreadleError, Unavailable
 from treadle.worker.heartbeat import Heartbeat
 from treadle.worker.protocol import Claim, Leases, Registration, Verdict, VerdictKind
 
@@ -68,7 +68,7 @@ class Session:
         except NotFound:
             self.declare_lost(self.worker_id)
             return []
-        except (Unavailable, TooManyRequests) as error:
+        except (Unavailable, TooManyRequests, Conflict) as error:  # Conflict: of a registration
             log.warning("claim failed: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             return []

@@ -92,7 +92,7 @@ export class Worker {
                 return;
             if (error instanceof ApiError && error.status === 404)
                 this.#expire(workerId);
-            else if (error instanceof Unavailable || (error instanceof ApiError && error.status === 429)) {
+            else if (error instanceof Unavailable || (error instanceof ApiError && [409, 429].includes(error.status))) {
                 this.#options.log(`claim: ${error.message}`);
                 await sleep(RETRY, signal).catch(() => { });
             }

@@ -17,7 +17,7 @@ LISTS_OF_TENANT = 3  # likewise
 KEY_CONNECTIONS = 2
 HEALTH_CONNECTIONS = 2
 WORK_CONNECTIONS = 4
-CHANGE_CONNECTIONS = 3
+CHANGE_CONNECTIONS = 4
 STREAM_CONNECTIONS = 3
 MOST_CONNECTIONS = sum(
     (
@@ -45,13 +45,20 @@ class Pools:
         self._pooler = settings.database_pooler == "transaction"
         self._availability = availability
         self.calls = self._pool("api", CALL_CONNECTIONS)
-        self.reads = self._pool("api reads", READ_CONNECTIONS, kind=FairDatabase, of_tenant=READS_OF_TENANT)
-        self.lists = self._pool(
-            "api lists", LIST_CONNECTIONS, seconds=LIST_SECONDS, kind=FairDatabase, of_tenant=LISTS_OF_TENANT
+        self.reads = self._pool(
+            "api reads", READ_CONNECTIONS, writes=False, kind=FairDatabase, of_tenant=READS_OF_TENANT
         )
-        self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS)
-        self.streams = self._pool("api streams", STREAM_CONNECTIONS, seconds=LIST_SECONDS)
-        self.keys = self._pool("api keys", KEY_CONNECTIONS, seconds=KEY_SECONDS)
+        self.lists = self._pool(
+            "api lists",
+            LIST_CONNECTIONS,
+            seconds=LIST_SECONDS,
+            writes=False,
+            kind=FairDatabase,
+            of_tenant=LISTS_OF_TENANT,
+        )
+        self.health = self._pool("api health", HEALTH_CONNECTIONS, seconds=HEALTH_SECONDS, writes=False)
+        self.streams = self._pool("api streams", STREAM_CONNECTIONS, seconds=LIST_SECONDS, writes=False)
+        self.keys = self._pool("api keys", KEY_CONNECTIONS, seconds=KEY_SECONDS, writes=False)
         self.work = self._pool("api work", WORK_CONNECTIONS)
         self.changes = self._pool("api changes", CHANGE_CONNECTIONS, kind=PatientDatabase)
 
@@ -63,9 +70,16 @@ class Pools:
         await asyncio.gather(*(pool.close() for pool in self.all))
 
     def _pool(
-        self, name: str, size: int, *, seconds: float | None = None, kind: type[Database] = Database, **options: Any
+        self,
+        name: str,
+        size: int,
+        *,
+        seconds: float | None = None,
+        writes: bool = True,
+        kind: type[Database] = Database,
+        **options: Any,
     ) -> Database:
-        limits = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
+        limits: dict[str, Any] = {} if seconds is None else {"command_timeout": seconds, "statement_timeout": seconds}
         return kind(
             self._dsn,
             name=name,
@@ -73,6 +87,7 @@ class Pools:
             role="treadle_app",
             pooler=self._pooler,
             availability=self._availability,
+            writes=writes,
             **limits,
             **options,
         )

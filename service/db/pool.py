@@ -64,6 +64,7 @@ class Database:
         pooler: bool = False,
         command_timeout: float = COMMAND_TIMEOUT_SECONDS,
         statement_timeout: float = 0,
+        writes: bool = True,
         availability: Availability | None = None,
     ) -> None:
         self._dsn = dsn
@@ -73,6 +74,7 @@ class Database:
         self._pooler = pooler
         self._command_timeout = command_timeout  # seconds
         self._statement_timeout = statement_timeout  # seconds
+        self._writes = writes  # else no lost answer leaves a request half done (NotConnected.sent)
         self._connections: KeptConnections | None = None
         self._availability = availability
         self._opening = asyncio.Lock()
@@ -129,7 +131,7 @@ class Database:
             try:
                 connections = self._connections or await self._open()
                 async with connections.lend(COMMAND_TIMEOUT_SECONDS) as connection:
-                    began = True
+                    began = self._writes
                     try:
                         return await call(connection)
                     except TimeoutError as error:
@@ -137,6 +139,7 @@ class Database:
                     except asyncpg.ReadOnlySQLTransactionError as error:
                         await connections.expire()  # the others lead to the same server
                         if (refusal := await read_only.refusal(connection)) is None:
+                            began = False  # the server has refused it
                             raise
                         raise refusal from error
             except NotConnected as error:  # no connection could be opened, or the server takes no writes

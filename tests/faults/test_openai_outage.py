@@ -11,7 +11,7 @@ from faults.proxy import Proxy
 from service.db.pool import Connection
 from tests.support.fixture_types import RegisterAgents, StartApi
 from tests.support.proxies import dsn_through
-from tests.support.waiting import until
+from tests.support.waiting import let_the_loop_read, until
 
 ASKED = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
 PLACE = "/v1/chat/completions"
@@ -37,6 +37,9 @@ async def test_a_request_that_was_submitted_is_repeated_only_with_a_key(
 
     waiting = [ask(), ask(**{"Idempotency-Key": "k"})]
     await until(lambda: sql.fetchval("select count(*) from treadle.messages"), lambda count: count == 2)
+    for row in await sql.fetch("select message_id from treadle.messages"):
+        await api.get(f"/messages/{row['message_id']}")  # meanwhile the API reads the answers to its submits
+    await let_the_loop_read()
     proxy.target = 1  # new connections lead nowhere
     proxy.cut()
     plain, keyed = await asyncio.gather(*waiting)

@@ -164,8 +164,8 @@ async def _answer_question(services: OpenAIServices, principal: Principal, previ
     if name != ASK or others:
         raise NotWaiting(WAITS_FOR_OUTPUTS_DETAIL)
     response_id = ResponseId(message_id, asked.seq)
-    with carried_out(response_id, is_repeatable=False):  # the question has an answer then: a repeat submits a message
-        status = await _give(services, principal, response_id, asked.name, given.message)
+    # A repeat would submit a message, because the question has an answer then.
+    status = await _give(services, principal, response_id, asked.name, given.message, is_repeatable=False)
     return Begun(response_id, status)
 
 
@@ -184,23 +184,29 @@ async def _answer_calls(services: OpenAIServices, principal: Principal, outputs:
     place = response_id.message_id, response_id.after
     by_number = {call.number: output for call, output in calls if call and (call.message_id, call.asked) == place}
     value = match_answers(question.question, by_number)
-    with carried_out(is_repeatable=True):
-        status = await _give(services, principal, response_id, question.name, value)
+    status = await _give(services, principal, response_id, question.name, value, is_repeatable=True)
     return Begun(response_id, status, is_repeatable=True)
 
 
 async def _give(
-    services: OpenAIServices, principal: Principal, response_id: ResponseId, name: str, value: Any
+    services: OpenAIServices,
+    principal: Principal,
+    response_id: ResponseId,
+    name: str,
+    value: Any,
+    *,
+    is_repeatable: bool,
 ) -> Status:
     """Raises NotWaiting, unless the question has this answer already."""
     given = NewInput(value, name=name)
     validate_input(given, services.settings)
+    message_id, after = response_id
     try:
-        await give_answer(
-            services.follower, services.messages, principal, response_id.message_id, response_id.after, given
-        )
+        with carried_out(response_id, is_repeatable=is_repeatable, is_carried_out=False):
+            await give_answer(services.follower, services.messages, principal, message_id, after, given)
     except Busy:
         raise
     except Conflict:
         raise NotWaiting(NOT_WAITING) from None
-    return await services.message(principal, response_id.message_id)
+    with carried_out(response_id, is_repeatable=is_repeatable):
+        return await services.message(principal, message_id)

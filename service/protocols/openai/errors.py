@@ -95,11 +95,14 @@ UNREAD = "The request was carried out, or may have been, but its answer could no
 
 
 @contextlib.contextmanager
-def carried_out(response_id: object = None, *, is_repeatable: bool) -> Iterator[None]:
-    """In this block the request is carried out, or was before. Raises Unread for Unavailable and SchemaError."""
+def carried_out(response_id: object = None, *, is_repeatable: bool, is_carried_out: bool = True) -> Iterator[None]:
+    """The request was carried out before this block; not `is_carried_out`: in it. Raises Unread for Unavailable and
+    SchemaError, unless nothing was written."""
     try:
         yield
     except (Unavailable, SchemaError) as error:
+        if not is_carried_out and isinstance(error, NotConnected) and not error.sent:
+            raise
         text = str(error) if is_repeatable else UNREAD.format(response_id)
         raise Unread(text, is_repeatable=is_repeatable) from error
 

@@ -56,8 +56,9 @@ async def cancel_response(response_id: FromPath[str], principal: Caller, openai:
     """It may be repeated, and does nothing to a response that is over."""
     require(principal, "read")  # the answer has the response
     begun = await find_response(openai, principal, response_id)
-    await openai.messages.cancel_unless_over(principal, begun.response_id.message_id)
-    return Response(await ResponseReader(openai, principal, begun).settled(CANCEL_SECONDS))
+    with carried_out(begun.response_id, is_repeatable=True):
+        await openai.messages.cancel_unless_over(principal, begun.response_id.message_id)
+        return Response(await ResponseReader(openai, principal, begun).settled(CANCEL_SECONDS))
 
 
 @delete("/responses/{response_id:str}", scope="operate")

@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
 from service.access import routes as access
-from service.access.principal import AUTH_OFF
+from service.access.principal import AUTH_OFF, Principal
 from service.api import health, metrics, openapi, problems, start
 from service.api.auth import Authentication, principal_of
 from service.api.bodies import JsonBody
@@ -33,6 +33,7 @@ from service.audit import routes as audit
 from service.changes import routes as changes
 from service.config import Settings
 from service.dashboard import routes as dashboard
+from service.db.fair import tenant_of_request
 from service.events import routes as events
 from service.inspection import routes as inspection
 from service.protocols.a2a import routes as a2a
@@ -175,11 +176,16 @@ class UvicornServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _any_client() -> Principal:
+    tenant_of_request.set(AUTH_OFF.tenant)
+    return AUTH_OFF
+
+
 @functools.cache
 def _application(services: tuple[str, ...], *, needs_key: bool, max_body_bytes: int) -> Litestar:
     """The routes of every API of the process, which find its services by these names: to register all routes takes a
     tenth of a second."""
-    principal = Provide(principal_of if needs_key else lambda: AUTH_OFF, sync_to_thread=False)
+    principal = Provide(principal_of if needs_key else _any_client, sync_to_thread=False)
     checks: list[Any] = [DefineMiddleware(Authentication), limit_keys] if needs_key else []
     return Litestar(
         ROUTERS,

@@ -19,7 +19,7 @@ class PatientDatabase(Database):
     def __init__(self, dsn: str, **options: Any) -> None:
         super().__init__(dsn, **options)
         self._patience = Patience(
-            seconds=HELD_SECONDS, slots=DIRECT_CALLS, slots_of_group=DIRECT_CALLS - 1, repetitions=1
+            seconds=HELD_SECONDS, slots=DIRECT_CALLS + 1, slots_of_group=DIRECT_CALLS, repetitions=1
         )
 
     async def fetchrow(

@@ -200,7 +200,8 @@ class Worker:
             await job
         except Exception:
             log.critical("a background job of the worker has failed: stopping", exc_info=True)
-            self.stop()
+            if not self._stopping.is_set():  # else that would release what runs
+                self.stop()
 
     async def _tick(self) -> None:
         while True:

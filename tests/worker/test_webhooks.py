@@ -279,8 +279,12 @@ async def test_an_address_that_fails_is_paused_and_then_tried_by_one() -> None:
     assert pace.pause_left("a") is None
     pace.note_success("a")
     assert pace.pause_left("a") is None
-    pace.note_failure("a", 600.0)  # it asks for a pause
+    for pause in (300.0, 600.0, 300.0, None, 10.0, 10.0):  # the first ones ask for a pause; all ran at that moment
+        pace.note_failure("a", pause)
     assert pace.pause_left("a") == 600.0
+    now[0] += 600.0
+    pace.note_failure("a", None)  # the second one in a row
+    assert pace.pause_left("a") is None
     assert 4.5 <= next_delay(0) <= 5.5
     assert all(0.9 * 86_400 <= next_delay(failures) <= 1.1 * 86_400 for failures in (8, 9))
 

@@ -78,8 +78,9 @@ class Pace:
         """`pause`: the address asks for a pause of so many seconds."""
         health = self._health.setdefault(address, Health())
         self._health.move_to_end(address)
-        if pause is None and health.paused_until > self._clock():
-            return  # it began before the pause
+        if health.paused_until > self._clock():  # it began before the pause
+            health.paused_until = max(health.paused_until, self._clock() + (pause or 0.0))
+            return
         if len(self._health) > MAX_ADDRESSES:
             self._health.popitem(last=False)
         health.failures += 1

@@ -196,6 +196,7 @@ begin
             select
             from unnest(v_subscriptions) s (id)
             join treadle.subscription_topics j on j.subscription = s.id
+            join treadle.topics t on t.id = j.topic and t.deleted_at is null
             limit c_most + 1
         ) l);
     perform treadle._refuse_more(

@@ -83,7 +83,7 @@ comment on function treadle.records_waiting_seconds
     is 'How long the oldest record waits for its offset; null: none waits';
 
 -- The same, and how many records subscriptions that are not paused have not received: in the first 10,000 pairs of a
--- subscription and a topic that it reads, so that a scrape takes no longer where tenants have more of them.
+-- subscription and a topic that it reads.
 create or replace function treadle.router_health(out waiting_seconds double precision, out undelivered bigint)
 language plpgsql stable security definer
     set search_path = pg_catalog, pg_temp set timezone = 'UTC' set jit = off

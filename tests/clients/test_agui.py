@@ -237,8 +237,8 @@ async def test_a_request_that_cannot_run_is_refused(api: Client) -> None:
         ({"messages": [{"id": "1", "role": "robot"}]}, "The role"),
         ({"messages": [{"id": "1", "role": "activity", "content": {}}]}, "must end with a message of the user"),
         ({"messages": [{"id": "1", "role": "user", "content": [{"type": "audio"}]}]}, "'audio'"),
-        ({"messages": [{"id": "1", "role": "tool", "toolCallId": "x", "content": "y"}]}, "answer must be"),
-        ({"resume": [{"interruptId": "int_1", "status": "resolved"}]}, "answer must be"),
+        ({"messages": [{"id": "1", "role": "tool", "toolCallId": "x", "content": "y"}]}, "Answer an interrupt"),
+        ({"resume": [{"interruptId": "int_1", "status": "resolved"}]}, "Answer an interrupt"),
         ({"runId": None}, "runId must be"),
     ]
     for change, words in changes:

@@ -93,7 +93,8 @@ async def test_old_rows_are_deleted_and_read_in_steps(sql_client: SqlClient) -> 
     assert (
         await sql_client.sql.fetch(read.replace("null,", "'acme',"), now - datetime.timedelta(hours=20), now, 60) == []
     )
-    part = [days[-1]["at"] + datetime.timedelta(minutes=minutes) for minutes in (30, 150)]
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    part = [hour - datetime.timedelta(minutes=minutes) for minutes in (690, 570)]
     await sql_client.sql.execute(
         "insert into treadle.stat_rows (tenant, seconds, at, queue, agent, completed)"
         " values ('default', 60, $1::timestamptz + interval '5 minutes', 'default', 'late', 7)",

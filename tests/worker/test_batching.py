@@ -137,8 +137,7 @@ async def test_an_unexpected_exception_fails_only_its_item() -> None:
             return super().answer(item, patient)
 
     database = Broken()
-    batcher = Batcher(database.run, limit=100)
-    results = await together(batcher, database, range(1, 21))
+    results = await together(Batcher(database.run, limit=100), database, range(1, 21))
     assert isinstance(results.pop(12), KeyError)
     assert results == [item * 2 for item in range(1, 21) if item != 13]
 

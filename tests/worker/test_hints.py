@@ -96,8 +96,8 @@ async def test_reaped_messages_are_named(sql_client: SqlClient, database: Any) -
 async def test_the_next_message_of_a_thread_is_hinted_in_its_own_queue(
     tenants: int, sql: Connection, sql_client: SqlClient, start_worker: StartWorker
 ) -> None:
-    await start_worker(once, poll_interval=60.0, queues=("default",))
-    await start_worker(slow, poll_interval=60.0, queues=("slow",))
+    await start_worker(once, poll_interval=600.0, queues=("default",))
+    await start_worker(slow, poll_interval=600.0, queues=("slow",))
     if tenants == 2:
         await sql.execute("select treadle.create_tenant('acme')")
         await sql_client.submit(agent="slow", tenant="acme")

@@ -22,6 +22,7 @@ from tests.support.serving import serving, url_of
 from tests.support.waiting import until
 from tests.support.workers import lose_worker
 from treadle import ChildFailed, Context, Rejected, RetryAfter, Worker, agent
+from treadle.client.errors import Conflict
 from treadle.worker.session import Session
 
 calls: list[str] = []
@@ -261,6 +262,19 @@ async def test_a_heartbeat_that_finds_its_worker_signed_off_expires_nothing(
     monkeypatch.setattr(session.calls, "deregister", deregister)
     await session.close()
     assert caplog.messages == []
+
+
+async def test_a_worker_whose_registration_is_refused_for_now_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tenant has as many workers as it may have: some of them may be dead."""
+    session = Session("http://127.0.0.1:1", None, [], 1, lambda *_: None)
+    monkeypatch.setattr("treadle.worker.session.RETRY_SECONDS", 0.0)
+
+    async def register(*_: Any) -> None:
+        raise Conflict(409, "A tenant has at most 1000 remote workers.")
+
+    monkeypatch.setattr(session.calls, "register", register)
+    assert await session.claim(1) == []
+    await session.close()
 
 
 PROGRAM = """

@@ -85,6 +85,23 @@ async def test_a_lost_attempt_goes_on_with_the_same_task(api: Client, script: Sc
     await until(lambda: tasks(api, "script"), lambda found: found[0]["state"] == "cancelled")
 
 
+async def test_a_cancel_reaches_the_other_system_although_its_client_hides_the_reason(
+    api: Client, script: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def until_settled(*_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError("Cancelled via cancel scope") from None  # as anyio does while it connects
+
+    monkeypatch.setattr(remote.Remote, "_until_settled", until_settled)
+    message_id = await api.submit("go", agent="a2a_script")
+    await until(lambda: tasks(api, "script"), lambda found: found and found[0]["state"] == "processing")
+    await api.delete(f"/messages/{message_id}")
+    assert (await api.settled(message_id))["state"] == "cancelled"
+    await until(lambda: tasks(api, "script"), lambda found: found[0]["state"] == "cancelled")
+
+
 async def test_a_redrive_begins_another_task(api: Client, script: ScriptedAgent) -> None:
     """The one before would stay as it is."""
     message_id = await api.submit("trouble", agent="a2a_scene")

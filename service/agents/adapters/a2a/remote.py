@@ -33,6 +33,7 @@ from service.agents.adapters.a2a.parts import make_parts, read_parts
 from service.agents.adapters.a2a.shown import Shown
 from service.agents.contract import Context, Rejected, RetryAfter
 from service.limits import MAX_ERROR_CHARS
+from service.waiting import retrieve_exception
 
 AGAIN_SECONDS = 1.0  # between two looks at a task that cannot be followed
 CANCEL_SECONDS = 0.4  # the attempt waits so long for a cancel at the other system; the cancel itself goes on
@@ -50,6 +51,14 @@ class _Completed(Exception):
         self.result = result
 
 
+class _Progress:
+    """What an attempt has begun at the other system."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, Any] = {}
+        self.sending: asyncio.Task[dict[str, Any]] | None = None
+
+
 class Remote:
     def __init__(self, name: str, url: str, headers: dict[str, str]) -> None:
         self._name = name
@@ -61,37 +70,45 @@ class Remote:
     async def run(self, context: Context, message: Any) -> Any:
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._client())
-            sending: asyncio.Task[dict[str, Any]] | None = None
-            begun: dict[str, Any] = {}
-            has_followed = False
-
-            async def begin() -> dict[str, Any]:
-                nonlocal sending
-                sending = asyncio.create_task(self._begin(client, context, message, number))
-                stack.push_async_callback(_end, sending)
-                return await asyncio.shield(sending)
-
-            async def follow() -> str:
-                nonlocal has_followed
-                has_followed = True
-                return await self._reason_of_its_end(client, context, begun, number)
-
+            progress = _Progress()
+            work = asyncio.create_task(self._work(client, context, message, progress))
+            stack.push_async_callback(_end, work)
             try:
-                for number in itertools.count(1):  # a redrive begins another task in place of one that has failed
-                    begun, step = {}, "a2a task" if number == 1 else f"a2a task {number}"
-                    begun = await context.step(step, begin)
-                    if "message" in begun:
-                        return begun["message"]
-                    self._keep_context(context, begun["context"])
-                    reason = await context.step(f"{step} ended", follow)
-                    if has_followed:
-                        raise Rejected(reason)
-            except _Completed as completed:
-                return completed.result
+                # In a task of its own: anyio, which the client uses, replaces the reason of some cancellations.
+                await asyncio.wait({work})
             except asyncio.CancelledError as error:
+                await _end(work)
                 if error.args[:1] == ("cancelled",):
-                    await self._cancel(client, begun or sending, stack.pop_all())
+                    await self._cancel(client, progress, stack.pop_all())
+                elif progress.sending is not None:
+                    await _end(progress.sending)
                 raise
+            return work.result()
+
+    async def _work(self, client: Client, context: Context, message: Any, progress: _Progress) -> Any:
+        has_followed = False
+
+        async def begin() -> dict[str, Any]:
+            progress.sending = asyncio.create_task(self._begin(client, context, message, number))
+            return await asyncio.shield(progress.sending)
+
+        async def follow() -> str:
+            nonlocal has_followed
+            has_followed = True
+            return await self._reason_of_its_end(client, context, progress.begun, number)
+
+        try:
+            for number in itertools.count(1):  # a redrive begins another task in place of one that has failed
+                progress.begun, step = {}, "a2a task" if number == 1 else f"a2a task {number}"
+                progress.begun = await context.step(step, begin)
+                if "message" in progress.begun:
+                    return progress.begun["message"]
+                self._keep_context(context, progress.begun["context"])
+                reason = await context.step(f"{step} ended", follow)
+                if has_followed:
+                    raise Rejected(reason)
+        except _Completed as completed:
+            return completed.result
 
     async def _begin(self, client: Client, context: Context, message: Any, number: int) -> dict[str, Any]:
         """The ids of the new task, or the answer of an agent that makes none."""
@@ -203,20 +220,15 @@ class Remote:
                     await shown.tell(event.status_update.status)
         return False
 
-    async def _cancel(
-        self,
-        client: Client,
-        begun: dict[str, Any] | asyncio.Task[dict[str, Any]] | None,
-        stack: contextlib.AsyncExitStack,
-    ) -> None:
+    async def _cancel(self, client: Client, progress: _Progress, stack: contextlib.AsyncExitStack) -> None:
         """Cancel the task that was begun, or that the other system is about to name. `stack` closes the client."""
 
         async def cancel() -> None:
             async with stack:
                 with contextlib.suppress(Exception):  # it is over, or out of reach
                     async with asyncio.timeout(MAX_CANCEL_SECONDS):
-                        known = await begun if isinstance(begun, asyncio.Task) else begun
-                        if known and "task" in known:
+                        known = progress.begun or (await progress.sending if progress.sending else {})
+                        if "task" in known:
                             await _persist_cancel(client, known["task"])
 
         cancelling = asyncio.create_task(cancel())
@@ -259,10 +271,11 @@ def _closing(
     return contextlib.aclosing(cast("AsyncGenerator[StreamResponse, None]", stream))
 
 
-async def _end(sending: asyncio.Task[Any]) -> None:
-    """End a call whose answer is not awaited any more."""
-    sending.cancel()
-    await asyncio.wait({sending})
+async def _end(task: asyncio.Task[Any]) -> None:
+    """End a task whose result is not awaited any more."""
+    task.add_done_callback(retrieve_exception)
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _is_settled(status: TaskStatus) -> bool:

@@ -113,7 +113,7 @@ begin
     end if;
     m := (select x from treadle.messages x where x.message_id = p_id);
     if delay_seconds is null and coalesce(priority, m.priority) = m.priority
-        and coalesce(metadata, m.metadata) is not distinct from m.metadata
+        and coalesce(metadata, m.metadata)::text is not distinct from m.metadata::text  -- 1 and 1.0 differ
     then
         return;
     end if;
@@ -161,7 +161,7 @@ begin
         and treadle._sees_thread(reach => reach, owner => t.owner, agents => t.agents, thread_id => t.thread_id);
     perform treadle._lock_thread(v_thread, patient);
     v_former := (select t.metadata from treadle.threads t where t.id = v_thread);
-    if v_former = change_thread.metadata then
+    if v_former::text = change_thread.metadata::text then  -- 1 and 1.0 differ
         return;
     end if;
     update treadle.threads t

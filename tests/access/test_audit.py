@@ -196,3 +196,14 @@ async def test_the_keys_of_a_deleted_tenant_end(sql: Connection, database: Datab
         pass
     assert await store.find([made["key_id"]]) == {}
     assert [row[2] for row in await audit(sql)] == ["tenant.create", "tenant.delete"]
+
+
+async def test_a_number_that_is_written_otherwise_is_a_change(sql_client: SqlClient) -> None:
+    sql = sql_client.sql
+    message_id = await sql_client.submit(thread_id="t")
+    for number in ("1", "1.0"):
+        metadata = f'{{"a": {number}}}'
+        await sql.execute("select treadle.change_message($1, metadata => $2)", message_id, metadata)
+        await sql.execute("select treadle.change_thread('t', $1)", metadata)
+        for table in ("messages", "threads"):
+            assert await sql.fetchval(f"select metadata::text from treadle.{table}") == metadata

@@ -14,7 +14,7 @@ from service.errors import NotConnected, TooSlow, Unavailable
 from tests.support.api_answers import UNKNOWN_ID
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.messages import settled, submit
-from tests.support.proxies import dsn_through
+from tests.support.proxies import database_proxy, dsn_through
 from tests.support.waiting import until
 
 
@@ -85,10 +85,8 @@ async def test_a_slow_database_is_not_logged_as_away(dsn: str, logged: Logged) -
 @pytest.fixture
 async def proxy(dsn: str) -> AsyncIterator[Proxy]:
     """A proxy in front of the server."""
-    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
+    async with database_proxy(dsn) as proxy:
+        yield proxy
 
 
 async def test_a_worker_and_an_api_log_an_outage_once_each(

@@ -16,7 +16,7 @@ from service.leases.store import LeaseStore
 from service.messages.model import NewMessage
 from service.messages.store import MessageStore
 from tests.support.invariants import assert_consistent
-from tests.support.proxies import dsn_through
+from tests.support.proxies import database_proxy, dsn_through
 from tests.support.sql_client import SqlClient
 
 NO_EVENTS: list[EventToAppend] = []
@@ -49,13 +49,11 @@ class LossyDatabase:
 
 @pytest.fixture
 async def line(sql_client: SqlClient, dsn: str) -> AsyncIterator[LossyDatabase]:
-    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
-    await proxy.start()
-    database = Database(dsn_through(dsn, proxy), name="test", size=1)
-    await database.fetchval("select 1")
-    yield LossyDatabase(database, proxy, sql_client)
-    await database.close()
-    await proxy.close()
+    async with database_proxy(dsn) as proxy:
+        database = Database(dsn_through(dsn, proxy), name="test", size=1)
+        await database.fetchval("select 1")
+        yield LossyDatabase(database, proxy, sql_client)
+        await database.close()
 
 
 async def test_a_submit_can_be_repeated(line: LossyDatabase) -> None:

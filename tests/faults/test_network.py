@@ -119,18 +119,19 @@ async def test_a_call_is_cancelled_although_its_command_cannot_be(
 
 
 @pytest.mark.parametrize("repeatable", [False, True])
+@pytest.mark.parametrize("writes", [False, True])
 async def test_a_call_tells_whether_its_statement_may_have_run(
-    dsn: str, proxies: list[Proxy], repeatable: bool
+    dsn: str, proxies: list[Proxy], repeatable: bool, writes: bool
 ) -> None:
-    """Also where a later try could not connect."""
-    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1)
+    """Also where a later try could not connect. What only reads leaves nothing half done."""
+    database = Database(dsn_through(dsn, proxies[0]), name="test", size=1, writes=writes)
     assert await database.fetchval("select 1") == 1
     proxies[0].lose_answers(1)
     proxies[0].target = 1  # new connections lead nowhere
     for sent in (True, False):
         with pytest.raises(NotConnected) as caught:
             await database.fetchval("select 1", repeatable=repeatable)
-        assert caught.value.sent == sent
+        assert caught.value.sent == (sent and writes)
     await database.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from faults.proxy import Proxy
 from service.db.pool import Connection
 from tests.support.fixture_types import RegisterAgents, StartApi
-from tests.support.proxies import dsn_through
+from tests.support.proxies import database_proxy, dsn_through
 from tests.support.waiting import let_the_loop_read, until
 
 ASKED = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
@@ -20,10 +20,8 @@ REPEAT = "x-should-retry"
 
 @pytest.fixture
 async def proxy(dsn: str) -> AsyncIterator[Proxy]:
-    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
+    async with database_proxy(dsn) as proxy:
+        yield proxy
 
 
 async def test_a_request_that_was_submitted_is_repeated_only_with_a_key(

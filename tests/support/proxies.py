@@ -1,6 +1,18 @@
-"""Addresses that lead through proxies."""
+"""Proxies in front of the database, and addresses that lead through them."""
+
+import contextlib
+from collections.abc import AsyncIterator
 
 from faults.proxy import Proxy
+
+
+@contextlib.asynccontextmanager
+async def database_proxy(dsn: str) -> AsyncIterator[Proxy]:
+    """A proxy in front of the server of the test's database, which can be cut."""
+    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
 
 
 def dsn_through(dsn: str, *proxies: Proxy) -> str:

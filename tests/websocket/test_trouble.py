@@ -16,7 +16,7 @@ from tests.support.api_client import Client
 from tests.support.api_server import ApiServer, api_server
 from tests.support.fixture_types import StartApi, StartWorker
 from tests.support.ports import with_closed_port
-from tests.support.proxies import dsn_through
+from tests.support.proxies import database_proxy, dsn_through
 from tests.support.scripted_agent import ScriptedAgent
 from tests.support.waiting import until
 from tests.support.websocket_client import (
@@ -171,10 +171,8 @@ async def test_a_silent_client_is_closed_and_a_responding_one_is_not(
 @pytest.fixture
 async def way(dsn: str) -> AsyncIterator[Proxy]:
     """A proxy to the database that can be cut."""
-    proxy = Proxy(int(dsn.rpartition(":")[2].partition("/")[0]), postgres=True)
-    await proxy.start()
-    yield proxy
-    await proxy.close()
+    async with database_proxy(dsn) as proxy:
+        yield proxy
 
 
 async def test_without_a_database_a_chat_is_told_to_retry(dsn: str, start_api: StartApi) -> None:
